@@ -1,0 +1,2 @@
+//! Generates the Kafka messages from their JSON definitions.
+fn main() {}

@@ -1,0 +1,1 @@
+//! Suites that hold carafe against Apache Kafka, foreign clients and independent decoders.

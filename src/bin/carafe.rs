@@ -1,0 +1,2 @@
+//! The `carafe` program.
+fn main() {}

@@ -1,0 +1,42 @@
+//! Apache Kafka for Rust without librdkafka and without a C compiler: a native client, a framework for routed
+//! applications on top of it, and an embedded Kafka-compatible cluster.
+
+#![forbid(unsafe_code)]
+
+pub mod error;
+mod error_code;
+pub mod types;
+
+pub mod wire;
+
+#[cfg(any(feature = "client", feature = "broker"))]
+mod backoff;
+#[cfg(any(feature = "client", feature = "broker"))]
+pub mod runtime;
+
+#[cfg(feature = "client")]
+pub mod admin;
+#[cfg(feature = "client")]
+pub mod client;
+#[cfg(feature = "client")]
+mod cluster;
+#[cfg(feature = "client")]
+pub mod consumer;
+#[cfg(feature = "client")]
+mod net;
+#[cfg(feature = "client")]
+pub mod producer;
+#[cfg(feature = "client")]
+mod sync;
+
+#[cfg(feature = "broker")]
+pub mod broker;
+
+#[cfg(feature = "app")]
+pub mod app;
+
+#[cfg(feature = "cli")]
+pub mod cli;
+
+pub use error::{Error, ErrorKind, Result};
+pub use error_code::ErrorCode;

@@ -1,0 +1,141 @@
+//! Identifiers as newtypes, so that a partition is never mistaken for an offset.
+
+use std::fmt;
+
+use bytestring::ByteString;
+
+/// Name of a topic; cheap to clone.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct TopicName(ByteString);
+
+impl TopicName {
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The name in the form that messages carry.
+    pub fn into_inner(self) -> ByteString {
+        self.0
+    }
+
+    /// The name in the form that messages carry, sharing its bytes.
+    pub fn to_byte_string(&self) -> ByteString {
+        self.0.clone()
+    }
+}
+
+impl<T: Into<ByteString>> From<T> for TopicName {
+    fn from(name: T) -> Self {
+        Self(name.into())
+    }
+}
+
+impl std::borrow::Borrow<str> for TopicName {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::ops::Deref for TopicName {
+    type Target = str;
+    fn deref(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for TopicName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for TopicName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self.as_str(), f)
+    }
+}
+
+macro_rules! number {
+    ($(#[$doc:meta])* $name:ident($inner:ty)) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub struct $name(pub $inner);
+
+        impl From<$inner> for $name {
+            fn from(value: $inner) -> Self {
+                Self(value)
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                fmt::Display::fmt(&self.0, f)
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, concat!(stringify!($name), "({})"), self.0)
+            }
+        }
+    };
+}
+
+number!(
+    /// Index of a partition within its topic.
+    Partition(i32)
+);
+number!(
+    /// Position of a record in its partition.
+    Offset(i64)
+);
+number!(
+    /// Epoch of a partition's leader (KIP-101); -1 where unknown.
+    LeaderEpoch(i32)
+);
+number!(
+    /// Id of a broker.
+    NodeId(i32)
+);
+number!(
+    /// Id of an idempotent or transactional producer (KIP-98); -1 for none.
+    ProducerId(i64)
+);
+number!(
+    /// Milliseconds since the Unix epoch; -1 for none.
+    Timestamp(i64)
+);
+
+impl LeaderEpoch {
+    /// The epoch is not known.
+    pub const UNKNOWN: Self = Self(-1);
+}
+
+/// A partition of a topic.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct TopicPartition {
+    /// The topic.
+    pub topic: TopicName,
+    /// The partition.
+    pub partition: Partition,
+}
+
+impl TopicPartition {
+    /// Partition `partition` of `topic`.
+    pub fn new(topic: impl Into<TopicName>, partition: impl Into<Partition>) -> Self {
+        Self { topic: topic.into(), partition: partition.into() }
+    }
+}
+
+impl fmt::Display for TopicPartition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}[{}]", self.topic, self.partition)
+    }
+}
+
+impl fmt::Debug for TopicPartition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
