@@ -1,1 +1,2 @@
-//! Placeholder.
+//! Routed applications.
+mod processing;

@@ -1,0 +1,340 @@
+//! The decision table: what a partition does for each combination of policies, told as scripts.
+
+use super::*;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn policy() -> Policy {
+    let retry = Backoff { first: SECOND, max: 30 * SECOND, jitter: 0.0 };
+    Policy { marks: Marks::Automatic, retry, dead_letter: None, max_messages: usize::MAX }
+}
+
+fn dead_letter(max_retries: u32) -> DeadLetterPolicy {
+    DeadLetterPolicy { max_retries, independent: true, mark_after_dispatch: true, atomic: false }
+}
+
+/// A coordinator with a clock of its own that prints what it wants done.
+struct Script {
+    coordinator: Coordinator,
+    now: Instant,
+}
+
+impl Script {
+    fn new(policy: Policy) -> Self {
+        Self::filtered(policy, Vec::new())
+    }
+
+    fn filtered(policy: Policy, filters: Vec<Box<dyn Filter>>) -> Self {
+        Self { coordinator: Coordinator::new(policy, filters), now: Instant::now() }
+    }
+
+    /// Offsets 10, 11, … ; `lanes` names the lane of each, or is empty.
+    fn batch(&mut self, first: i64, count: i64, lanes: &[u32]) -> String {
+        let split = (!lanes.is_empty()).then(|| lanes.to_vec());
+        self.coordinator.handle_batch(self.now, (first..first + count).collect(), first + count, split);
+        self.drain()
+    }
+
+    fn ok(&mut self, lane: u32) -> String {
+        self.coordinator.handle_finished(self.now, lane, Outcome::Success, 0);
+        self.drain()
+    }
+
+    fn fail(&mut self, lane: u32) -> String {
+        self.coordinator.handle_finished(self.now, lane, Outcome::Failure, 0);
+        self.drain()
+    }
+
+    fn mark(&mut self, lane: u32, offset: i64) -> String {
+        self.coordinator.handle_mark(lane, offset);
+        self.drain()
+    }
+
+    fn dispatched(&mut self, written: bool) -> String {
+        self.coordinator.handle_dispatched(self.now, written, 0);
+        self.drain()
+    }
+
+    fn end(&mut self, ending: Ending) -> String {
+        self.coordinator.handle_end(self.now, ending);
+        self.drain()
+    }
+
+    /// Lets the time pass up to the deadline.
+    fn wait(&mut self) -> String {
+        self.now = self.coordinator.deadline().expect("the script expects a deadline");
+        self.coordinator.handle_timeout(self.now);
+        self.drain()
+    }
+
+    fn drain(&mut self) -> String {
+        let mut out = Vec::new();
+        while let Some(output) = self.coordinator.poll_output() {
+            out.push(match output {
+                Output::Run { lane, records, attempt } => format!("run {lane} {records:?} #{attempt}"),
+                Output::Mark(offset) => format!("mark {offset}"),
+                Output::Dispatch { record, attempts, atomic: None } => {
+                    format!("dispatch {record} #{attempts}")
+                }
+                Output::Dispatch { record, attempts, atomic: Some(offset) } => {
+                    format!("dispatch {record} #{attempts} with {offset}")
+                }
+                Output::Retrying { attempt, offset, delay } => {
+                    format!("retry {offset} #{attempt} in {}s", delay.as_secs())
+                }
+                Output::Seek(offset) => format!("seek {offset}"),
+                Output::Release => "release".into(),
+                Output::Ended(ending) => format!("ended {ending:?}"),
+            });
+        }
+        out.join(", ")
+    }
+}
+
+#[test]
+fn success_marks_the_whole_batch_and_releases_it() {
+    let mut script = Script::new(policy());
+    assert_eq!(script.batch(10, 3, &[]), "run 0 [0, 1, 2] #1");
+    assert_eq!(script.ok(0), "mark 13, release");
+    assert_eq!(script.batch(13, 1, &[]), "run 0 [0] #1");
+}
+
+#[test]
+fn an_empty_batch_moves_the_offset_past_what_nobody_sees() {
+    let mut script = Script::new(policy());
+    script.coordinator.handle_batch(script.now, vec![], 20, None);
+    assert_eq!(script.drain(), "mark 20, release");
+}
+
+#[test]
+fn success_with_manual_marks_commits_nothing() {
+    let mut script = Script::new(Policy { marks: Marks::Manual, ..policy() });
+    script.batch(10, 3, &[]);
+    assert_eq!(script.ok(0), "release");
+    script.batch(13, 2, &[]);
+    // A mark of the batch before is still good.
+    assert_eq!(script.mark(0, 11), "mark 12");
+    assert_eq!(script.mark(0, 13), "mark 14");
+    assert_eq!(script.mark(0, 13), "");
+    assert_eq!(script.ok(0), "release");
+}
+
+#[test]
+fn a_failure_retries_the_held_batch_from_the_last_mark_for_ever() {
+    let mut script = Script::new(policy());
+    script.batch(10, 3, &[]);
+    assert_eq!(script.mark(0, 10), "mark 11");
+    assert_eq!(script.fail(0), "retry 11 #1 in 1s");
+    assert_eq!(script.wait(), "run 0 [1, 2] #2");
+    assert_eq!(script.fail(0), "retry 11 #2 in 2s");
+    assert_eq!(script.wait(), "run 0 [1, 2] #3");
+    // Progress: the next record starts counting at one.
+    assert_eq!(script.mark(0, 11), "mark 12");
+    assert_eq!(script.fail(0), "retry 12 #1 in 1s");
+    assert_eq!(script.wait(), "run 0 [2] #2");
+    assert_eq!(script.ok(0), "mark 13, release");
+}
+
+#[test]
+fn slices_of_max_messages_run_one_after_another() {
+    let mut script = Script::new(Policy { max_messages: 2, ..policy() });
+    assert_eq!(script.batch(10, 3, &[]), "run 0 [0, 1] #1");
+    assert_eq!(script.ok(0), "mark 12, run 0 [2] #1");
+    assert_eq!(script.ok(0), "mark 13, release");
+}
+
+#[test]
+fn a_poison_record_is_dispatched_after_its_retries_and_the_rest_goes_on() {
+    let mut script = Script::new(Policy { dead_letter: Some(dead_letter(1)), ..policy() });
+    script.batch(10, 3, &[]);
+    script.mark(0, 10);
+    assert_eq!(script.fail(0), "retry 11 #1 in 1s");
+    assert_eq!(script.wait(), "run 0 [1, 2] #2");
+    assert_eq!(script.fail(0), "dispatch 1 #2");
+    // A dispatch that fails is repeated; the handler is not.
+    assert_eq!(script.dispatched(false), "");
+    assert_eq!(script.wait(), "dispatch 1 #2");
+    assert_eq!(script.dispatched(true), "mark 12");
+    assert_eq!(script.wait(), "run 0 [2] #1");
+    assert_eq!(script.ok(0), "mark 13, release");
+}
+
+#[test]
+fn without_retries_the_first_failure_dispatches() {
+    let mut script = Script::new(Policy { dead_letter: Some(dead_letter(0)), ..policy() });
+    script.batch(10, 1, &[]);
+    assert_eq!(script.fail(0), "dispatch 0 #1");
+    assert_eq!(script.dispatched(true), "mark 11, release");
+}
+
+#[test]
+fn retries_are_counted_per_record_or_per_batch() {
+    for (independent, second) in [(true, "retry 11 #1 in 1s"), (false, "dispatch 1 #2")] {
+        let policy = DeadLetterPolicy { independent, ..dead_letter(1) };
+        let mut script = Script::new(Policy { dead_letter: Some(policy), ..self::policy() });
+        script.batch(10, 2, &[]);
+        script.fail(0);
+        script.wait();
+        script.mark(0, 10);
+        assert_eq!(script.fail(0), second);
+    }
+}
+
+#[test]
+fn lanes_progress_on_their_own_and_offsets_move_over_what_is_contiguous() {
+    let mut script = Script::new(policy());
+    assert_eq!(script.batch(10, 4, &[1, 2, 1, 2]), "run 1 [0, 2] #1, run 2 [1, 3] #1");
+    assert_eq!(script.mark(2, 13), "");
+    assert_eq!(script.mark(1, 10), "mark 12");
+    assert_eq!(script.ok(2), "");
+    assert_eq!(script.ok(1), "mark 14, release");
+}
+
+#[test]
+fn a_failed_lane_collapses_the_rest_of_the_batch() {
+    let mut script = Script::new(Policy { dead_letter: Some(dead_letter(1)), ..policy() });
+    script.batch(10, 4, &[1, 2, 1, 2]);
+    assert_eq!(script.fail(1), "");
+    // Lane 2 succeeded: its records do not run again.
+    assert_eq!(script.ok(2), "retry 10 #1 in 1s");
+    assert_eq!(script.wait(), "run 0 [0, 2] #2");
+    assert_eq!(script.fail(0), "dispatch 0 #2");
+    assert_eq!(script.dispatched(true), "mark 12");
+    assert_eq!(script.wait(), "run 0 [2] #1");
+    assert_eq!(script.ok(0), "mark 14, release");
+    // The next batch is split again.
+    assert_eq!(script.batch(14, 2, &[1, 2]), "run 1 [0] #1, run 2 [1] #1");
+}
+
+#[test]
+fn a_pause_by_the_handler_withholds_the_automatic_mark() {
+    let mut script = Script::new(policy());
+    script.batch(10, 2, &[]);
+    script.mark(0, 10);
+    script.coordinator.handle_pause(script.now, None, 7 * SECOND);
+    assert_eq!(script.ok(0), "");
+    assert_eq!(script.coordinator.deadline(), Some(script.now + 7 * SECOND));
+    assert_eq!(script.wait(), "run 0 [1] #1");
+    assert_eq!(script.ok(0), "mark 12, release");
+}
+
+#[test]
+fn the_latest_pause_wins() {
+    let mut script = Script::new(policy());
+    script.batch(10, 1, &[]);
+    script.coordinator.handle_pause(script.now, None, 7 * SECOND);
+    assert_eq!(script.fail(0), "retry 10 #1 in 1s");
+    assert_eq!(script.coordinator.deadline(), Some(script.now + 7 * SECOND));
+    script.coordinator.handle_resume(script.now);
+    assert_eq!(script.coordinator.deadline(), Some(script.now + SECOND));
+}
+
+#[test]
+fn a_seek_drops_what_is_held() {
+    let mut script = Script::new(policy());
+    script.batch(10, 3, &[]);
+    script.coordinator.handle_seek(5);
+    assert_eq!(script.ok(0), "seek 5, release");
+    script.batch(5, 1, &[]);
+    assert_eq!(script.ok(0), "mark 6, release");
+}
+
+#[test]
+fn revocation_waits_for_the_run_and_takes_its_marks() {
+    let mut script = Script::new(policy());
+    script.batch(10, 3, &[]);
+    assert_eq!(script.end(Ending::Revoked), "");
+    assert_eq!(script.ok(0), "mark 13, ended Revoked");
+    assert_eq!(script.batch(13, 1, &[]), "");
+}
+
+#[test]
+fn a_failure_during_revocation_is_left_to_the_next_owner() {
+    let mut script = Script::new(Policy { dead_letter: Some(dead_letter(0)), ..policy() });
+    script.batch(10, 3, &[]);
+    script.mark(0, 10);
+    script.end(Ending::Revoked);
+    assert_eq!(script.fail(0), "ended Revoked");
+}
+
+#[test]
+fn after_a_loss_marks_are_refused_and_nothing_is_retried_or_dispatched() {
+    let mut script = Script::new(Policy { dead_letter: Some(dead_letter(0)), ..policy() });
+    script.batch(10, 3, &[]);
+    script.end(Ending::Revoked);
+    script.end(Ending::Lost);
+    assert_eq!(script.mark(0, 11), "");
+    assert_eq!(script.fail(0), "ended Lost");
+    assert_eq!(script.end(Ending::Stopped), "");
+}
+
+#[test]
+fn a_stop_ends_a_waiting_partition_at_once() {
+    let mut script = Script::new(policy());
+    script.batch(10, 1, &[]);
+    script.fail(0);
+    assert_eq!(script.end(Ending::Stopped), "ended Stopped");
+    assert_eq!(script.coordinator.deadline(), None);
+}
+
+#[test]
+fn a_dispatch_under_way_finishes_before_the_partition_ends() {
+    let mut script = Script::new(Policy { dead_letter: Some(dead_letter(0)), ..policy() });
+    script.batch(10, 2, &[]);
+    script.fail(0);
+    assert_eq!(script.end(Ending::Revoked), "");
+    assert_eq!(script.dispatched(true), "mark 11, ended Revoked");
+}
+
+/// Lets two records pass a second.
+#[derive(Debug)]
+struct Throttle {
+    next: Option<Instant>,
+}
+
+impl Filter for Throttle {
+    fn apply(&mut self, now: Instant, offsets: &mut dyn ExactSizeIterator<Item = i64>) -> Verdict {
+        let until = self.next.filter(|&next| next > now);
+        if until.is_none() {
+            self.next = Some(now + SECOND);
+        }
+        match (until, offsets.len()) {
+            (None, ..=2) => Verdict::Pass,
+            (until, _) => Verdict::Cut {
+                keep: if until.is_some() { 0 } else { 2 },
+                until: until.unwrap_or(now + SECOND),
+            },
+        }
+    }
+}
+
+/// Dead letters × manual marks × virtual partitions × a throttling filter × a transactional dispatch.
+#[test]
+fn all_policies_at_once() {
+    let policy = Policy {
+        marks: Marks::Manual,
+        dead_letter: Some(DeadLetterPolicy { atomic: true, ..dead_letter(1) }),
+        ..policy()
+    };
+    let mut script = Script::filtered(policy, vec![Box::new(Throttle { next: None })]);
+    assert_eq!(script.batch(10, 5, &[1, 2, 1, 2, 1]), "run 1 [0] #1, run 2 [1] #1");
+    assert_eq!(script.mark(1, 10), "mark 11");
+    script.ok(1);
+    // Lane 2 fails on offset 11: a retry, from now on in one lane; the throttle asks for its second as well.
+    assert_eq!(script.fail(2), "retry 11 #1 in 1s");
+    assert_eq!(script.wait(), "run 0 [1, 2] #2");
+    assert_eq!(script.fail(0), "dispatch 1 #2 with 12");
+    // The transaction aborted: nothing moved.
+    assert_eq!(script.dispatched(false), "");
+    assert_eq!(script.wait(), "dispatch 1 #2 with 12");
+    // The transaction carried the offset; it is not offered once more.
+    assert_eq!(script.dispatched(true), "");
+    assert_eq!(script.wait(), "run 0 [2, 3] #1");
+    assert_eq!(script.mark(0, 12), "mark 13");
+    // Offset 13 succeeded without a mark: manual marks leave it uncommitted.
+    assert_eq!(script.ok(0), "");
+    assert_eq!(script.wait(), "run 0 [4] #1");
+    // A mark covers what was handled before it.
+    assert_eq!(script.mark(0, 14), "mark 15");
+    assert_eq!(script.ok(0), "release");
+}
