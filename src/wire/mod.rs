@@ -1,1 +1,21 @@
 //! Kafka's wire format: frames, headers, messages and record batches. No I/O, no clock.
+//!
+//! Decoding borrows from [`bytes::Bytes`], never panics, and never reserves more than the bytes that are there can
+//! fill. What it refuses it names: API, version, path of the field, offset in the frame.
+
+mod array;
+#[allow(dead_code, reason = "called by the generated messages")]
+mod codec;
+mod error;
+mod reader;
+mod uuid;
+pub mod varint;
+
+pub use array::{Array, ArrayIter, Element};
+pub use codec::{Decode, Encode, Message, Request, VersionRange};
+pub use error::{DecodeError, DecodeErrorKind, EncodeError, EncodeErrorKind};
+pub use reader::{ARRAY_LEN_MAX, Reader};
+pub use uuid::Uuid;
+
+/// Text that was checked once and shares the buffer it came in.
+pub type Str = bytestring::ByteString;
