@@ -4,57 +4,74 @@ use std::fmt;
 
 use bytestring::ByteString;
 
-/// Name of a topic; cheap to clone.
-#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct TopicName(ByteString);
+macro_rules! name {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub struct $name(ByteString);
 
-impl TopicName {
-    /// The name as text.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
+        impl $name {
+            /// The name as text.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
 
-    /// The name in the form that messages carry.
-    pub fn into_inner(self) -> ByteString {
-        self.0
-    }
+            /// The name in the form that messages carry.
+            pub fn into_inner(self) -> ByteString {
+                self.0
+            }
 
-    /// The name in the form that messages carry, sharing its bytes.
-    pub fn to_byte_string(&self) -> ByteString {
-        self.0.clone()
-    }
+            /// The name in the form that messages carry, sharing its bytes.
+            pub fn to_byte_string(&self) -> ByteString {
+                self.0.clone()
+            }
+        }
+
+        impl<T: Into<ByteString>> From<T> for $name {
+            fn from(name: T) -> Self {
+                Self(name.into())
+            }
+        }
+
+        impl std::borrow::Borrow<str> for $name {
+            fn borrow(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl std::ops::Deref for $name {
+            type Target = str;
+            fn deref(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                fmt::Debug::fmt(self.as_str(), f)
+            }
+        }
+    };
 }
 
-impl<T: Into<ByteString>> From<T> for TopicName {
-    fn from(name: T) -> Self {
-        Self(name.into())
-    }
-}
-
-impl std::borrow::Borrow<str> for TopicName {
-    fn borrow(&self) -> &str {
-        &self.0
-    }
-}
-
-impl std::ops::Deref for TopicName {
-    type Target = str;
-    fn deref(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Display for TopicName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl fmt::Debug for TopicName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(self.as_str(), f)
-    }
-}
+name!(
+    /// Name of a topic; cheap to clone.
+    TopicName
+);
+name!(
+    /// Id of a consumer group.
+    GroupId
+);
+name!(
+    /// Id of a member of a group, given by the group coordinator (classic) or by the member (KIP-848).
+    MemberId
+);
 
 macro_rules! number {
     ($(#[$doc:meta])* $name:ident($inner:ty)) => {

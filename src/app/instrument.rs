@@ -1,0 +1,184 @@
+//! What happens in an application, as events. Everything that watches (logs, metrics, tests) is a [`Listener`].
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::Error;
+use crate::types::{GroupId, Offset, TopicPartition};
+
+/// One thing that happened. [`name`](Self::name) is its name in Karafka's dotted form.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Event<'a> {
+    /// The application consumes.
+    Running,
+    /// The application finishes what runs and starts nothing new.
+    Stopping,
+    /// The application stopped.
+    Stopped,
+    /// Partitions came to this member.
+    Assigned {
+        /// The group.
+        group: &'a GroupId,
+        /// The partitions.
+        partitions: &'a [TopicPartition],
+    },
+    /// Partitions go to another member; running handlers may finish.
+    Revoked {
+        /// The group.
+        group: &'a GroupId,
+        /// The partitions.
+        partitions: &'a [TopicPartition],
+    },
+    /// Partitions were taken away without a chance to commit.
+    Lost {
+        /// The group.
+        group: &'a GroupId,
+        /// The partitions.
+        partitions: &'a [TopicPartition],
+    },
+    /// A handler starts on records.
+    Consume {
+        /// Where the records are from.
+        partition: &'a TopicPartition,
+        /// Virtual partition, 0 where there is one.
+        lane: u32,
+        /// How many records it got.
+        records: usize,
+        /// 1 for the first run.
+        attempt: u32,
+    },
+    /// A handler ended, successfully or not.
+    Consumed {
+        /// Where the records are from.
+        partition: &'a TopicPartition,
+        /// Virtual partition, 0 where there is one.
+        lane: u32,
+        /// How many records it got.
+        records: usize,
+        /// Whether it succeeded.
+        success: bool,
+        /// How long it took, the acknowledgement of its output included.
+        time: Duration,
+    },
+    /// A handler has been running for longer than the route's `stuck_after`.
+    Stuck {
+        /// Where the records are from.
+        partition: &'a TopicPartition,
+        /// Virtual partition, 0 where there is one.
+        lane: u32,
+        /// How long it has been running.
+        time: Duration,
+    },
+    /// The partition waits before it runs its handler again.
+    Retrying {
+        /// The partition.
+        partition: &'a TopicPartition,
+        /// The first record that will run again.
+        offset: Offset,
+        /// The run that failed, 1 for the first.
+        attempt: u32,
+        /// How long it waits.
+        delay: Duration,
+    },
+    /// A record went to the dead letter topic and was acknowledged there.
+    DeadLettered {
+        /// Where the record was.
+        partition: &'a TopicPartition,
+        /// Its offset.
+        offset: Offset,
+        /// The dead letter topic.
+        topic: &'a str,
+        /// How often its handler failed.
+        attempts: u32,
+    },
+    /// Something failed. `context` names what, in Karafka's dotted form.
+    Error {
+        /// `consumer.consume.error`, `dead_letter_queue.dispatch.error`, …
+        context: &'static str,
+        /// The partition it happened on, if it did on one.
+        partition: Option<&'a TopicPartition>,
+        /// What went wrong.
+        error: &'a Error,
+    },
+}
+
+impl Event<'_> {
+    /// The event's name: `consumer.consumed`, `error.occurred`, …
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Running => "app.running",
+            Self::Stopping => "app.stopping",
+            Self::Stopped => "app.stopped",
+            Self::Assigned { .. } => "rebalance.partitions_assigned",
+            Self::Revoked { .. } => "rebalance.partitions_revoked",
+            Self::Lost { .. } => "rebalance.partitions_lost",
+            Self::Consume { .. } => "consumer.consume",
+            Self::Consumed { .. } => "consumer.consumed",
+            Self::Stuck { .. } => "consumer.stuck",
+            Self::Retrying { .. } => "consumer.consuming.retry",
+            Self::DeadLettered { .. } => "dead_letter_queue.dispatched",
+            Self::Error { .. } => "error.occurred",
+        }
+    }
+}
+
+/// Watches an application. Called where the event happens, so it must be quick; a panic in it is contained.
+///
+/// Closures that take an `&Event` are listeners.
+pub trait Listener: Send + Sync + 'static {
+    /// Something happened.
+    fn on_event(&self, event: &Event<'_>);
+}
+
+impl<F: Fn(&Event<'_>) + Send + Sync + 'static> Listener for F {
+    fn on_event(&self, event: &Event<'_>) {
+        self(event);
+    }
+}
+
+/// All listeners of an application; `tracing` gets every event as well.
+#[derive(Clone, Default)]
+pub(crate) struct Monitor(Arc<[Box<dyn Listener>]>);
+
+impl Monitor {
+    pub(crate) fn new(listeners: Vec<Box<dyn Listener>>) -> Self {
+        Self(listeners.into())
+    }
+
+    pub(crate) fn emit(&self, event: &Event<'_>) {
+        log(event);
+        for listener in &*self.0 {
+            let call = std::panic::AssertUnwindSafe(|| listener.on_event(event));
+            if std::panic::catch_unwind(call).is_err() {
+                tracing::error!(event = event.name(), "a listener panicked");
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Monitor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Monitor({} listeners)", self.0.len())
+    }
+}
+
+fn log(event: &Event<'_>) {
+    match event {
+        Event::Error { context, partition, error } => {
+            let partition = partition.map(tracing::field::display);
+            tracing::error!(context, partition, error = %error, cause = source(error), "error.occurred");
+        }
+        Event::Consume { .. } | Event::Consumed { .. } => tracing::debug!("{event:?}"),
+        Event::Stuck { .. } | Event::Lost { .. } => tracing::warn!("{event:?}"),
+        _ => tracing::info!("{event:?}"),
+    }
+}
+
+/// The sources of an error on one line.
+fn source(error: &Error) -> Option<String> {
+    let causes = std::iter::successors(std::error::Error::source(error), |&error| error.source());
+    let text: Vec<String> = causes.map(ToString::to_string).collect();
+    (!text.is_empty()).then(|| text.join(": "))
+}
