@@ -6,8 +6,10 @@
 mod array;
 #[allow(dead_code, reason = "called by the generated messages")]
 mod codec;
+pub mod compression;
 mod error;
 mod reader;
+pub mod records;
 mod uuid;
 pub mod varint;
 

@@ -1,0 +1,220 @@
+//! Compression of record batches: one interface over the codecs, contexts and buffers reused, output capped while it is
+//! produced.
+//!
+//! A codec whose feature is off is a typed error that names the feature.
+
+use std::fmt;
+use std::str::FromStr;
+
+#[cfg(feature = "lz4")]
+mod lz4;
+
+/// The codec of a batch.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Compression {
+    /// Not compressed.
+    #[default]
+    None,
+    /// gzip (RFC 1952).
+    Gzip,
+    /// Snappy in Xerial's framing.
+    Snappy,
+    /// LZ4 frames.
+    Lz4,
+    /// Zstandard.
+    Zstd,
+}
+
+impl Compression {
+    /// Every codec, in the order of ids.
+    pub const ALL: [Self; 5] = [Self::None, Self::Gzip, Self::Snappy, Self::Lz4, Self::Zstd];
+
+    /// The id in a batch's attributes.
+    pub fn id(self) -> i8 {
+        match self {
+            Self::None => 0,
+            Self::Gzip => 1,
+            Self::Snappy => 2,
+            Self::Lz4 => 3,
+            Self::Zstd => 4,
+        }
+    }
+
+    /// The codec with `id`.
+    pub fn from_id(id: i8) -> Option<Self> {
+        Self::ALL.into_iter().find(|codec| codec.id() == id)
+    }
+
+    /// Kafka's name, as in `compression.type`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Gzip => "gzip",
+            Self::Snappy => "snappy",
+            Self::Lz4 => "lz4",
+            Self::Zstd => "zstd",
+        }
+    }
+
+    /// True if the codec is part of this build; the features are named as the codecs.
+    pub fn is_available(self) -> bool {
+        match self {
+            Self::None => true,
+            Self::Gzip => cfg!(feature = "gzip"),
+            Self::Snappy => cfg!(feature = "snappy"),
+            Self::Lz4 => cfg!(feature = "lz4"),
+            Self::Zstd => cfg!(feature = "zstd"),
+        }
+    }
+}
+
+impl fmt::Display for Compression {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for Compression {
+    type Err = UnknownCompression;
+
+    /// Takes Kafka's names.
+    fn from_str(name: &str) -> Result<Self, UnknownCompression> {
+        Self::ALL.into_iter().find(|codec| codec.name() == name).ok_or(UnknownCompression(()))
+    }
+}
+
+/// A name that is no codec's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UnknownCompression(());
+
+impl fmt::Display for UnknownCompression {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("no compression codec: expected one of none, gzip, snappy, lz4, zstd")
+    }
+}
+
+impl std::error::Error for UnknownCompression {}
+
+/// Why bytes could not be compressed or decompressed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum CompressionError {
+    /// The codec's feature is off in this build.
+    Unsupported(Compression),
+    /// The output exceeds the cap of so many bytes.
+    TooLarge(usize),
+    /// The input is not what the codec writes.
+    Corrupt(&'static str),
+}
+
+impl CompressionError {
+    /// True if the codec is not part of this build.
+    pub fn is_unsupported(&self) -> bool {
+        matches!(self, Self::Unsupported(_))
+    }
+
+    /// What to try.
+    pub(crate) fn hint(&self) -> Option<String> {
+        match self {
+            Self::Unsupported(codec) => Some(format!("build carafe with the feature `{codec}`")),
+            Self::TooLarge(_) => {
+                Some("raise the cap of decompressed batches if the data is trusted".to_owned())
+            }
+            Self::Corrupt(_) => None,
+        }
+    }
+}
+
+impl fmt::Display for CompressionError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unsupported(codec) => write!(f, "this build lacks the feature `{codec}`"),
+            Self::TooLarge(cap) => write!(f, "decompresses to more than {cap} bytes"),
+            Self::Corrupt(what) => write!(f, "corrupt compressed data: {what}"),
+        }
+    }
+}
+
+impl std::error::Error for CompressionError {}
+
+/// Compresses bodies. Keeps what the codecs need between calls; one per thread of work.
+#[derive(Debug, Default)]
+pub struct Compressor {
+    #[cfg(feature = "lz4")]
+    lz4: lz4::Encoder,
+}
+
+impl Compressor {
+    /// A compressor without any context yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Appends `input`, compressed with `codec` at `level` (`None`: the codec's default), to `out`. Codecs without
+    /// levels (snappy, lz4) ignore the level.
+    ///
+    /// # Errors
+    ///
+    /// The codec's feature is off.
+    #[cfg_attr(not(feature = "lz4"), allow(clippy::needless_pass_by_ref_mut, clippy::unused_self))]
+    pub fn compress(
+        &mut self,
+        codec: Compression,
+        level: Option<i32>,
+        input: &[u8],
+        out: &mut Vec<u8>,
+    ) -> Result<(), CompressionError> {
+        let _ = level;
+        match codec {
+            Compression::None => out.extend_from_slice(input),
+            #[cfg(feature = "lz4")]
+            Compression::Lz4 => self.lz4.compress(input, out)?,
+            #[allow(unreachable_patterns)]
+            codec => return Err(CompressionError::Unsupported(codec)),
+        }
+        Ok(())
+    }
+}
+
+/// Decompresses bodies. Keeps what the codecs need between calls; one per thread of work.
+#[derive(Debug, Default)]
+pub struct Decompressor {}
+
+impl Decompressor {
+    /// A decompressor without any context yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Appends `input`, decompressed, to `out`: at most `cap` bytes, checked while they are produced. Memory is taken as
+    /// output appears, never by a size that the input declares. After an error `out` is as long as before.
+    ///
+    /// # Errors
+    ///
+    /// The codec's feature is off, the input is corrupt, or the output would exceed `cap`.
+    pub fn decompress(
+        &mut self,
+        codec: Compression,
+        input: &[u8],
+        cap: usize,
+        out: &mut Vec<u8>,
+    ) -> Result<(), CompressionError> {
+        let before = out.len();
+        let result = match codec {
+            Compression::None if input.len() > cap => Err(CompressionError::TooLarge(cap)),
+            Compression::None => {
+                out.extend_from_slice(input);
+                Ok(())
+            }
+            #[cfg(feature = "lz4")]
+            Compression::Lz4 => lz4::decompress(input, cap, out),
+            #[allow(unreachable_patterns)]
+            codec => Err(CompressionError::Unsupported(codec)),
+        };
+        if result.is_err() {
+            out.truncate(before);
+        }
+        result
+    }
+}
