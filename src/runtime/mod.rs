@@ -1,7 +1,7 @@
 //! Everything that is not a pure function of its input: wall clock, randomness, tasks, blocking work, names, sockets.
 //!
 //! The layers above never ask the machine directly; they hold one `Arc<dyn Runtime>`, which is the [`RealRuntime`] on
-//! tokio or, for tests, a simulated one (feature `broker`) with an in-memory network and faults
+//! tokio or, for tests, a simulated one (module `sim`, feature `broker`) with an in-memory network and faults
 //! drawn from a seed. Monotonic time is not here: it is `tokio::time`, which a test can pause.
 //!
 //! No public type of carafe is generic over the runtime, and nothing here is called once per record.
@@ -19,6 +19,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use crate::types::Timestamp;
 
 mod real;
+#[cfg(feature = "broker")]
+pub mod sim;
 mod task;
 
 pub use real::RealRuntime;
