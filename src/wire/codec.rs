@@ -6,7 +6,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::wire::error::{At, Fault, Step};
 use crate::wire::varint::put_uvarint;
-use crate::wire::{Array, DecodeError, DecodeErrorKind, Element, EncodeError, EncodeErrorKind, Reader, Str};
+use crate::wire::{ApiKey, Array, DecodeError, DecodeErrorKind, Element, EncodeError, EncodeErrorKind, Reader, Str};
 
 /// Versions of a message, both ends included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -89,6 +89,9 @@ impl<T: Message + Write> Encode for T {}
 
 /// A request, and the type of its response.
 pub trait Request: Encode {
+    /// The API that it belongs to.
+    const KEY: ApiKey;
+
     /// What the broker answers, in the request's version.
     type Response: Decode;
 }

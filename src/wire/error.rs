@@ -115,24 +115,68 @@ impl<K> Fault<K> {
     }
 }
 
-impl<K> From<K> for Fault<K> {
+/// What can become a [`Fault`]: a kind, or a fault.
+pub(crate) trait IntoFault {
+    type Kind;
+
+    fn into_fault(self) -> Fault<Self::Kind>;
+}
+
+impl IntoFault for DecodeErrorKind {
+    type Kind = Self;
+
     #[cold]
-    fn from(kind: K) -> Self {
+    fn into_fault(self) -> Fault<Self> {
+        Fault::new(self)
+    }
+}
+
+impl IntoFault for EncodeErrorKind {
+    type Kind = Self;
+
+    #[cold]
+    fn into_fault(self) -> Fault<Self> {
+        Fault::new(self)
+    }
+}
+
+impl<K> IntoFault for Fault<K> {
+    type Kind = K;
+
+    fn into_fault(self) -> Self {
+        self
+    }
+}
+
+impl From<DecodeErrorKind> for Fault<DecodeErrorKind> {
+    #[cold]
+    fn from(kind: DecodeErrorKind) -> Self {
+        Self::new(kind)
+    }
+}
+
+impl From<EncodeErrorKind> for Fault<EncodeErrorKind> {
+    #[cold]
+    fn from(kind: EncodeErrorKind) -> Self {
         Self::new(kind)
     }
 }
 
 /// Adds a field's name to the path of an error.
-pub(crate) trait At<T, K> {
-    fn at(self, field: &'static str) -> Result<T, Fault<K>>;
+pub(crate) trait At<T> {
+    type Kind;
+
+    fn at(self, field: &'static str) -> Result<T, Fault<Self::Kind>>;
 }
 
-impl<T, K, E: Into<Fault<K>>> At<T, K> for Result<T, E> {
+impl<T, E: IntoFault> At<T> for Result<T, E> {
+    type Kind = E::Kind;
+
     #[inline]
-    fn at(self, field: &'static str) -> Result<T, Fault<K>> {
+    fn at(self, field: &'static str) -> Result<T, Fault<E::Kind>> {
         match self {
             Ok(value) => Ok(value),
-            Err(error) => Err(error.into().within(Step::Field(field))),
+            Err(error) => Err(error.into_fault().within(Step::Field(field))),
         }
     }
 }

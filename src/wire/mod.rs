@@ -3,16 +3,19 @@
 //! Decoding borrows from [`bytes::Bytes`], never panics, and never reserves more than the bytes that are there can
 //! fill. What it refuses it names: API, version, path of the field, offset in the frame.
 
+mod api_key;
 mod array;
 #[allow(dead_code, reason = "called by the generated messages")]
 mod codec;
 pub mod compression;
 mod error;
+pub mod messages;
 mod reader;
 pub mod records;
 mod uuid;
 pub mod varint;
 
+pub use api_key::ApiKey;
 pub use array::{Array, ArrayIter, Element};
 pub use codec::{Decode, Encode, Message, Request, VersionRange};
 pub use error::{DecodeError, DecodeErrorKind, EncodeError, EncodeErrorKind};
