@@ -6,7 +6,9 @@ use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::wire::error::{At, Fault, Step};
 use crate::wire::varint::put_uvarint;
-use crate::wire::{ApiKey, Array, DecodeError, DecodeErrorKind, Element, EncodeError, EncodeErrorKind, Reader, Str};
+use crate::wire::{
+    ApiKey, Array, DecodeError, DecodeErrorKind, Element, EncodeError, EncodeErrorKind, Reader, Str,
+};
 
 /// Versions of a message, both ends included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -9,6 +9,7 @@ mod array;
 mod codec;
 pub mod compression;
 mod error;
+pub mod frame;
 pub mod messages;
 mod reader;
 pub mod records;

@@ -64,7 +64,8 @@ fn suffix_clashes(messages: &mut [Message]) {
     }
     for message in messages {
         let suffix = if message.kind == "request" { "Request" } else { "Response" };
-        message.rename(|name| if clashes.contains(name) { format!("{name}{suffix}") } else { name.to_owned() });
+        message
+            .rename(|name| if clashes.contains(name) { format!("{name}{suffix}") } else { name.to_owned() });
     }
 }
 
@@ -270,7 +271,12 @@ impl Emitter<'_> {
             _ if versions.max == i16::MAX => format!("{}+", versions.min),
             _ => versions.to_string(),
         };
-        let mut doc = format!("`{}`: {}, versions {}", field.name, field.kind.replace("[]", "array of "), range(field.versions));
+        let mut doc = format!(
+            "`{}`: {}, versions {}",
+            field.name,
+            field.kind.replace("[]", "array of "),
+            range(field.versions)
+        );
         if self.is_nullable(field) && !field.nullable_versions.is_empty() {
             let _ = write!(doc, ", nullable {}", range(field.nullable_versions));
         }
@@ -288,7 +294,8 @@ impl Emitter<'_> {
     }
 
     fn is_nullable(&self, field: &Field) -> bool {
-        field.kind == "records" || !field.nullable_versions.and(field.versions).and(self.s.versions).is_empty()
+        field.kind == "records"
+            || !field.nullable_versions.and(field.versions).and(self.s.versions).is_empty()
     }
 
     fn rust_type(&self, field: &Field) -> String {
@@ -328,7 +335,9 @@ impl Emitter<'_> {
             };
         }
         match shape {
-            Shape::Number("f64") => format!("{name} == {:?}", self.default(field).unwrap_or("0.0".to_owned())),
+            Shape::Number("f64") => {
+                format!("{name} == {:?}", self.default(field).unwrap_or("0.0".to_owned()))
+            }
             Shape::Number(_) => format!("{name} == {}", self.default(field).unwrap_or("0".to_owned())),
             Shape::Bool if self.default(field).is_some() => name,
             Shape::Bool => format!("!{name}"),
@@ -417,7 +426,8 @@ impl Emitter<'_> {
                         let guard = self.tag_condition(field).map(|c| format!(" if {c}")).unwrap_or_default();
                         let tag = field.tag.unwrap_or_default();
                         let name = names::field(&field.name);
-                        let _ = writeln!(arms, "{tag}{guard} => message.{name} = {},", self.read_field(field));
+                        let _ =
+                            writeln!(arms, "{tag}{guard} => message.{name} = {},", self.read_field(field));
                     }
                     let open = if open == "{" { "" } else { open };
                     let close = if open.is_empty() { "" } else { "}\n" };

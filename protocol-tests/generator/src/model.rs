@@ -84,9 +84,27 @@ impl Message {
             let compact = field.flexible_versions.unwrap_or(self.flexible).contains(version);
             let (element, array) = field.element();
             len += match element {
-                _ if array => if compact { 1 } else { 4 },
-                "string" => if compact { 1 } else { 2 },
-                "bytes" | "records" => if compact { 1 } else { 4 },
+                _ if array => {
+                    if compact {
+                        1
+                    } else {
+                        4
+                    }
+                }
+                "string" => {
+                    if compact {
+                        1
+                    } else {
+                        2
+                    }
+                }
+                "bytes" | "records" => {
+                    if compact {
+                        1
+                    } else {
+                        4
+                    }
+                }
                 "bool" | "int8" => 1,
                 "int16" | "uint16" => 2,
                 "int32" | "uint32" => 4,

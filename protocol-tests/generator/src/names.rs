@@ -1,6 +1,7 @@
 //! Kafka's names in Rust's cases.
 
-const KEYWORDS: &[&str] = &["match", "type", "ref", "move", "use", "where", "loop", "final", "box", "in", "as", "mod"];
+const KEYWORDS: &[&str] =
+    &["match", "type", "ref", "move", "use", "where", "loop", "final", "box", "in", "as", "mod"];
 
 /// `TopicId` as `topic_id`, an underscore before each capital that starts a word.
 pub(crate) fn snake(name: &str) -> String {

@@ -30,7 +30,8 @@ pub(crate) fn files(definitions: &[Definition]) -> Result<Files, String> {
     let find = |name: &str| definitions.iter().find(|d| d.name == name).ok_or(format!("{name} is missing"));
     let mut apis: Vec<(i16, &str, &Definition)> = Vec::new();
     for definition in definitions.iter().filter(|d| d.kind == "request") {
-        let name = definition.name.strip_suffix("Request").ok_or(format!("{} is not a request", definition.name))?;
+        let name =
+            definition.name.strip_suffix("Request").ok_or(format!("{} is not a request", definition.name))?;
         apis.push((definition.api_key.ok_or(format!("{name} has no API key"))?, name, definition));
     }
     apis.sort_by_key(|api| api.0);

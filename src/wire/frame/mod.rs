@@ -1,0 +1,10 @@
+//! Frames: a length, a header, a body. Writing them whole or head first, reading their headers, and splitting a
+//! stream of bytes into them.
+
+mod header;
+mod split;
+
+#[cfg(any(test, feature = "broker"))]
+pub use header::{RequestHead, decode_request_header, encode_response, response_header};
+pub use header::{decode_body, decode_response_header, encode_request, request_header};
+pub use split::{FRAME_BYTES_MAX, FrameError, FrameReader};

@@ -1,0 +1,212 @@
+//! Splits a stream of bytes into frames.
+
+use std::error::Error as StdError;
+use std::fmt;
+
+use bytes::{Bytes, BytesMut};
+
+use crate::{Error, ErrorKind};
+
+/// Largest frame unless told otherwise: 100 MiB.
+pub const FRAME_BYTES_MAX: usize = 100 * 1024 * 1024;
+
+/// Most bytes for which room is made at once while a frame is coming in.
+const STEP_BYTES: usize = 64 * 1024;
+
+/// Why a stream of bytes is no stream of frames. The connection is to be closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum FrameError {
+    /// The length of a frame is negative.
+    Negative(i32),
+    /// The frame is too short for its header.
+    TooShort {
+        /// Bytes announced.
+        len: usize,
+        /// Fewest that are valid.
+        min: usize,
+    },
+    /// The frame is above the cap.
+    TooLong {
+        /// Bytes announced.
+        len: usize,
+        /// The cap.
+        max: usize,
+    },
+    /// The peer speaks HTTP.
+    Http,
+    /// The peer sent a TLS alert: it expects TLS.
+    TlsAlert,
+    /// The peer began a TLS handshake, but TLS is off here.
+    TlsHandshake,
+}
+
+impl FrameError {
+    /// What to try.
+    pub fn advice(self) -> &'static str {
+        match self {
+            Self::Http => "the address belongs to an HTTP server; give the address of a Kafka listener",
+            Self::TlsAlert => "the listener expects TLS; switch TLS on or use a plaintext listener",
+            Self::TlsHandshake => "the listener is plaintext; switch TLS off at the client",
+            Self::TooLong { .. } => {
+                "the peer may not be Kafka or may speak TLS; if it is, raise the cap above the largest batch"
+            }
+            Self::Negative(_) | Self::TooShort { .. } => "the peer may not be Kafka; check the address",
+        }
+    }
+}
+
+impl fmt::Display for FrameError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Negative(len) => write!(f, "frame length {len} is negative"),
+            Self::TooShort { len, min } => write!(f, "frame of {len} bytes, at least {min} are needed"),
+            Self::TooLong { len, max } => write!(f, "frame of {len} bytes is above the cap of {max}"),
+            Self::Http => f.write_str("the peer speaks HTTP"),
+            Self::TlsAlert => f.write_str("the peer sent a TLS alert"),
+            Self::TlsHandshake => f.write_str("the peer began a TLS handshake"),
+        }
+    }
+}
+
+impl StdError for FrameError {}
+
+impl From<FrameError> for Error {
+    fn from(error: FrameError) -> Self {
+        Self::new(ErrorKind::Protocol, "received bytes that are no Kafka frame")
+            .hint(error.advice())
+            .source(error)
+    }
+}
+
+/// Collects bytes and gives out whole frames. A length is judged before room is made for its frame, and room grows
+/// with the bytes that come.
+#[derive(Debug)]
+pub struct FrameReader {
+    buffer: BytesMut,
+    min: usize,
+    max: usize,
+    /// No frame has been given out yet.
+    first: bool,
+}
+
+impl FrameReader {
+    /// A reader of responses: frames of 4 to `max` bytes, the length prefix not counted.
+    pub fn responses(max: usize) -> Self {
+        Self { buffer: BytesMut::new(), min: 4, max, first: true }
+    }
+
+    /// A reader of requests: frames of 8 to `max` bytes, the length prefix not counted.
+    pub fn requests(max: usize) -> Self {
+        Self { min: 8, ..Self::responses(max) }
+    }
+
+    /// Changes the cap, in bytes without the length prefix; it holds from the next frame on.
+    pub fn set_max(&mut self, max: usize) {
+        self.max = max;
+    }
+
+    /// Where received bytes are to be appended; has room for some.
+    pub fn buffer(&mut self) -> &mut BytesMut {
+        if self.buffer.capacity() - self.buffer.len() < 1024 {
+            // Doubling keeps copying linear; the sender pays for every byte first.
+            self.buffer.reserve(self.buffer.len().max(STEP_BYTES));
+        }
+        &mut self.buffer
+    }
+
+    /// True if a frame has begun that is not complete.
+    pub fn is_mid_frame(&self) -> bool {
+        !self.buffer.is_empty()
+    }
+
+    /// The next whole frame without its length prefix; `None` until more bytes are there. After an error the stream
+    /// has lost its frames for good.
+    pub fn next_frame(&mut self) -> Result<Option<Bytes>, FrameError> {
+        let Some(&prefix) = self.buffer.first_chunk::<4>() else { return Ok(None) };
+        let announced = i32::from_be_bytes(prefix);
+        let len = usize::try_from(announced).map_err(|_| FrameError::Negative(announced))?;
+        if self.first || len > self.max {
+            recognise(prefix).map_or(Ok(()), Err)?;
+        }
+        if len > self.max {
+            return Err(FrameError::TooLong { len, max: self.max });
+        }
+        if len < self.min {
+            return Err(FrameError::TooShort { len, min: self.min });
+        }
+        if self.buffer.len() - 4 < len {
+            return Ok(None);
+        }
+        self.first = false;
+        let mut frame = self.buffer.split_to(4 + len);
+        Ok(Some(frame.split_off(4).freeze()))
+    }
+}
+
+/// Other protocols, by the first four bytes of a stream.
+fn recognise(prefix: [u8; 4]) -> Option<FrameError> {
+    match &prefix {
+        b"HTTP" | b"GET " | b"POST" | b"PUT " | b"HEAD" | b"DELE" | b"OPTI" | b"PRI " => {
+            Some(FrameError::Http)
+        }
+        [0x15, 3, 0..=4, _] => Some(FrameError::TlsAlert),
+        [0x16, 3, 0..=4, _] => Some(FrameError::TlsHandshake),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn after(bytes: &[u8]) -> Result<Option<Bytes>, FrameError> {
+        let mut reader = FrameReader::responses(16);
+        reader.buffer().extend_from_slice(bytes);
+        reader.next_frame()
+    }
+
+    #[test]
+    fn frames_come_whole_however_the_bytes_come() {
+        let stream = [&[0, 0, 0, 4, 1, 2, 3, 4][..], &[0, 0, 0, 5, 5, 6, 7, 8, 9]].concat();
+        for step in 1..stream.len() {
+            let mut reader = FrameReader::responses(5);
+            let mut frames = Vec::new();
+            for part in stream.chunks(step) {
+                reader.buffer().extend_from_slice(part);
+                while let Some(frame) = reader.next_frame().unwrap() {
+                    frames.push(frame);
+                }
+            }
+            assert_eq!(frames, [&[1, 2, 3, 4][..], &[5, 6, 7, 8, 9]]);
+            assert!(!reader.is_mid_frame());
+        }
+    }
+
+    #[test]
+    fn lengths_are_judged_before_room_is_made() {
+        assert_eq!(after(&[0, 0, 0]), Ok(None));
+        assert_eq!(after(&[0, 0, 0, 15]), Ok(None));
+        assert_eq!(after(&[0, 0, 0, 16]), Ok(None));
+        assert_eq!(after(&[0, 0, 0, 17]), Err(FrameError::TooLong { len: 17, max: 16 }));
+        assert_eq!(after(&[0, 0, 0, 3]), Err(FrameError::TooShort { len: 3, min: 4 }));
+        assert_eq!(after(&[255; 4]), Err(FrameError::Negative(-1)));
+        let mut reader = FrameReader::requests(16);
+        reader.buffer().extend_from_slice(&[0, 0, 0, 7]);
+        assert_eq!(reader.next_frame(), Err(FrameError::TooShort { len: 7, min: 8 }));
+        reader.set_max(6);
+        assert_eq!(reader.next_frame(), Err(FrameError::TooLong { len: 7, max: 6 }));
+    }
+
+    #[test]
+    fn other_protocols_are_named() {
+        assert_eq!(after(b"HTTP/1.1 400"), Err(FrameError::Http));
+        assert_eq!(after(&[0x15, 3, 3, 0, 2, 2, 70]), Err(FrameError::TlsAlert));
+        assert_eq!(after(&[0x16, 3, 1, 2, 0]), Err(FrameError::TlsHandshake));
+        let mut reader = FrameReader::responses(usize::MAX);
+        reader.buffer().extend_from_slice(&[0x15, 3, 1, 0, 2]);
+        assert_eq!(reader.next_frame(), Err(FrameError::TlsAlert), "even below the cap, as first bytes");
+        let error = Error::from(FrameError::TlsAlert);
+        assert!(error.advice().is_some_and(|advice| advice.contains("TLS")));
+    }
+}
