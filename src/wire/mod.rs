@@ -9,10 +9,14 @@ mod array;
 mod codec;
 pub mod compression;
 mod error;
+pub mod fetch;
 pub mod frame;
+mod hints;
 pub mod messages;
+pub mod produce;
 mod reader;
 pub mod records;
+mod segments;
 mod uuid;
 pub mod varint;
 
