@@ -15,7 +15,7 @@ pub enum Place {
     /// One address: that of a listener, or of one connection's opener.
     Address(SocketAddr),
     /// Any of these.
-    AnyOf(Vec<Place>),
+    AnyOf(Vec<Self>),
 }
 
 impl Place {
