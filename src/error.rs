@@ -14,7 +14,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
-    /// A setting or argument of the caller is wrong; nothing was sent.
+    /// A setting or argument of the caller is wrong; nothing was sent, or the broker refused it.
     Config,
     /// The caller used an object in a state that forbids it (closed, not assigned, …).
     State,
@@ -97,9 +97,13 @@ impl Error {
         }))
     }
 
-    /// An error that a broker reported with `code` while `attempted`. Its kind follows from the code.
+    /// An error that a broker reported with `code` while `attempted`. Its kind and its hint follow from the code.
     pub fn from_code(code: ErrorCode, attempted: impl Into<String>) -> Self {
-        Self::new(code.kind(), attempted).code(code)
+        let error = Self::new(code.kind(), attempted).code(code);
+        match code.advice() {
+            Some(advice) => error.hint(advice),
+            None => error,
+        }
     }
 
     /// Names the peer: `host:port` or `node 3 (host:port)`.
