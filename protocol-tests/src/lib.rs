@@ -1,1 +1,3 @@
 //! Suites that hold carafe against Apache Kafka, foreign clients and independent decoders.
+
+pub mod kafka;
