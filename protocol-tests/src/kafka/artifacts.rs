@@ -62,7 +62,7 @@ fn copy_dependencies(work: &Path, jars: &Path, pom: &str) -> Result<Option<Strin
     let file = work.join("pom.xml");
     fs::write(&file, pom).map_err(|error| Failure::io(format!("write {}", file.display()), error))?;
     let output = Command::new("mvn")
-        .args(["-q", "-B", "-U", "-f"])
+        .args(["-q", "-B", "-U", "-Dstyle.color=never", "-f"])
         .arg(&file)
         .arg(COPY)
         .arg(format!("-DoutputDirectory={}", jars.display()))

@@ -159,7 +159,12 @@ mod tests {
     #[test]
     fn signals_end_a_process() {
         let mut child = Command::new("sleep").arg("61.5").spawn().unwrap();
-        assert!(is_alive(child.id(), "61.5"));
+        // The command line is empty for a moment while the program is loaded.
+        let end = Instant::now() + Duration::from_secs(10);
+        while !is_alive(child.id(), "61.5") {
+            assert!(Instant::now() < end, "sleep did not start");
+            sleep(Duration::from_millis(1));
+        }
         assert!(!wait_for_end(child.id(), "61.5", Duration::ZERO));
         signal(child.id(), "KILL").unwrap();
         assert!(wait_for_end(child.id(), "61.5", Duration::from_secs(10)));
