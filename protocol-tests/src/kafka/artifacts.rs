@@ -44,9 +44,10 @@ fn resolve_into(work: &Path, version: Version, jars: &Path) -> Result<(), Failur
         output => output,
     };
     if let Some(output) = output {
+        let cause = cause(&output);
         return Err(Failure::failed(format!(
-            "Maven could not resolve Apache Kafka {version}:\n{}",
-            output.trim_end()
+            "Maven could not resolve Apache Kafka {version}:
+{cause}"
         )));
     }
     let parent = jars.parent().unwrap_or(jars);
@@ -78,6 +79,12 @@ fn copy_dependencies(work: &Path, jars: &Path, pom: &str) -> Result<Option<Strin
     let mut text = String::from_utf8_lossy(&output.stdout).into_owned();
     text.push_str(&String::from_utf8_lossy(&output.stderr));
     Ok(Some(text))
+}
+
+/// What Maven said before its general advice.
+fn cause(output: &str) -> String {
+    let lines = output.lines().map(|line| line.replace("\u{1b}[0m", "").trim_end().to_owned());
+    lines.take_while(|line| line != "[ERROR]").collect::<Vec<_>>().join("\n")
 }
 
 /// A project whose runtime dependencies are a whole broker; `pin` replaces the unpublished artifact.
@@ -117,6 +124,11 @@ mod tests {
         assert!(old.contains("slf4j-reload4j") && !old.contains("log4j-slf4j-impl"));
         let new = pom("4.3.1".parse().unwrap(), false);
         assert!(new.contains("log4j-slf4j-impl") && !new.contains("reload4j") && !new.contains("exclusion"));
+    }
+
+    #[test]
+    fn maven_output_is_cut_to_the_cause() {
+        assert_eq!(cause("\u{1b}[0m[ERROR] no such jar\n[ERROR] \n[ERROR] use -X\n"), "[ERROR] no such jar");
     }
 
     #[test]
