@@ -1,3 +1,1 @@
 //! Suites that hold carafe against Apache Kafka, foreign clients and independent decoders.
-
-pub mod kafka;

@@ -1,0 +1,52 @@
+//! Which node coordinates which group or transaction. Each key is looked up once however many wait for it; a caller
+//! that goes away while it looks leaves the place to the next.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::types::NodeId;
+
+/// What is coordinated; the number is the key type of FindCoordinator.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum CoordinatorKind {
+    /// A consumer group.
+    Group = 0,
+    /// A transactional id.
+    Transaction = 1,
+}
+
+/// A cached answer; whoever holds the lock looks it up.
+pub(super) type Cell = Arc<tokio::sync::Mutex<Option<NodeId>>>;
+
+/// The cache.
+#[derive(Debug, Default)]
+pub(super) struct Coordinators {
+    cells: Mutex<BTreeMap<(CoordinatorKind, String), Cell>>,
+}
+
+impl Coordinators {
+    /// The place of a key.
+    pub(super) fn cell(&self, kind: CoordinatorKind, key: &str) -> Cell {
+        let mut cells = self.cells.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(cells.entry((kind, key.to_owned())).or_default())
+    }
+
+    /// Forgets what is known of a key. What is being looked up now is newer than the doubt and stays.
+    pub(super) fn forget(&self, kind: CoordinatorKind, key: &str) {
+        if let Ok(mut known) = self.cell(kind, key).try_lock() {
+            *known = None;
+        }
+    }
+
+    /// Forgets every key that `node` was thought to coordinate, because it cannot be reached.
+    pub(super) fn forget_node(&self, node: NodeId) {
+        let cells = self.cells.lock().unwrap_or_else(PoisonError::into_inner);
+        for cell in cells.values() {
+            if let Ok(mut known) = cell.try_lock()
+                && *known == Some(node)
+            {
+                *known = None;
+            }
+        }
+    }
+}

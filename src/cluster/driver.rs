@@ -1,0 +1,278 @@
+//! The tasks of a cluster: one that keeps metadata fresh, and one per attempt to open a connection.
+
+use std::sync::{Arc, Weak};
+
+use tokio::time::{Instant, sleep_until};
+
+use crate::net::{Connection, Failure};
+use crate::types::NodeId;
+use crate::wire::messages::MetadataRequest;
+use crate::wire::messages::metadata::MetadataRequestTopic;
+use crate::wire::{ApiKey, Message};
+use crate::{Error, ErrorKind, Result};
+
+use super::handle::Shared;
+use super::nodes::{Acquired, Attempt, Duty};
+use super::updater::{Query, Scope};
+
+/// Asks for metadata whenever the machine wants to, until the cluster is closed.
+pub(super) async fn run(shared: Arc<Shared>) {
+    let mut closed = shared.closed.subscribe();
+    // Biased: the end goes first. The other branch is the whole loop, so nothing can be starved.
+    tokio::select! {
+        biased;
+        _ = closed.wait_for(|closed| *closed) => {}
+        () = keep_fresh(&shared) => {}
+    }
+}
+
+async fn keep_fresh(shared: &Arc<Shared>) {
+    loop {
+        let now = Instant::now();
+        let (query, deadline) = {
+            let mut updater = shared.updater();
+            let query = updater.poll_query(now);
+            (query, updater.next_deadline())
+        };
+        if let Some(query) = query {
+            ask(shared, query).await;
+            continue;
+        }
+        let sleep = async {
+            match deadline {
+                Some(at) => sleep_until(at).await,
+                None => std::future::pending().await,
+            }
+        };
+        // Biased: a wish goes before the timer; both lead to the same question to the machine.
+        tokio::select! {
+            biased;
+            () = shared.wake.notified() => {}
+            () = sleep => {}
+        }
+    }
+}
+
+async fn ask(shared: &Arc<Shared>, query: Query) {
+    match fetch(shared, &query).await {
+        Ok((response, version)) => {
+            let dice = shared.runtime.random();
+            let metadata = shared.updater().handle_response(Instant::now(), &response, version, dice);
+            match metadata {
+                Some(metadata) => shared.publish(metadata),
+                None => tracing::debug!("a broker's answer about the cluster was of no use"),
+            }
+        }
+        Err(error) => {
+            tracing::debug!(%error, "metadata could not be fetched");
+            let dice = shared.runtime.random();
+            shared.updater().handle_failure(Instant::now(), error, dice);
+        }
+    }
+}
+
+async fn fetch(
+    shared: &Arc<Shared>,
+    query: &Query,
+) -> Result<(<MetadataRequest as crate::wire::Request>::Response, i16)> {
+    let mut unsent = 0;
+    loop {
+        let deadline = Instant::now() + shared.config.connection.request_timeout;
+        let connection = any_connection(shared, None, deadline).await?;
+        let version = connection.version(ApiKey::METADATA, MetadataRequest::VERSIONS)?;
+        match connection.send(&request(query, version), version, deadline).await {
+            Ok(response) => return Ok((response, version)),
+            // A connection that had ended unnoticed costs nothing.
+            Err(error) if error.unsent && unsent < 3 => unsent += 1,
+            Err(error) => return Err(error.error),
+        }
+    }
+}
+
+fn request(query: &Query, version: i16) -> MetadataRequest {
+    let topics = match &query.scope {
+        // Version 0 says "all" with an empty list.
+        Scope::All if version == 0 => Some(Vec::new()),
+        Scope::All => None,
+        Scope::Topics(topics) => Some(
+            topics
+                .iter()
+                .map(|topic| MetadataRequestTopic {
+                    name: Some(topic.to_byte_string()),
+                    ..Default::default()
+                })
+                .collect(),
+        ),
+    };
+    MetadataRequest { topics, allow_auto_topic_creation: query.create || version < 4, ..Default::default() }
+}
+
+/// See [`Cluster::connection`](super::Cluster::connection).
+pub(super) async fn connection(
+    shared: &Arc<Shared>,
+    node: NodeId,
+    duty: Duty,
+    deadline: Instant,
+) -> Result<Connection> {
+    let mut events = shared.events.subscribe();
+    let mut waiting = None;
+    loop {
+        if *shared.closed.borrow() {
+            return Err(Error::new(ErrorKind::State, "the client was closed"));
+        }
+        events.borrow_and_update();
+        let now = Instant::now();
+        let acquired = shared.nodes().acquire(now, node, duty, &mut waiting);
+        let mut until = deadline;
+        match acquired {
+            Acquired::Ready(connection) => return Ok(connection),
+            Acquired::Open(attempt) => open(shared, attempt),
+            Acquired::Wait => {}
+            Acquired::WaitUntil(at) => until = at.min(deadline),
+            Acquired::Failed(failure, peer) => return Err(failure.to_error("no connection", &peer)),
+            Acquired::Unknown => {
+                shared.refresh();
+                let message = format!("node {node} is not part of the cluster at the moment");
+                return Err(Error::new(ErrorKind::Network, message));
+            }
+        }
+        if now >= deadline {
+            return Err(Error::new(
+                ErrorKind::Timeout,
+                format!("no connection to node {node} before the deadline"),
+            ));
+        }
+        // Biased: news of a connection go before the timer, which only ends the wait.
+        tokio::select! {
+            biased;
+            _ = events.changed() => {}
+            () = sleep_until(until) => {}
+        }
+    }
+}
+
+/// See [`Cluster::any_connection`](super::Cluster::any_connection). Dials one node, and after a while another beside it.
+pub(super) async fn any_connection(
+    shared: &Arc<Shared>,
+    avoid: Option<NodeId>,
+    deadline: Instant,
+) -> Result<Connection> {
+    let mut events = shared.events.subscribe();
+    let mut dialled: Vec<(NodeId, Option<u64>)> = Vec::new();
+    let mut failed: Vec<NodeId> = Vec::new();
+    let mut next_dial = Instant::now();
+    let mut last: Option<Error> = None;
+    let mut avoid = avoid;
+    loop {
+        if *shared.closed.borrow() {
+            return Err(Error::new(ErrorKind::State, "the client was closed"));
+        }
+        events.borrow_and_update();
+        let now = Instant::now();
+        let bootstrap_only = shared.updater().wants_bootstrap();
+        if let Some(connection) = shared.nodes().least_loaded(avoid, bootstrap_only) {
+            return Ok(connection);
+        }
+        let mut pending = false;
+        for (node, waiting) in &mut dialled {
+            if failed.contains(node) {
+                continue;
+            }
+            let acquired = shared.nodes().acquire(now, *node, Duty::Short, waiting);
+            match acquired {
+                Acquired::Ready(connection) => return Ok(connection),
+                Acquired::Open(attempt) => {
+                    open(shared, attempt);
+                    pending = true;
+                }
+                Acquired::Wait => pending = true,
+                Acquired::WaitUntil(_) | Acquired::Unknown => failed.push(*node),
+                Acquired::Failed(failure, peer) => {
+                    last = Some(failure.to_error("no connection", &peer));
+                    failed.push(*node);
+                }
+            }
+        }
+        let mut until = deadline;
+        if !pending || now >= next_dial {
+            let tried = |id| Some(id) == avoid || dialled.iter().any(|(node, _)| *node == id);
+            let candidate = shared.nodes().candidate(now, tried, bootstrap_only, shared.runtime.random());
+            match candidate {
+                Some(node) => {
+                    dialled.push((node, None));
+                    next_dial = now + shared.config.dial_stagger;
+                    continue;
+                }
+                None if pending => {}
+                // The one to avoid is the only one.
+                None if avoid.is_some() => {
+                    avoid = None;
+                    continue;
+                }
+                None => match last {
+                    Some(error) => return Err(error),
+                    None => match shared.nodes().next_retry(now) {
+                        Some(at) => until = at.min(deadline),
+                        None => return Err(Error::new(ErrorKind::Network, "there is no node to ask")),
+                    },
+                },
+            }
+        } else {
+            until = next_dial.min(deadline);
+        }
+        if now >= deadline {
+            let error = Error::new(ErrorKind::Timeout, "no broker could be reached before the deadline");
+            return Err(match last {
+                Some(last) => error.source(last),
+                None => error,
+            });
+        }
+        // Biased: news of a connection go before the timer, which only ends the wait.
+        tokio::select! {
+            biased;
+            _ = events.changed() => {}
+            () = sleep_until(until) => {}
+        }
+    }
+}
+
+/// Makes an attempt in a task of its own, so that nobody who waits can cancel it for the others.
+fn open(shared: &Arc<Shared>, attempt: Attempt) {
+    let weak = Arc::downgrade(shared);
+    let connector = shared.connector.clone();
+    let mut closed = shared.closed.subscribe();
+    let task = async move {
+        let node = attempt.node;
+        let ended = {
+            let weak = Weak::clone(&weak);
+            move |failure: Failure| connection_ended(&weak, node, &failure)
+        };
+        // Biased: the end of the client goes first, since nobody wants the connection then.
+        let result = tokio::select! {
+            biased;
+            _ = closed.wait_for(|closed| *closed) => return,
+            result = connector.open(attempt.peer.clone(), attempt.setup_timeout, ended) => result,
+        };
+        let Some(shared) = weak.upgrade() else { return };
+        if let Err(failure) = &result {
+            tracing::debug!(peer = %attempt.peer, phase = ?failure.phase, reason = %failure.message, "no connection");
+            shared.coordinators.forget_node(node);
+            if node.0 >= 0 {
+                shared.refresh();
+            }
+        }
+        let dice = shared.runtime.random();
+        shared.nodes().handle_opened(Instant::now(), &attempt, result, dice);
+        shared.events.send_modify(|count| *count += 1);
+    };
+    shared.runtime.spawn("carafe-dial", Box::pin(task));
+}
+
+fn connection_ended(shared: &Weak<Shared>, node: NodeId, failure: &Failure) {
+    let Some(shared) = shared.upgrade() else { return };
+    if failure.alarming && node.0 >= 0 && !*shared.closed.borrow() {
+        // A broker that goes away usually takes leaders with it.
+        shared.refresh();
+    }
+    shared.events.send_modify(|count| *count += 1);
+}

@@ -1,0 +1,439 @@
+//! The handle that producer, consumers and admin hold.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::{Notify, watch};
+use tokio::time::{Instant, timeout_at};
+
+use crate::net::{Connection, Connector};
+use crate::runtime::Runtime;
+use crate::types::{LeaderEpoch, NodeId, Partition, TopicName, TopicPartition};
+use crate::wire::produce::{CurrentLeader, NodeEndpoint};
+use crate::{Error, ErrorCode, ErrorKind, Result};
+
+use super::config::ClusterConfig;
+use super::coordinators::{CoordinatorKind, Coordinators};
+use super::driver;
+use super::metadata::{Metadata, Topic};
+use super::nodes::{Duty, Nodes};
+use super::updater::{self, Updater};
+
+/// Everything that one client shares: metadata, connections, coordinators. Cheap to clone. When the last clone is gone,
+/// its tasks end and its connections drain.
+#[derive(Clone, Debug)]
+pub(crate) struct Cluster {
+    pub(super) shared: Arc<Shared>,
+    _life: Arc<Life>,
+}
+
+/// Ends the tasks when the last handle is dropped.
+#[derive(Debug)]
+struct Life(Arc<Shared>);
+
+impl Drop for Life {
+    fn drop(&mut self) {
+        self.0.close();
+    }
+}
+
+/// Lock order: `updater` before `nodes`; neither is held across an await.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) runtime: Arc<dyn Runtime>,
+    pub(super) config: ClusterConfig,
+    pub(super) connector: Connector,
+    updater: Mutex<Updater>,
+    nodes: Mutex<Nodes>,
+    pub(super) coordinators: Coordinators,
+    snapshot: watch::Sender<Arc<Metadata>>,
+    /// Counts connections that opened, failed to open or ended.
+    pub(super) events: watch::Sender<u64>,
+    pub(super) closed: watch::Sender<bool>,
+    /// Wakes the metadata task.
+    pub(super) wake: Notify,
+    next_id: AtomicU64,
+}
+
+impl Shared {
+    pub(super) fn updater(&self) -> MutexGuard<'_, Updater> {
+        self.updater.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn nodes(&self) -> MutexGuard<'_, Nodes> {
+        self.nodes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes a snapshot visible, unless a newer one is.
+    pub(super) fn publish(&self, metadata: Arc<Metadata>) {
+        self.nodes().handle_nodes(&metadata.nodes);
+        self.snapshot.send_if_modified(|current| {
+            let newer = metadata.generation > current.generation;
+            if newer {
+                *current = metadata;
+            }
+            newer
+        });
+    }
+
+    pub(super) fn metadata(&self) -> Arc<Metadata> {
+        Arc::clone(&self.snapshot.borrow())
+    }
+
+    pub(super) fn refresh(&self) {
+        self.updater().want_refresh();
+        self.wake.notify_one();
+    }
+
+    fn close(&self) {
+        self.closed.send_replace(true);
+        self.nodes().close();
+    }
+}
+
+impl Cluster {
+    /// Starts the metadata task on `runtime`. Nothing is dialled until something is asked for.
+    pub(crate) fn new(runtime: Arc<dyn Runtime>, config: ClusterConfig) -> Self {
+        let shared = Arc::new(Shared {
+            connector: Connector::new(Arc::clone(&runtime), config.connection.clone()),
+            updater: Mutex::new(Updater::new(Instant::now(), &config)),
+            nodes: Mutex::new(Nodes::new(
+                &config.bootstrap,
+                config.reconnect_backoff,
+                config.connection.setup_timeout,
+            )),
+            coordinators: Coordinators::default(),
+            snapshot: watch::Sender::new(Arc::default()),
+            events: watch::Sender::new(0),
+            closed: watch::Sender::new(false),
+            wake: Notify::new(),
+            next_id: AtomicU64::new(1),
+            runtime,
+            config,
+        });
+        shared.runtime.spawn("carafe-metadata", Box::pin(driver::run(Arc::clone(&shared))));
+        Self { _life: Arc::new(Life(Arc::clone(&shared))), shared }
+    }
+
+    /// The runtime that everything of this client runs on.
+    pub(crate) fn runtime(&self) -> &Arc<dyn Runtime> {
+        &self.shared.runtime
+    }
+
+    /// The settings.
+    pub(crate) fn config(&self) -> &ClusterConfig {
+        &self.shared.config
+    }
+
+    /// A number that no other part of this client has: for [`Duty::Fetch`] and [`Duty::Group`].
+    pub(crate) fn next_id(&self) -> u64 {
+        self.shared.next_id.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// `now` plus the default deadline of calls (`default.api.timeout.ms`).
+    pub(crate) fn default_deadline(&self) -> Instant {
+        Instant::now() + self.shared.config.api_timeout
+    }
+
+    /// Closes all connections after their last answers; what is asked afterwards fails with `State`.
+    pub(crate) fn close(&self) {
+        self.shared.close();
+    }
+
+    pub(super) fn check_open(&self) -> Result<()> {
+        if *self.shared.closed.borrow() {
+            return Err(Error::new(ErrorKind::State, "the client was closed"));
+        }
+        Ok(())
+    }
+
+    // --- metadata ---
+
+    /// The latest snapshot; empty (`is_known()` false) until a broker has answered.
+    pub(crate) fn metadata(&self) -> Arc<Metadata> {
+        self.shared.metadata()
+    }
+
+    /// Tells of every new snapshot.
+    pub(crate) fn subscribe(&self) -> watch::Receiver<Arc<Metadata>> {
+        self.shared.snapshot.subscribe()
+    }
+
+    /// Waits for the first metadata.
+    ///
+    /// # Errors
+    ///
+    /// `Timeout` at `deadline`, with the latest failure as its source. Cancel-safe.
+    pub(crate) async fn ready(&self, deadline: Instant) -> Result<Arc<Metadata>> {
+        let mut snapshots = self.subscribe();
+        if !snapshots.borrow().is_known() {
+            self.refresh();
+        }
+        loop {
+            {
+                let metadata = snapshots.borrow_and_update();
+                if metadata.is_known() {
+                    return Ok(Arc::clone(&metadata));
+                }
+            }
+            self.changed(&mut snapshots, deadline, || "no broker answered before the deadline".to_owned())
+                .await?;
+        }
+    }
+
+    async fn changed(
+        &self,
+        snapshots: &mut watch::Receiver<Arc<Metadata>>,
+        deadline: Instant,
+        attempted: impl FnOnce() -> String,
+    ) -> Result<()> {
+        self.check_open()?;
+        let mut closed = self.shared.closed.subscribe();
+        let wait = async {
+            // Biased: the end of the client goes first, since nothing comes after it.
+            tokio::select! {
+                biased;
+                _ = closed.wait_for(|closed| *closed) => {}
+                _ = snapshots.changed() => {}
+            }
+        };
+        if timeout_at(deadline, wait).await.is_ok() {
+            return self.check_open();
+        }
+        let mut error = Error::new(ErrorKind::Timeout, attempted());
+        if let Some(last) = self.shared.updater().last_error() {
+            if let Some(hint) = last.advice() {
+                error = error.hint(hint);
+            }
+            error = error.source(Arc::clone(last));
+        }
+        Err(error)
+    }
+
+    /// Waits until `topic` is known and has partitions. With `create` the broker is asked to create it if its settings
+    /// allow. The topic stays part of every refresh until [`forget_topic`](Self::forget_topic).
+    ///
+    /// # Errors
+    ///
+    /// At once where waiting does not help (`Authorization`, invalid name); `UNKNOWN_TOPIC_OR_PARTITION`, the latest
+    /// broker error or `Timeout` at `deadline`. Cancel-safe.
+    pub(crate) async fn topic(
+        &self,
+        topic: &TopicName,
+        create: bool,
+        deadline: Instant,
+    ) -> Result<Arc<Topic>> {
+        if let Some(known) = self.known_topic(topic) {
+            self.shared.updater().keep_topic(Instant::now(), topic, create);
+            return Ok(known);
+        }
+        let mut snapshots = self.subscribe();
+        let first = snapshots.borrow_and_update().generation;
+        loop {
+            self.want_topic(topic, create);
+            let wait =
+                self.changed(&mut snapshots, deadline, || format!("nothing is known of topic {topic}"));
+            let waited = wait.await;
+            let metadata = Arc::clone(&snapshots.borrow_and_update());
+            if let Some(known) = self.known_topic(topic) {
+                return Ok(known);
+            }
+            let code = metadata.errors.get(topic).copied().filter(|_| metadata.generation > first);
+            match (code, waited) {
+                (Some(code), _) if updater::is_permanent(code) => return Err(topic_error(code, topic)),
+                (Some(code), Err(error)) if error.is_timeout() => return Err(topic_error(code, topic)),
+                (_, waited) => waited?,
+            }
+        }
+    }
+
+    fn known_topic(&self, topic: &TopicName) -> Option<Arc<Topic>> {
+        let metadata = self.shared.snapshot.borrow();
+        metadata.topic(topic).filter(|topic| !topic.partitions.is_empty()).cloned()
+    }
+
+    /// Asks for news of `topic` and returns at once.
+    pub(crate) fn want_topic(&self, topic: &TopicName, create: bool) {
+        self.shared.updater().want_topic(Instant::now(), topic, create);
+        self.shared.wake.notify_one();
+    }
+
+    /// Leaves `topic` out of later refreshes. For topics that nobody of this client uses any more.
+    pub(crate) fn forget_topic(&self, topic: &TopicName) {
+        self.shared.updater().forget_topic(topic);
+    }
+
+    /// Asks for news of everything and returns at once.
+    pub(crate) fn refresh(&self) {
+        self.shared.refresh();
+    }
+
+    /// As long as the guard lives, snapshots contain all topics of the cluster (for patterns).
+    pub(crate) fn all_topics(&self) -> AllTopics {
+        self.shared.updater().want_all_topics(true);
+        self.shared.wake.notify_one();
+        AllTopics(Arc::clone(&self.shared))
+    }
+
+    /// Waits until `partition` has a leader.
+    ///
+    /// # Errors
+    ///
+    /// As [`topic`](Self::topic); `Config` if the topic has no such partition; `LEADER_NOT_AVAILABLE` at `deadline`.
+    pub(crate) async fn leader(
+        &self,
+        partition: &TopicPartition,
+        deadline: Instant,
+    ) -> Result<(NodeId, LeaderEpoch)> {
+        let mut snapshots = self.subscribe();
+        loop {
+            snapshots.borrow_and_update();
+            let topic = self.topic(&partition.topic, false, deadline).await?;
+            let Some(info) = topic.partition(partition.partition) else {
+                let count = topic.partition_count();
+                let message =
+                    format!("partition {partition} does not exist: the topic has {count} partitions");
+                return Err(Error::new(ErrorKind::Config, message));
+            };
+            if let Some(leader) = info.leader {
+                return Ok((leader, info.leader_epoch));
+            }
+            self.want_topic(&partition.topic, false);
+            let changed = self.changed(&mut snapshots, deadline, String::new).await;
+            match changed {
+                Err(error) if error.is_timeout() => {
+                    let message = format!("{partition} has no leader");
+                    return Err(Error::from_code(ErrorCode::LEADER_NOT_AVAILABLE, message).source(error));
+                }
+                changed => changed?,
+            }
+        }
+    }
+
+    /// A broker said, or a connection showed, that `topic` is no longer as the snapshot says. Asks for news.
+    pub(crate) fn leader_failed(&self, topic: &TopicName) {
+        self.want_topic(topic, false);
+    }
+
+    /// Applies a leader that a Produce or Fetch response named (KIP-951); true if it is news, in which case a retry need
+    /// not wait. Asks for news of the topic either way.
+    pub(crate) fn leader_hint(
+        &self,
+        topic: &TopicName,
+        partition: Partition,
+        hint: CurrentLeader,
+        endpoints: &[NodeEndpoint],
+    ) -> bool {
+        let news = {
+            let mut updater = self.shared.updater();
+            updater.handle_hint(topic, partition, hint, endpoints).then(|| Arc::clone(updater.current()))
+        };
+        self.want_topic(topic, false);
+        match news {
+            Some(metadata) => {
+                self.shared.publish(metadata);
+                true
+            }
+            None => false,
+        }
+    }
+
+    // --- connections ---
+
+    /// The connection to `node` for `duty`, opened if need be. Waits for the node's back-off, then for one attempt.
+    /// Cancel-safe: the attempt goes on for others.
+    ///
+    /// # Errors
+    ///
+    /// The attempt's failure; `Timeout` at `deadline`; `Network` if the node is not (or no longer) part of the cluster.
+    pub(crate) async fn connection(&self, node: NodeId, duty: Duty, deadline: Instant) -> Result<Connection> {
+        driver::connection(&self.shared, node, duty, deadline).await
+    }
+
+    /// The connection to `node` for `duty` if it is open, without waiting.
+    pub(crate) fn open_connection(&self, node: NodeId, duty: Duty) -> Option<Connection> {
+        self.shared.nodes().open_connection(node, duty)
+    }
+
+    /// A connection for short requests to whichever node is the least busy, and not to `avoid` if another will do.
+    ///
+    /// # Errors
+    ///
+    /// As [`connection`](Self::connection), of the last node tried.
+    pub(crate) async fn any_connection(
+        &self,
+        avoid: Option<NodeId>,
+        deadline: Instant,
+    ) -> Result<Connection> {
+        driver::any_connection(&self.shared, avoid, deadline).await
+    }
+
+    /// Closes the connections of a session or membership that has ended.
+    pub(crate) fn release(&self, duty: Duty) {
+        self.shared.nodes().release(duty);
+    }
+
+    // --- coordinators ---
+
+    /// The node that coordinates `key` (a group or transactional id). Looked up once, then cached.
+    ///
+    /// # Errors
+    ///
+    /// `Authorization` and the like at once, otherwise the latest failure at `deadline`.
+    pub(crate) async fn coordinator(
+        &self,
+        kind: CoordinatorKind,
+        key: &str,
+        deadline: Instant,
+    ) -> Result<NodeId> {
+        let cell = self.shared.coordinators.cell(kind, key);
+        let Ok(mut known) = timeout_at(deadline, cell.lock()).await else {
+            return Err(Error::new(
+                ErrorKind::Timeout,
+                format!("the coordinator of {key:?} is not known yet"),
+            ));
+        };
+        if let Some(node) = *known {
+            return Ok(node);
+        }
+        let node = self.find_coordinator(kind, key, deadline).await?;
+        *known = Some(node);
+        Ok(node)
+    }
+
+    /// The coordinator of `key` moved or cannot be reached; the next one who needs it looks it up.
+    pub(crate) fn coordinator_failed(&self, kind: CoordinatorKind, key: &str) {
+        self.shared.coordinators.forget(kind, key);
+    }
+
+    /// Takes the address of a node from a response.
+    pub(super) fn learn(&self, node: NodeId, host: &str, port: u16) {
+        let known = self.shared.snapshot.borrow().nodes.contains_key(&node);
+        if !known {
+            self.shared.nodes().learn(node, host, port);
+        }
+    }
+}
+
+fn topic_error(code: ErrorCode, topic: &TopicName) -> Error {
+    let error = Error::from_code(code, format!("topic {topic} cannot be used"));
+    match code {
+        ErrorCode::UNKNOWN_TOPIC_OR_PARTITION => {
+            error.hint("create the topic, or allow the broker to (auto.create.topics.enable)")
+        }
+        ErrorCode::TOPIC_AUTHORIZATION_FAILED => {
+            error.hint("an ACL that allows DESCRIBE on the topic is missing")
+        }
+        _ => error,
+    }
+}
+
+/// Keeps all topics in the snapshots.
+#[derive(Debug)]
+pub(crate) struct AllTopics(Arc<Shared>);
+
+impl Drop for AllTopics {
+    fn drop(&mut self) {
+        self.0.updater().want_all_topics(false);
+    }
+}

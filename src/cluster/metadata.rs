@@ -1,0 +1,109 @@
+//! Snapshots of what is known of the cluster. Immutable and shared; a new one replaces the old.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::ErrorCode;
+use crate::types::{LeaderEpoch, NodeId, Partition, TopicName, TopicPartition};
+use crate::wire::Uuid;
+
+/// A broker's address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Node {
+    pub(crate) id: NodeId,
+    pub(crate) host: Arc<str>,
+    pub(crate) port: u16,
+    pub(crate) rack: Option<Arc<str>>,
+}
+
+/// What is known of one partition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct PartitionInfo {
+    /// `None` while there is none.
+    pub(crate) leader: Option<NodeId>,
+    /// [`LeaderEpoch::UNKNOWN`] where the broker gives none, or none that can be trusted (Metadata before version 9).
+    pub(crate) leader_epoch: LeaderEpoch,
+    pub(crate) replicas: Vec<NodeId>,
+    pub(crate) isr: Vec<NodeId>,
+    /// Why there is no leader, usually.
+    pub(crate) error: ErrorCode,
+}
+
+impl Default for PartitionInfo {
+    fn default() -> Self {
+        Self {
+            leader: None,
+            leader_epoch: LeaderEpoch::UNKNOWN,
+            replicas: Vec::new(),
+            isr: Vec::new(),
+            error: ErrorCode::NONE,
+        }
+    }
+}
+
+/// What is known of one topic.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Topic {
+    pub(crate) name: TopicName,
+    /// Zero where the broker has no topic ids (before 2.8).
+    pub(crate) id: Uuid,
+    /// Kafka's own, such as `__consumer_offsets`.
+    pub(crate) internal: bool,
+    /// Indexed by partition.
+    pub(crate) partitions: Vec<PartitionInfo>,
+}
+
+impl Topic {
+    /// What is known of `partition`, if it exists.
+    pub(crate) fn partition(&self, partition: Partition) -> Option<&PartitionInfo> {
+        self.partitions.get(usize::try_from(partition.0).ok()?)
+    }
+
+    /// Number of partitions.
+    pub(crate) fn partition_count(&self) -> usize {
+        self.partitions.len()
+    }
+}
+
+/// A snapshot.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Metadata {
+    /// Grows with every answer, also one that changed nothing.
+    pub(crate) generation: u64,
+    pub(crate) cluster_id: Option<Arc<str>>,
+    pub(crate) controller: Option<NodeId>,
+    pub(crate) nodes: BTreeMap<NodeId, Node>,
+    pub(crate) topics: BTreeMap<TopicName, Arc<Topic>>,
+    /// Topics whose latest answer was an error. One that was known before keeps its place in `topics`.
+    pub(crate) errors: BTreeMap<TopicName, ErrorCode>,
+    /// Names by topic id.
+    pub(crate) names: BTreeMap<[u8; 16], TopicName>,
+}
+
+impl Metadata {
+    /// A topic by name.
+    pub(crate) fn topic(&self, name: &str) -> Option<&Arc<Topic>> {
+        self.topics.get(name)
+    }
+
+    /// A topic by id (KIP-516).
+    pub(crate) fn topic_by_id(&self, id: Uuid) -> Option<&Arc<Topic>> {
+        self.topics.get(self.names.get(&id.0)?)
+    }
+
+    /// What is known of a partition.
+    pub(crate) fn partition(&self, partition: &TopicPartition) -> Option<&PartitionInfo> {
+        self.topic(&partition.topic)?.partition(partition.partition)
+    }
+
+    /// Leader and its epoch, if the partition has one.
+    pub(crate) fn leader(&self, partition: &TopicPartition) -> Option<(NodeId, LeaderEpoch)> {
+        let info = self.partition(partition)?;
+        Some((info.leader?, info.leader_epoch))
+    }
+
+    /// True once a broker has answered.
+    pub(crate) fn is_known(&self) -> bool {
+        self.generation > 0
+    }
+}

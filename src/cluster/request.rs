@@ -1,0 +1,293 @@
+//! Requests to whoever is responsible, tried again until a deadline.
+
+use tokio::time::{Instant, sleep_until};
+
+use crate::net::Connection;
+use crate::runtime::BoxFuture;
+use crate::types::{NodeId, TopicPartition};
+use crate::wire::messages::{FindCoordinatorRequest, FindCoordinatorResponse};
+use crate::wire::{ApiKey, Request, Str};
+use crate::{Error, ErrorCode, ErrorKind, Result};
+
+use super::coordinators::CoordinatorKind;
+use super::handle::Cluster;
+use super::nodes::Duty;
+use super::retry::{Doubt, doubt};
+
+/// Attempts in a row that may fail with nothing written before one is counted as a failure.
+const UNSENT_MAX: u32 = 3;
+
+/// Who is responsible for a request.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Target<'a> {
+    /// Any node; the least busy one is asked.
+    Any,
+    /// The controller, or (KRaft) whoever poses as it.
+    Controller,
+    /// This node.
+    Node(NodeId),
+    /// The leader of this partition.
+    Leader(&'a TopicPartition),
+    /// The coordinator of this group or transactional id.
+    Coordinator(CoordinatorKind, &'a str),
+}
+
+/// How a request is made.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Call {
+    /// When to give up.
+    pub(crate) deadline: Instant,
+    /// Which connection to use.
+    pub(crate) duty: Duty,
+    /// Time that the broker may take by itself (rebalance timeout, long poll); a try lasts this much longer.
+    pub(crate) server_wait: std::time::Duration,
+}
+
+impl Call {
+    /// A short request that is given up at `deadline`.
+    pub(crate) fn until(deadline: Instant) -> Self {
+        Self { deadline, duty: Duty::Short, server_wait: std::time::Duration::ZERO }
+    }
+}
+
+impl Cluster {
+    /// Sends a request to `target` and tries again, on a new connection and after asking who is responsible now where
+    /// that is in doubt, until the call's deadline.
+    ///
+    /// `build` makes the request for the version that was negotiated; `check` gives the response's top-level error code
+    /// ([`ErrorCode::NONE`] if errors of single items are the caller's affair).
+    ///
+    /// # Errors
+    ///
+    /// Errors that a retry cannot help come back at once. At the deadline: `Timeout` with the latest error as source.
+    /// Cancel-safe in that everything stays usable; whether the broker acted is unknown.
+    pub(crate) async fn request<R: Request>(
+        &self,
+        target: Target<'_>,
+        call: Call,
+        mut build: impl FnMut(i16) -> Result<R>,
+        check: impl Fn(&R::Response) -> ErrorCode,
+    ) -> Result<R::Response> {
+        let mut failures = 0u32;
+        let mut unsent = 0;
+        let mut avoid = None;
+        loop {
+            self.check_open()?;
+            let attempt = self.attempt(target, call, avoid, &mut build, &check).await;
+            let failure = match attempt {
+                Ok(response) => return Ok(response),
+                Err(failure) => failure,
+            };
+            if !failure.error.is_retriable() {
+                return Err(failure.error);
+            }
+            if failure.unsent && unsent < UNSENT_MAX {
+                unsent += 1;
+                continue;
+            }
+            unsent = 0;
+            failures += 1;
+            avoid = failure.node;
+            self.doubt(target, &failure);
+            let pause = self.config().retry_backoff.delay(failures, self.runtime().random());
+            let pause = failure.error.throttle_time().map_or(pause, |throttle| throttle.max(pause));
+            let next = Instant::now() + pause;
+            if next >= call.deadline {
+                return Err(give_up(R::KEY, failures, failure.error));
+            }
+            sleep_until(next).await;
+        }
+    }
+
+    /// [`request`](Self::request) to any node, with a message that is the same in all versions.
+    pub(crate) async fn request_any<R: Request + Clone>(
+        &self,
+        request: &R,
+        deadline: Instant,
+        check: impl Fn(&R::Response) -> ErrorCode,
+    ) -> Result<R::Response> {
+        self.request(Target::Any, Call::until(deadline), |_| Ok(request.clone()), check).await
+    }
+
+    /// [`request`](Self::request) to the controller, with a message that is the same in all versions.
+    pub(crate) async fn request_controller<R: Request + Clone>(
+        &self,
+        request: &R,
+        deadline: Instant,
+        check: impl Fn(&R::Response) -> ErrorCode,
+    ) -> Result<R::Response> {
+        self.request(Target::Controller, Call::until(deadline), |_| Ok(request.clone()), check).await
+    }
+
+    /// [`request`](Self::request) to `node`, with a message that is the same in all versions.
+    pub(crate) async fn request_node<R: Request + Clone>(
+        &self,
+        node: NodeId,
+        request: &R,
+        deadline: Instant,
+        check: impl Fn(&R::Response) -> ErrorCode,
+    ) -> Result<R::Response> {
+        self.request(Target::Node(node), Call::until(deadline), |_| Ok(request.clone()), check).await
+    }
+
+    /// [`request`](Self::request) to the coordinator of `key`, with a message that is the same in all versions.
+    pub(crate) async fn request_coordinator<R: Request + Clone>(
+        &self,
+        kind: CoordinatorKind,
+        key: &str,
+        request: &R,
+        deadline: Instant,
+        check: impl Fn(&R::Response) -> ErrorCode,
+    ) -> Result<R::Response> {
+        self.request(Target::Coordinator(kind, key), Call::until(deadline), |_| Ok(request.clone()), check)
+            .await
+    }
+
+    async fn attempt<R: Request>(
+        &self,
+        target: Target<'_>,
+        call: Call,
+        avoid: Option<NodeId>,
+        build: &mut impl FnMut(i16) -> Result<R>,
+        check: &impl Fn(&R::Response) -> ErrorCode,
+    ) -> std::result::Result<R::Response, AttemptError> {
+        let (node, connection) = self.route(target, call, avoid).await?;
+        let failed = |error, unsent| AttemptError { error, unsent, node };
+        let version = connection.version(R::KEY, R::VERSIONS).map_err(|error| failed(error, false))?;
+        let request = build(version).map_err(|error| failed(error, false))?;
+        let limit = Instant::now() + self.config().connection.request_timeout + call.server_wait;
+        let response = connection.send(&request, version, call.deadline.min(limit)).await;
+        let response = response.map_err(|error| failed(error.error, error.unsent))?;
+        let code = check(&response);
+        if code.is_ok() {
+            return Ok(response);
+        }
+        let error = Error::from_code(code, format!("{} failed", R::KEY)).peer(connection.peer().to_string());
+        Err(failed(error, false))
+    }
+
+    async fn route(
+        &self,
+        target: Target<'_>,
+        call: Call,
+        avoid: Option<NodeId>,
+    ) -> std::result::Result<(Option<NodeId>, Connection), AttemptError> {
+        let failed = |node| move |error| AttemptError { error, unsent: false, node };
+        let node = match target {
+            Target::Any => None,
+            Target::Controller => {
+                let metadata = self.ready(call.deadline).await.map_err(failed(None))?;
+                // Without a controller any node will say who it is, or that it is not.
+                metadata.controller.filter(|controller| metadata.nodes.contains_key(controller))
+            }
+            Target::Node(node) => {
+                if node.0 >= 0 {
+                    self.ready(call.deadline).await.map_err(failed(None))?;
+                }
+                Some(node)
+            }
+            Target::Leader(partition) => {
+                Some(self.leader(partition, call.deadline).await.map_err(failed(None))?.0)
+            }
+            Target::Coordinator(kind, key) => {
+                Some(self.coordinator(kind, key, call.deadline).await.map_err(failed(None))?)
+            }
+        };
+        let connection = match node {
+            Some(node) => {
+                self.connection(node, call.duty, call.deadline).await.map_err(failed(Some(node)))?
+            }
+            None => self.any_connection(avoid, call.deadline).await.map_err(failed(None))?,
+        };
+        Ok((connection.peer().node, connection))
+    }
+
+    /// Drops the belief that led an attempt astray.
+    fn doubt(&self, target: Target<'_>, failure: &AttemptError) {
+        let coordinated = matches!(target, Target::Coordinator(..));
+        let doubted = match failure.error.error_code() {
+            Some(code) => doubt(code, coordinated),
+            None if coordinated => Doubt::Coordinator,
+            None => Doubt::Metadata,
+        };
+        match (doubted, target) {
+            (Doubt::Nothing, _) => {}
+            (Doubt::Metadata, Target::Leader(partition)) => self.leader_failed(&partition.topic),
+            (Doubt::Metadata, _) => self.refresh(),
+            (Doubt::Coordinator, Target::Coordinator(kind, key)) => self.coordinator_failed(kind, key),
+            (Doubt::Coordinator, _) => {}
+        }
+    }
+
+    /// Asks any node who coordinates `key`.
+    pub(super) fn find_coordinator<'a>(
+        &'a self,
+        kind: CoordinatorKind,
+        key: &'a str,
+        deadline: Instant,
+    ) -> BoxFuture<'a, Result<NodeId>> {
+        // Boxed, because requests to coordinators call it, and it makes a request.
+        Box::pin(self.look_up_coordinator(kind, key, deadline))
+    }
+
+    async fn look_up_coordinator(
+        &self,
+        kind: CoordinatorKind,
+        key: &str,
+        deadline: Instant,
+    ) -> Result<NodeId> {
+        let build = |version| {
+            let key = Str::from(key);
+            let mut request = FindCoordinatorRequest::default();
+            if version >= 1 {
+                request.key_type = kind as i8;
+            } else if kind != CoordinatorKind::Group {
+                let message = "the broker is too old to have transaction coordinators";
+                return Err(Error::new(ErrorKind::UnsupportedVersion, message));
+            }
+            if version >= 4 {
+                request.coordinator_keys = vec![key];
+            } else {
+                request.key = key;
+            }
+            Ok(request)
+        };
+        let check = |response: &FindCoordinatorResponse| match response.coordinators.first() {
+            Some(coordinator) => ErrorCode(coordinator.error_code),
+            None => ErrorCode(response.error_code),
+        };
+        let response = self.request(Target::Any, Call::until(deadline), build, check).await?;
+        let (node, host, port) = match response.coordinators.first() {
+            Some(found) => (found.node_id, &found.host, found.port),
+            None => (response.node_id, &response.host, response.port),
+        };
+        let (Ok(port), true) = (u16::try_from(port), node >= 0) else {
+            let message =
+                format!("a broker named node {node} at {host}:{port} as the coordinator of {key:?}");
+            return Err(Error::new(ErrorKind::Protocol, message));
+        };
+        self.learn(NodeId(node), host, port);
+        Ok(NodeId(node))
+    }
+}
+
+struct AttemptError {
+    error: Error,
+    unsent: bool,
+    node: Option<NodeId>,
+}
+
+fn give_up(key: ApiKey, failures: u32, last: Error) -> Error {
+    if last.is_timeout() && failures == 1 {
+        return last;
+    }
+    let mut error =
+        Error::new(ErrorKind::Timeout, format!("{key} did not succeed in {failures} attempts: {last}"));
+    if let Some(code) = last.error_code() {
+        error = error.code(code);
+    }
+    if let Some(hint) = last.advice() {
+        error = error.hint(hint);
+    }
+    error.source(last)
+}

@@ -1,0 +1,467 @@
+//! Decides what to ask about the cluster and when, and merges answers into snapshots.
+//!
+//! One question is out at a time. Wishes that come meanwhile are kept and asked next. Topics of interest are asked for
+//! by name; an answer about some of them says nothing about the others. Every topic has its own back-off, so one that
+//! does not exist does not slow another.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::backoff::Backoff;
+use crate::types::{LeaderEpoch, NodeId, Partition, TopicName};
+use crate::wire::Uuid;
+use crate::wire::messages::MetadataResponse;
+use crate::wire::messages::metadata::MetadataResponseTopic;
+use crate::wire::produce::{CurrentLeader, NodeEndpoint};
+use crate::{Error, ErrorCode, ErrorKind};
+
+use super::config::ClusterConfig;
+use super::metadata::{Metadata, Node, PartitionInfo, Topic};
+
+/// Leader epochs in Metadata are right from this version on (KAFKA-9212).
+const EPOCHS_SINCE_VERSION: i16 = 9;
+/// A known topic is dropped after this many answers in a row that it does not exist.
+const UNKNOWN_ANSWERS_MAX: u32 = 5;
+/// Older epochs are accepted after this many answers in a row: the cluster was restored from a backup.
+const STALE_ANSWERS_MAX: u32 = 20;
+
+/// A question.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Query {
+    pub(super) scope: Scope,
+    /// Topics that do not exist shall be created.
+    pub(super) create: bool,
+}
+
+/// What a question is about; brokers always are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Scope {
+    Topics(Vec<TopicName>),
+    All,
+}
+
+#[derive(Debug)]
+struct Interest {
+    create: bool,
+    wished: bool,
+    not_before: Instant,
+    /// Answers in a row that did not help.
+    unhelpful: u32,
+    unknown: u32,
+    stale: u32,
+}
+
+/// The machine.
+#[derive(Debug)]
+pub(super) struct Updater {
+    current: Arc<Metadata>,
+    interests: BTreeMap<TopicName, Interest>,
+    /// Number of those who want to know about all topics.
+    want_all: usize,
+    /// A complete refresh was asked for.
+    wished: bool,
+    asking: Option<Query>,
+    not_before: Instant,
+    refresh_at: Instant,
+    failures: u32,
+    /// First failure since the last answer.
+    failing_since: Option<Instant>,
+    rebootstrap: bool,
+    last_error: Option<Arc<Error>>,
+    max_age: Duration,
+    gap: Duration,
+    backoff: Backoff,
+    rebootstrap_after: Duration,
+}
+
+impl Updater {
+    pub(super) fn new(now: Instant, config: &ClusterConfig) -> Self {
+        Self {
+            current: Arc::default(),
+            interests: BTreeMap::new(),
+            want_all: 0,
+            wished: false,
+            asking: None,
+            not_before: now,
+            refresh_at: now + config.metadata_max_age,
+            failures: 0,
+            failing_since: None,
+            rebootstrap: false,
+            last_error: None,
+            max_age: config.metadata_max_age,
+            gap: config.metadata_gap,
+            backoff: config.retry_backoff,
+            rebootstrap_after: config.rebootstrap_after,
+        }
+    }
+
+    /// The latest snapshot.
+    pub(super) fn current(&self) -> &Arc<Metadata> {
+        &self.current
+    }
+
+    /// Why the latest question failed, if it did.
+    pub(super) fn last_error(&self) -> Option<&Arc<Error>> {
+        self.last_error.as_ref()
+    }
+
+    /// True if the nodes that we know shall not be asked, only the bootstrap list (KIP-899, KIP-1102).
+    pub(super) fn wants_bootstrap(&self) -> bool {
+        self.rebootstrap
+    }
+
+    /// Wishes news of `topic`, now and with every refresh. `create` asks the broker to create it.
+    pub(super) fn want_topic(&mut self, now: Instant, topic: &TopicName, create: bool) {
+        let interest = self.interests.entry(topic.clone()).or_insert_with(|| Interest {
+            create,
+            wished: true,
+            not_before: now,
+            unhelpful: 0,
+            unknown: 0,
+            stale: 0,
+        });
+        interest.wished = true;
+        interest.create |= create;
+    }
+
+    /// Keeps a known `topic` part of every refresh, without asking for it now.
+    pub(super) fn keep_topic(&mut self, now: Instant, topic: &TopicName, create: bool) {
+        if !self.interests.contains_key(topic) {
+            self.want_topic(now, topic, create);
+            if let Some(interest) = self.interests.get_mut(topic) {
+                interest.wished = false;
+            }
+        }
+    }
+
+    /// `topic` is not asked for any more.
+    pub(super) fn forget_topic(&mut self, topic: &str) {
+        self.interests.remove(topic);
+    }
+
+    /// Wishes a complete refresh.
+    pub(super) fn want_refresh(&mut self) {
+        self.wished = true;
+    }
+
+    /// Someone wants to know about all topics, or (`false`) no longer does.
+    pub(super) fn want_all_topics(&mut self, want: bool) {
+        if want {
+            self.want_all += 1;
+            self.wished = true;
+        } else {
+            self.want_all = self.want_all.saturating_sub(1);
+        }
+    }
+
+    /// The next question, if it is time for one. It must be answered with one of the `handle_*` functions.
+    pub(super) fn poll_query(&mut self, now: Instant) -> Option<Query> {
+        if self.asking.is_some() || now < self.not_before {
+            return None;
+        }
+        let due: Vec<_> = (self.interests.iter())
+            .filter(|(_, interest)| interest.wished && interest.not_before <= now)
+            .map(|(topic, interest)| {
+                (topic.clone(), interest.create && !self.current.topics.contains_key(topic))
+            })
+            .collect();
+        let creating: Vec<_> =
+            due.iter().filter(|(_, create)| *create).map(|(topic, _)| topic.clone()).collect();
+        let query = if !creating.is_empty() {
+            Query { scope: Scope::Topics(creating), create: true }
+        } else if self.wished || now >= self.refresh_at {
+            self.wished = false;
+            self.refresh_at = now + self.max_age;
+            let scope = if self.want_all > 0 {
+                Scope::All
+            } else {
+                Scope::Topics(self.interests.keys().cloned().collect())
+            };
+            Query { scope, create: false }
+        } else if !due.is_empty() {
+            Query { scope: Scope::Topics(due.into_iter().map(|(topic, _)| topic).collect()), create: false }
+        } else {
+            return None;
+        };
+        for (topic, interest) in &mut self.interests {
+            if query.covers(topic) {
+                interest.wished = false;
+            }
+        }
+        self.asking = Some(query.clone());
+        Some(query)
+    }
+
+    /// When [`poll_query`](Self::poll_query) may have something new; `None` while a question is out.
+    pub(super) fn next_deadline(&self) -> Option<Instant> {
+        if self.asking.is_some() {
+            return None;
+        }
+        let topic =
+            (self.interests.values()).filter(|interest| interest.wished).map(|interest| interest.not_before);
+        let now_or_later = if self.wished { self.not_before } else { self.refresh_at };
+        topic.chain([now_or_later]).min().map(|at| at.max(self.not_before))
+    }
+
+    /// The question could not be asked or was not answered.
+    pub(super) fn handle_failure(&mut self, now: Instant, error: Error, dice: u64) {
+        let Some(query) = self.asking.take() else { return };
+        self.failures = self.failures.saturating_add(1);
+        self.not_before = now + self.backoff.delay(self.failures, dice);
+        let since = *self.failing_since.get_or_insert(now);
+        if now.saturating_duration_since(since) >= self.rebootstrap_after
+            || error.error_code() == Some(ErrorCode::REBOOTSTRAP_REQUIRED)
+        {
+            self.rebootstrap = true;
+            self.failing_since = None;
+        }
+        self.last_error = Some(Arc::new(error));
+        match query.scope {
+            Scope::Topics(topics) if !topics.is_empty() => {
+                for topic in topics {
+                    if let Some(interest) = self.interests.get_mut(&topic) {
+                        interest.wished = true;
+                    }
+                }
+            }
+            _ => self.wished = true,
+        }
+    }
+
+    /// Merges an answer of `version`. Returns the new snapshot, or `None` if the answer counts as a failure.
+    pub(super) fn handle_response(
+        &mut self,
+        now: Instant,
+        response: &MetadataResponse,
+        version: i16,
+        dice: u64,
+    ) -> Option<Arc<Metadata>> {
+        if !ErrorCode(response.error_code).is_ok() {
+            let error = Error::from_code(ErrorCode(response.error_code), "Metadata request failed");
+            self.handle_failure(now, error, dice);
+            return None;
+        }
+        if response.brokers.is_empty() {
+            let error = Error::new(ErrorKind::Protocol, "a broker answered that the cluster has no brokers");
+            self.handle_failure(now, error.retriable(true), dice);
+            return None;
+        }
+        let query = self.asking.take()?;
+        self.failures = 0;
+        self.failing_since = None;
+        self.rebootstrap = false;
+        self.last_error = None;
+        self.not_before = now;
+
+        let mut next = Metadata::clone(&self.current);
+        next.generation += 1;
+        self.merge_cluster(&mut next, response);
+        let mut answered = BTreeSet::new();
+        for topic in &response.topics {
+            let Some(name) = &topic.name else { continue };
+            let name = TopicName::from(name.clone());
+            let helpful = self.merge_topic(&mut next, &name, topic, version);
+            if let Some(interest) = self.interests.get_mut(&name) {
+                // An unhelpful answer of long ago is no reason to wait.
+                if now.saturating_duration_since(interest.not_before) > self.backoff.max {
+                    interest.unhelpful = 0;
+                }
+                interest.unhelpful = if helpful { 0 } else { interest.unhelpful.saturating_add(1) };
+                let wait = if helpful { self.gap } else { self.backoff.delay(interest.unhelpful, dice) };
+                interest.not_before = now + wait;
+            }
+            answered.insert(name);
+        }
+        if query.scope == Scope::All {
+            // Only a complete answer says that what it does not name is gone.
+            next.topics.retain(|name, _| answered.contains(name));
+            next.errors.retain(|name, _| answered.contains(name));
+        }
+        next.names = (next.topics.values())
+            .filter(|topic| topic.id != Uuid::default())
+            .map(|topic| (topic.id.0, topic.name.clone()))
+            .collect();
+        self.current = Arc::new(next);
+        Some(Arc::clone(&self.current))
+    }
+
+    fn merge_cluster(&mut self, next: &mut Metadata, response: &MetadataResponse) {
+        if let Some(id) = &response.cluster_id {
+            if next.cluster_id.as_deref().is_some_and(|known| *known != **id) {
+                tracing::warn!(
+                    known = next.cluster_id.as_deref(),
+                    now = &**id,
+                    "the cluster behind the same names has another id: it was replaced or the names moved; \
+                     what was known of its topics is dropped"
+                );
+                next.topics.clear();
+                next.errors.clear();
+            }
+            next.cluster_id = Some((**id).into());
+        }
+        next.controller = (response.controller_id >= 0).then_some(NodeId(response.controller_id));
+        next.nodes = (response.brokers.iter())
+            .filter_map(|broker| {
+                let id = NodeId(broker.node_id);
+                let port = u16::try_from(broker.port).ok()?;
+                let rack = broker.rack.as_deref().map(Into::into);
+                Some((id, Node { id, host: (*broker.host).into(), port, rack }))
+            })
+            .collect();
+    }
+
+    /// True if the answer brought something new and usable.
+    fn merge_topic(
+        &mut self,
+        next: &mut Metadata,
+        name: &TopicName,
+        answer: &MetadataResponseTopic,
+        version: i16,
+    ) -> bool {
+        let code = ErrorCode(answer.error_code);
+        let known = next.topics.get(name).cloned();
+        let mut interest = self.interests.get_mut(name);
+        if !code.is_ok() {
+            let unknown = matches!(code, ErrorCode::UNKNOWN_TOPIC_OR_PARTITION | ErrorCode::UNKNOWN_TOPIC_ID);
+            let confirmed = match &mut interest {
+                Some(interest) if unknown => {
+                    interest.unknown += 1;
+                    interest.unknown >= UNKNOWN_ANSWERS_MAX
+                }
+                Some(_) => false,
+                None => unknown,
+            };
+            // A broker that is behind, or is asked too early, knows less than we do.
+            if confirmed || is_permanent(code) {
+                next.topics.remove(name);
+            }
+            next.errors.insert(name.clone(), code);
+            return false;
+        }
+        next.errors.remove(name);
+        let mut topic = convert(name, answer, version);
+        let mut stale = false;
+        if let Some(known) = &known {
+            let recreated =
+                known.id != topic.id && known.id != Uuid::default() && topic.id != Uuid::default();
+            let patient = interest.as_ref().is_none_or(|interest| interest.stale < STALE_ANSWERS_MAX);
+            if !recreated && patient {
+                stale = keep_newer(&known.partitions, &mut topic.partitions);
+            }
+            if topic.id == Uuid::default() {
+                topic.id = known.id;
+            }
+        }
+        if let Some(interest) = &mut interest {
+            interest.unknown = 0;
+            interest.stale = if stale { interest.stale + 1 } else { 0 };
+        }
+        let changed = known.as_deref() != Some(&topic);
+        let complete = topic.partitions.iter().all(|partition| partition.leader.is_some());
+        if changed {
+            next.topics.insert(name.clone(), Arc::new(topic));
+        }
+        changed && complete
+    }
+
+    /// Takes a leader that a broker named in passing; true if it is news (KIP-951).
+    pub(super) fn handle_hint(
+        &mut self,
+        topic: &str,
+        partition: Partition,
+        hint: CurrentLeader,
+        endpoints: &[NodeEndpoint],
+    ) -> bool {
+        let (leader, epoch) = (NodeId(hint.leader_id), LeaderEpoch(hint.leader_epoch));
+        if leader.0 < 0 || epoch.0 < 0 {
+            return false;
+        }
+        let Some(known) = self.current.topic(topic) else { return false };
+        let Some(info) = known.partition(partition) else { return false };
+        let endpoint = endpoints.iter().find(|endpoint| endpoint.node_id == hint.leader_id);
+        let endpoint = endpoint.and_then(|endpoint| Some((endpoint, u16::try_from(endpoint.port).ok()?)));
+        if epoch <= info.leader_epoch || (endpoint.is_none() && !self.current.nodes.contains_key(&leader)) {
+            return false;
+        }
+        let mut next = Metadata::clone(&self.current);
+        if let Some((endpoint, port)) = endpoint {
+            let rack = endpoint.rack.as_deref().map(Into::into);
+            next.nodes.insert(leader, Node { id: leader, host: (*endpoint.host).into(), port, rack });
+        }
+        let mut changed = Topic::clone(known);
+        if let Some(info) =
+            usize::try_from(partition.0).ok().and_then(|index| changed.partitions.get_mut(index))
+        {
+            info.leader = Some(leader);
+            info.leader_epoch = epoch;
+        }
+        next.topics.insert(changed.name.clone(), Arc::new(changed));
+        next.generation += 1;
+        self.current = Arc::new(next);
+        true
+    }
+}
+
+impl Query {
+    fn covers(&self, topic: &TopicName) -> bool {
+        match &self.scope {
+            Scope::All => true,
+            Scope::Topics(topics) => topics.binary_search(topic).is_ok(),
+        }
+    }
+}
+
+/// Errors of a topic that no waiting changes.
+pub(super) fn is_permanent(code: ErrorCode) -> bool {
+    matches!(code, ErrorCode::TOPIC_AUTHORIZATION_FAILED | ErrorCode::INVALID_TOPIC_EXCEPTION)
+}
+
+fn convert(name: &TopicName, answer: &MetadataResponseTopic, version: i16) -> Topic {
+    let mut partitions = Vec::new();
+    for partition in &answer.partitions {
+        let Ok(index) = usize::try_from(partition.partition_index) else { continue };
+        // Brokers list every partition, so an index beyond their number is a lie.
+        if index >= answer.partitions.len() {
+            continue;
+        }
+        if partitions.len() <= index {
+            partitions.resize_with(index + 1, PartitionInfo::default);
+        }
+        let trusted = version >= EPOCHS_SINCE_VERSION;
+        partitions[index] = PartitionInfo {
+            leader: (partition.leader_id >= 0).then_some(NodeId(partition.leader_id)),
+            leader_epoch: if trusted {
+                LeaderEpoch(partition.leader_epoch.max(-1))
+            } else {
+                LeaderEpoch::UNKNOWN
+            },
+            replicas: partition.replica_nodes.iter().map(NodeId).collect(),
+            isr: partition.isr_nodes.iter().map(NodeId).collect(),
+            error: ErrorCode(partition.error_code),
+        };
+    }
+    Topic { name: name.clone(), id: answer.topic_id, internal: answer.is_internal, partitions }
+}
+
+/// Puts what we know better back into `new`; true if there was such a thing.
+fn keep_newer(known: &[PartitionInfo], new: &mut Vec<PartitionInfo>) -> bool {
+    let mut stale = false;
+    for (known, new) in known.iter().zip(new.iter_mut()) {
+        if known.leader_epoch > new.leader_epoch && new.leader_epoch != LeaderEpoch::UNKNOWN {
+            *new = known.clone();
+            stale = true;
+        }
+    }
+    // Partitions are never taken away: a shorter list is an old one.
+    if known.len() > new.len() {
+        new.extend_from_slice(&known[new.len()..]);
+        stale = true;
+    }
+    stale
+}
+
+#[cfg(test)]
+mod tests;

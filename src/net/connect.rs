@@ -1,0 +1,157 @@
+//! From host name to [`Connection`]: every address of the name is tried, each with a timeout of its own.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::timeout;
+
+use crate::ErrorKind;
+use crate::error::Phase;
+use crate::runtime::{Runtime, Stream};
+
+use super::config::ConnectionConfig;
+use super::connection::Connection;
+use super::failure::{Failure, Peer};
+use super::handshake::{Established, Refusal, handshake};
+use super::negotiate::Negotiation;
+
+/// Opens connections.
+#[derive(Clone, Debug)]
+pub(crate) struct Connector {
+    runtime: Arc<dyn Runtime>,
+    config: Arc<ConnectionConfig>,
+}
+
+impl Connector {
+    pub(crate) fn new(runtime: Arc<dyn Runtime>, config: ConnectionConfig) -> Self {
+        Self { runtime, config: Arc::new(config) }
+    }
+
+    pub(crate) fn config(&self) -> &ConnectionConfig {
+        &self.config
+    }
+
+    /// Opens a connection to `peer` and negotiates versions. The name is looked up anew each time; each address gets
+    /// `setup_timeout`. Fails with the last address's failure. `ended` is called when the connection is over.
+    pub(crate) async fn open(
+        &self,
+        peer: Peer,
+        setup_timeout: Duration,
+        ended: impl FnOnce(Failure) + Send + 'static,
+    ) -> Result<Connection, Failure> {
+        let addresses = match timeout(setup_timeout, self.runtime.resolve(&peer.host, peer.port)).await {
+            Ok(Ok(addresses)) => interleave(addresses),
+            Ok(Err(error)) => {
+                return Err(Failure::io(Phase::Resolve, "cannot look up the host", error)
+                    .hint("check the name in bootstrap.servers, or advertised.listeners of the broker"));
+            }
+            Err(_) => return Err(late(Phase::Resolve, "the host's addresses were not found", setup_timeout)),
+        };
+        let count = addresses.len();
+        let mut last = Failure::new(ErrorKind::Network, Phase::Resolve, "the host has no address");
+        for address in addresses {
+            match self.open_address(address, setup_timeout).await {
+                Ok((stream, established)) => {
+                    return Ok(Connection::start(
+                        &*self.runtime,
+                        &self.config,
+                        peer,
+                        stream,
+                        established,
+                        Box::new(ended),
+                    ));
+                }
+                Err(failure) => last = failure,
+            }
+        }
+        if count > 1 {
+            last.message = format!("{} (the last of {count} addresses)", last.message).into();
+        }
+        Err(last)
+    }
+
+    async fn open_address(
+        &self,
+        address: SocketAddr,
+        limit: Duration,
+    ) -> Result<(Box<dyn Stream>, Established), Failure> {
+        let refusal = match self.attempt(address, limit, Negotiation::new()).await {
+            Ok(established) => return Ok(established),
+            Err(refusal) => refusal,
+        };
+        if !refusal.silent {
+            return Err(refusal.failure);
+        }
+        // Azure Event Hubs hangs up on versions that it does not know.
+        self.attempt(address, limit, Negotiation::oldest()).await.map_err(|_| refusal.failure)
+    }
+
+    async fn attempt(
+        &self,
+        address: SocketAddr,
+        limit: Duration,
+        negotiation: Negotiation,
+    ) -> Result<(Box<dyn Stream>, Established), Refusal> {
+        let mut stream = match timeout(limit, self.runtime.connect(address)).await {
+            Ok(Ok(stream)) => stream,
+            Ok(Err(error)) => {
+                let hint = (error.kind() == io::ErrorKind::ConnectionRefused)
+                    .then_some("nothing listens there: is the broker running, and is the port right?");
+                let mut failure = Failure::io(Phase::Connect, &format!("cannot connect to {address}"), error);
+                failure.hint = hint;
+                return Err(failure.into());
+            }
+            Err(_) => {
+                return Err(
+                    late(Phase::Connect, &format!("{address} did not accept the connection"), limit).into()
+                );
+            }
+        };
+        match timeout(limit, handshake(&mut *stream, &self.config, negotiation)).await {
+            Ok(Ok(established)) => Ok((stream, established)),
+            Ok(Err(refusal)) => Err(refusal),
+            Err(_) => Err(late(
+                Phase::Negotiate,
+                "the peer accepted the connection but did not answer ApiVersions",
+                limit,
+            )
+            .hint("the listener may expect TLS, or not be a Kafka broker")
+            .into()),
+        }
+    }
+}
+
+fn late(phase: Phase, what: &str, limit: Duration) -> Failure {
+    Failure::new(ErrorKind::Timeout, phase, format!("{what} within {limit:?}"))
+}
+
+/// Address families in turn, the resolver's favourite first, so that one broken family costs one timeout, not all.
+fn interleave(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
+    let first_is_v6 = addresses.first().is_some_and(SocketAddr::is_ipv6);
+    let (first, second): (Vec<_>, Vec<_>) =
+        addresses.into_iter().partition(|address| address.is_ipv6() == first_is_v6);
+    let mut ordered = Vec::with_capacity(first.len() + second.len());
+    let (mut first, mut second) = (first.into_iter(), second.into_iter());
+    loop {
+        let pair = (first.next(), second.next());
+        if pair == (None, None) {
+            return ordered;
+        }
+        ordered.extend(pair.0);
+        ordered.extend(pair.1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn address_families_take_turns() {
+        let addresses = ["[::1]:1", "[::2]:1", "[::3]:1", "1.1.1.1:1"].map(|a| a.parse().unwrap()).to_vec();
+        let ordered: Vec<_> = interleave(addresses).iter().map(ToString::to_string).collect();
+        assert_eq!(ordered, ["[::1]:1", "1.1.1.1:1", "[::2]:1", "[::3]:1"]);
+    }
+}

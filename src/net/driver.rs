@@ -1,0 +1,236 @@
+//! The task of a connection: moves bytes between socket, frame buffer and machine, and decides nothing.
+//!
+//! One task does both directions. Each round takes queued requests, writes them all with one vectored write, reads once
+//! and looks at the timer, so neither direction starves the other; tokio's budget bounds a round of rounds.
+
+use std::future::Future;
+use std::io::IoSlice;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use tokio::io::{AsyncReadExt, AsyncWrite as _};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, Sleep};
+
+use crate::error::Phase;
+use crate::runtime::Stream;
+
+use super::connection::Shared;
+use super::failure::Failure;
+use super::machine::{Machine, Outgoing, Output};
+use super::reader::FrameBuffer;
+
+/// Most slices of one vectored write.
+const SLICES_MAX: usize = 64;
+/// Most commands taken before the socket gets its turn.
+const COMMANDS_MAX: usize = 128;
+
+/// The way back to the caller: a frame (empty for an unanswered request that was written), or why there is none and
+/// whether nothing was written.
+pub(super) type Waiter = oneshot::Sender<Result<Bytes, (Failure, bool)>>;
+
+/// What handles ask of the driver.
+#[derive(Debug)]
+pub(super) enum Command {
+    Request(Outgoing<Waiter>),
+    /// The broker wants a pause (where the caller parses the body).
+    Throttle(std::time::Duration),
+    /// Take nothing more, end after the last answer.
+    Close,
+    /// A caller found the peer's answer invalid.
+    Fail(Failure),
+}
+
+/// State of the task.
+pub(super) struct Driver {
+    stream: Box<dyn Stream>,
+    buffer: FrameBuffer,
+    machine: Machine<Waiter>,
+    commands: mpsc::UnboundedReceiver<Command>,
+    /// All handles are gone.
+    orphaned: bool,
+    batch: Vec<Command>,
+    sleep: Pin<Box<Sleep>>,
+    needs_flush: bool,
+    shared: Arc<Shared>,
+}
+
+impl Driver {
+    pub(super) fn new(
+        stream: Box<dyn Stream>,
+        buffer: FrameBuffer,
+        machine: Machine<Waiter>,
+        commands: mpsc::UnboundedReceiver<Command>,
+        shared: Arc<Shared>,
+    ) -> Self {
+        let sleep = Box::pin(tokio::time::sleep_until(Instant::now()));
+        Self {
+            stream,
+            buffer,
+            machine,
+            commands,
+            orphaned: false,
+            batch: Vec::new(),
+            sleep,
+            needs_flush: false,
+            shared,
+        }
+    }
+
+    /// Runs until the connection is over.
+    pub(super) async fn run(mut self) {
+        std::future::poll_fn(|context| self.poll(context)).await;
+        self.finish();
+    }
+
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        loop {
+            let now = Instant::now();
+            // The order is that of the way of a request; every round visits all, so none can starve another.
+            let mut progress = self.poll_commands(context, now);
+            progress |= self.poll_write(context, now);
+            progress |= self.poll_read(context, now);
+            self.deliver();
+            if self.machine.failure().is_some() {
+                return Poll::Ready(());
+            }
+            if !progress && !self.poll_timer(context) {
+                return Poll::Pending;
+            }
+        }
+    }
+
+    fn poll_commands(&mut self, context: &mut Context<'_>, now: Instant) -> bool {
+        if self.orphaned {
+            return false;
+        }
+        match self.commands.poll_recv_many(context, &mut self.batch, COMMANDS_MAX) {
+            Poll::Ready(0) => {
+                self.orphaned = true;
+                self.machine.close();
+            }
+            Poll::Ready(_) => {
+                for command in self.batch.drain(..) {
+                    match command {
+                        Command::Request(request) => self.machine.handle_request(now, request),
+                        Command::Throttle(pause) => self.machine.handle_throttle(now, pause),
+                        Command::Close => self.machine.close(),
+                        Command::Fail(failure) => self.machine.handle_failure(failure),
+                    }
+                }
+            }
+            Poll::Pending => return false,
+        }
+        true
+    }
+
+    fn poll_write(&mut self, context: &mut Context<'_>, now: Instant) -> bool {
+        if self.machine.has_transmit() {
+            let mut slices = [IoSlice::new(&[]); SLICES_MAX];
+            let filled = self.machine.transmit(&mut slices);
+            match Pin::new(&mut *self.stream).poll_write_vectored(context, &slices[..filled]) {
+                Poll::Ready(Ok(0)) => {
+                    let error = std::io::Error::from(std::io::ErrorKind::WriteZero);
+                    self.machine.handle_failure(Failure::io(Phase::Request, "cannot write", error));
+                }
+                Poll::Ready(Ok(n)) => {
+                    self.machine.handle_written(now, n);
+                    self.needs_flush = true;
+                }
+                Poll::Ready(Err(error)) => {
+                    self.machine.handle_failure(Failure::io(Phase::Request, "cannot write", error));
+                }
+                Poll::Pending => return false,
+            }
+            return true;
+        }
+        if self.needs_flush {
+            match Pin::new(&mut *self.stream).poll_flush(context) {
+                Poll::Ready(Ok(())) => self.needs_flush = false,
+                Poll::Ready(Err(error)) => {
+                    self.machine.handle_failure(Failure::io(Phase::Request, "cannot write", error));
+                }
+                Poll::Pending => {}
+            }
+        }
+        false
+    }
+
+    fn poll_read(&mut self, context: &mut Context<'_>, now: Instant) -> bool {
+        let mut space = self.buffer.space();
+        let read = pin!(self.stream.read_buf(&mut space)).poll(context);
+        match read {
+            Poll::Ready(Ok(0)) => self.machine.handle_eof(self.buffer.is_mid_frame()),
+            Poll::Ready(Ok(_)) => self.take_frames(now),
+            Poll::Ready(Err(error)) => {
+                self.machine.handle_failure(Failure::io(Phase::Request, "the connection broke", error));
+            }
+            Poll::Pending => return false,
+        }
+        true
+    }
+
+    fn take_frames(&mut self, now: Instant) {
+        loop {
+            match self.buffer.next_frame() {
+                Ok(Some(frame)) => self.machine.handle_frame(now, frame),
+                Ok(None) => break,
+                Err(failure) => return self.machine.handle_failure(failure),
+            }
+        }
+        if self.buffer.is_mid_frame() {
+            self.machine.handle_frame_begun();
+        }
+    }
+
+    fn deliver(&mut self) {
+        while let Some(output) = self.machine.poll_output() {
+            self.shared.finished_one();
+            // A caller that went away is no reason to do anything: its place in the queue is what mattered.
+            let _ = match output {
+                Output::Answered { waiter, frame } => waiter.send(Ok(frame)),
+                Output::Written { waiter } => waiter.send(Ok(Bytes::new())),
+                Output::Failed { waiter, failure, unsent } => waiter.send(Err((failure, unsent))),
+            };
+        }
+    }
+
+    /// True if the machine was woken by its deadline.
+    fn poll_timer(&mut self, context: &mut Context<'_>) -> bool {
+        self.poll_deadline(context).is_ready()
+    }
+
+    fn poll_deadline(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        let Some(deadline) = self.machine.next_deadline() else { return Poll::Pending };
+        // A timer that is too early costs one look at the machine; moving it with every request would cost more.
+        if self.sleep.deadline() > deadline || self.sleep.is_elapsed() {
+            self.sleep.as_mut().reset(deadline);
+        }
+        ready!(self.sleep.as_mut().poll(context));
+        self.machine.handle_timeout(Instant::now());
+        Poll::Ready(())
+    }
+
+    fn finish(mut self) {
+        if let Some(failure) = self.machine.failure() {
+            let peer = &self.shared.peer;
+            if failure.alarming {
+                tracing::debug!(%peer, phase = ?failure.phase, reason = %failure.message, "connection lost");
+            } else {
+                tracing::trace!(%peer, reason = %failure.message, "connection ended");
+            }
+            self.shared.set_failure(failure.clone());
+        }
+        // From here on handles see a closed channel; what is already in it has to be told.
+        self.commands.close();
+        let now = Instant::now();
+        while let Ok(command) = self.commands.try_recv() {
+            if let Command::Request(request) = command {
+                self.machine.handle_request(now, request);
+            }
+        }
+        self.deliver();
+    }
+}

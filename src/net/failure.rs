@@ -1,0 +1,118 @@
+//! Why a connection, or one request on it, ended.
+
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+
+use crate::error::Phase;
+use crate::types::NodeId;
+use crate::{Error, ErrorKind};
+
+/// The other end of a connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Peer {
+    /// Id of the broker; `None` for an address of the bootstrap list, whose id is not known yet.
+    pub(crate) node: Option<NodeId>,
+    /// Host as configured or advertised.
+    pub(crate) host: Arc<str>,
+    /// TCP port.
+    pub(crate) port: u16,
+}
+
+impl Peer {
+    pub(crate) fn new(node: Option<NodeId>, host: &str, port: u16) -> Self {
+        Self { node, host: host.into(), port }
+    }
+}
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (open, close) = if self.host.contains(':') { ("[", "]") } else { ("", "") };
+        match self.node {
+            Some(node) => write!(f, "node {node} ({open}{}{close}:{})", self.host, self.port),
+            None => write!(f, "{open}{}{close}:{}", self.host, self.port),
+        }
+    }
+}
+
+/// Why a connection could not be opened or ended. Cheap to clone: every request in flight gets one.
+#[derive(Clone, Debug)]
+pub(crate) struct Failure {
+    pub(crate) kind: ErrorKind,
+    pub(crate) phase: Phase,
+    /// What happened, without the peer.
+    pub(crate) message: Arc<str>,
+    pub(crate) hint: Option<&'static str>,
+    pub(crate) io: Option<Arc<io::Error>>,
+    /// False if the connection ended as planned (idle, closed by us, or by the peer between two answers).
+    pub(crate) alarming: bool,
+}
+
+impl Failure {
+    pub(crate) fn new(kind: ErrorKind, phase: Phase, message: impl Into<Arc<str>>) -> Self {
+        Self { kind, phase, message: message.into(), hint: None, io: None, alarming: true }
+    }
+
+    pub(crate) fn io(phase: Phase, what: &str, error: io::Error) -> Self {
+        let kind =
+            if error.kind() == io::ErrorKind::TimedOut { ErrorKind::Timeout } else { ErrorKind::Network };
+        let mut failure = Self::new(kind, phase, format!("{what}: {error}"));
+        failure.io = Some(Arc::new(error));
+        failure
+    }
+
+    pub(crate) fn hint(mut self, hint: &'static str) -> Self {
+        self.hint = Some(hint);
+        self
+    }
+
+    pub(crate) fn planned(mut self) -> Self {
+        self.alarming = false;
+        self
+    }
+
+    /// The error for someone who `attempted` something over this connection.
+    pub(crate) fn to_error(&self, attempted: &str, peer: &Peer) -> Error {
+        let mut error = Error::new(self.kind, format!("{attempted}: {}", self.message))
+            .phase(self.phase)
+            .peer(peer.to_string())
+            // Another connection, or another broker, may well answer.
+            .retriable(!matches!(self.kind, ErrorKind::Authentication | ErrorKind::Config));
+        if let Some(hint) = self.hint {
+            error = error.hint(hint);
+        }
+        if let Some(io) = &self.io {
+            error = error.source(Arc::clone(io));
+        }
+        error
+    }
+}
+
+/// Why one request got no answer.
+#[derive(Debug)]
+pub(crate) struct RequestError {
+    /// The error for the caller.
+    pub(crate) error: Error,
+    /// True if not one byte of the request was written: the broker cannot have acted on it, and a retry over another
+    /// connection costs nothing.
+    pub(crate) unsent: bool,
+}
+
+impl From<RequestError> for Error {
+    fn from(error: RequestError) -> Self {
+        error.error
+    }
+}
+
+impl RequestError {
+    /// An error found before anything was written.
+    pub(crate) fn unsent(error: Error) -> Self {
+        Self { error, unsent: true }
+    }
+}
+
+impl fmt::Display for RequestError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.error, f)
+    }
+}
