@@ -1,1 +1,4 @@
 //! Suites that hold carafe against Apache Kafka, foreign clients and independent decoders.
+
+pub mod kafka;
+pub mod sim;
