@@ -147,7 +147,11 @@ pub fn run_seeds(count: u64, scenario: impl AsyncFn(World) + Sync) {
                         return;
                     }
                     let result = run_watched(&test, seed, &scenario).and_then(|hash| {
-                        if seed % TWICE == 0 { test.run_again(seed, hash, &scenario) } else { Ok(()) }
+                        if seed.is_multiple_of(TWICE) {
+                            test.run_again(seed, hash, &scenario)
+                        } else {
+                            Ok(())
+                        }
                     });
                     if let Err(message) = result {
                         failures.lock().unwrap_or_else(PoisonError::into_inner).insert(seed, message);
@@ -309,6 +313,7 @@ fn log_in_virtual_time() {
         // Fails if the test installed one of its own, which is as good.
         let _ = tracing_subscriber::fmt()
             .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
+            .with_ansi(false)
             .with_timer(Virtual)
             .with_writer(std::io::stderr)
             .try_init();
@@ -397,8 +402,8 @@ mod tests {
                 let _ = world.runtime().connect(([10, 0, 0, 1], 1).into()).await;
             }
         };
-        let hash = run_watched(&test, 3, &scenario).expect("it passes");
-        let message = test.run_again(3, hash, &scenario).expect_err("they differ");
+        let hash = run_watched(&test, 3, scenario).expect("it passes");
+        let message = test.run_again(3, hash, scenario).expect_err("they differ");
         assert!(message.contains("two runs differ"), "{message}");
     }
 }
