@@ -182,7 +182,7 @@ fn put_topic(
 ) -> Result<(), Fault<EncodeErrorKind>> {
     if version < TOPIC_IDS {
         put_str(w, name, version >= FLEXIBLE).at("topic")
-    } else if topic_id == Uuid::default() {
+    } else if topic_id == Uuid::ZERO {
         Err(Fault::new(EncodeErrorKind::NotInVersion)).at("topic_id")
     } else {
         w.put_slice(&topic_id.0);
@@ -195,7 +195,7 @@ fn read_topic(r: &mut Reader, version: i16) -> Result<(Str, Uuid), Fault<DecodeE
     if version >= TOPIC_IDS {
         Ok((Str::new(), r.uuid().at("topic_id")?))
     } else {
-        Ok((r.str(version >= FLEXIBLE).at("topic")?, Uuid::default()))
+        Ok((r.str(version >= FLEXIBLE).at("topic")?, Uuid::ZERO))
     }
 }
 
@@ -233,6 +233,39 @@ impl<R> Default for Response<R> {
             session_id: 0,
             topics: Vec::new(),
             node_endpoints: Vec::new(),
+        }
+    }
+}
+
+impl<R> Response<R> {
+    /// The same answer with each partition's records replaced.
+    pub fn map_records<S>(self, mut map: impl FnMut(R) -> S) -> Response<S> {
+        let topic = |topic: TopicData<R>| TopicData {
+            name: topic.name,
+            topic_id: topic.topic_id,
+            partitions: topic
+                .partitions
+                .into_iter()
+                .map(|partition| PartitionData {
+                    partition: partition.partition,
+                    error_code: partition.error_code,
+                    high_watermark: partition.high_watermark,
+                    last_stable_offset: partition.last_stable_offset,
+                    log_start_offset: partition.log_start_offset,
+                    diverging_epoch: partition.diverging_epoch,
+                    current_leader: partition.current_leader,
+                    aborted_transactions: partition.aborted_transactions,
+                    preferred_read_replica: partition.preferred_read_replica,
+                    records: map(partition.records),
+                })
+                .collect(),
+        };
+        Response {
+            throttle_time_ms: self.throttle_time_ms,
+            error_code: self.error_code,
+            session_id: self.session_id,
+            topics: self.topics.into_iter().map(topic).collect(),
+            node_endpoints: self.node_endpoints,
         }
     }
 }
@@ -310,7 +343,7 @@ pub struct AbortedTransaction {
 }
 
 impl Response {
-    /// Reads the body of an answer; records and text share its buffer.
+    /// Reads the body of an answer, which must take all that is left in `r`; records and text share its buffer.
     ///
     /// # Errors
     ///
@@ -321,7 +354,8 @@ impl Response {
         } else {
             Err(DecodeErrorKind::UnsupportedVersion.into())
         };
-        read.map_err(|fault| DecodeError::new("FetchResponse", version, fault, r.offset()))
+        read.and_then(|body| r.finish().map(|()| body).map_err(Fault::new))
+            .map_err(|fault| DecodeError::new("FetchResponse", version, fault, r.offset()))
     }
 
     fn read(r: &mut Reader, version: i16) -> Result<Self, Fault<DecodeErrorKind>> {
@@ -434,7 +468,8 @@ mod serve {
             } else {
                 Err(DecodeErrorKind::UnsupportedVersion.into())
             };
-            read.map_err(|fault| DecodeError::new("FetchRequest", version, fault, r.offset()))
+            read.and_then(|body| r.finish().map(|()| body).map_err(Fault::new))
+                .map_err(|fault| DecodeError::new("FetchRequest", version, fault, r.offset()))
         }
 
         fn read(r: &mut Reader, version: i16) -> Result<Self, Fault<DecodeErrorKind>> {

@@ -102,7 +102,7 @@ fn write_request(
         let Some(first) = topic.first() else { continue };
         if !by_id {
             put_str(&mut out.head, &first.topic, flexible).at("topic_data.name")?;
-        } else if first.topic_id == Uuid::default() {
+        } else if first.topic_id == Uuid::ZERO {
             return Err(Fault::new(EncodeErrorKind::NotInVersion)).at("topic_data.topic_id");
         } else {
             out.head.put_slice(&first.topic_id.0);
@@ -190,7 +190,7 @@ pub struct RecordError {
 }
 
 impl Response {
-    /// Reads the body of an answer; text shares its buffer.
+    /// Reads the body of an answer, which must take all that is left in `r`; text shares its buffer.
     ///
     /// # Errors
     ///
@@ -201,7 +201,8 @@ impl Response {
         } else {
             Err(DecodeErrorKind::UnsupportedVersion.into())
         };
-        read.map_err(|fault| DecodeError::new("ProduceResponse", version, fault, r.offset()))
+        read.and_then(|body| r.finish().map(|()| body).map_err(Fault::new))
+            .map_err(|fault| DecodeError::new("ProduceResponse", version, fault, r.offset()))
     }
 
     fn read(r: &mut Reader, version: i16) -> Result<Self, Fault<DecodeErrorKind>> {
@@ -294,7 +295,7 @@ fn read_topic(r: &mut Reader, version: i16) -> Result<(Str, Uuid), Fault<DecodeE
     if version >= TOPIC_IDS {
         Ok((Str::new(), r.uuid().at("topic_id")?))
     } else {
-        Ok((r.str(version >= FLEXIBLE).at("name")?, Uuid::default()))
+        Ok((r.str(version >= FLEXIBLE).at("name")?, Uuid::ZERO))
     }
 }
 
@@ -356,7 +357,8 @@ mod serve {
             } else {
                 Err(DecodeErrorKind::UnsupportedVersion.into())
             };
-            read.map_err(|fault| DecodeError::new("ProduceRequest", version, fault, r.offset()))
+            read.and_then(|body| r.finish().map(|()| body).map_err(Fault::new))
+                .map_err(|fault| DecodeError::new("ProduceRequest", version, fault, r.offset()))
         }
 
         fn read(r: &mut Reader, version: i16) -> Result<Self, Fault<DecodeErrorKind>> {
