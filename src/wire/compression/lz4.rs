@@ -6,7 +6,7 @@
 
 use lz4_flex::block::{self, CompressTable};
 
-use super::CompressionError;
+use super::{CompressionError, make_room};
 
 const MAGIC: [u8; 4] = 0x184D_2204u32.to_le_bytes();
 
@@ -121,9 +121,10 @@ fn frame(input: &mut &[u8], cap: usize, limit: usize, out: &mut Vec<u8>) -> Resu
             if data.len() > limit - out.len() {
                 return Err(CompressionError::TooLarge(cap));
             }
+            make_room(out, start, data.len(), limit);
             out.extend_from_slice(data);
         } else {
-            inflate(data, block_max, if independent { None } else { Some(start) }, limit, cap, out)?;
+            inflate(&Block { data, max: block_max, frame: start, independent }, limit, cap, out)?;
         }
         if block_checksum {
             skip(input, 4)?;
@@ -138,27 +139,31 @@ fn frame(input: &mut &[u8], cap: usize, limit: usize, out: &mut Vec<u8>) -> Resu
     Ok(())
 }
 
-/// One compressed block to the end of `out`; linked blocks refer to what the frame has written since `linked`.
-fn inflate(
-    data: &[u8],
-    block_max: usize,
-    linked: Option<usize>,
-    limit: usize,
-    cap: usize,
-    out: &mut Vec<u8>,
-) -> Result<(), CompressionError> {
+/// A compressed block.
+struct Block<'a> {
+    data: &'a [u8],
+    /// Most bytes it may hold.
+    max: usize,
+    /// Where the output of its frame begins.
+    frame: usize,
+    /// False if it may refer to what the frame has written before.
+    independent: bool,
+}
+
+/// Appends the content of `block` to `out`.
+fn inflate(block: &Block<'_>, limit: usize, cap: usize, out: &mut Vec<u8>) -> Result<(), CompressionError> {
     let start = out.len();
     // A byte of LZ4 gives at most 255 bytes: no more room than that is needed, whatever the block size.
-    let most = block_max.min(data.len().saturating_mul(255));
+    let most = block.max.min(block.data.len().saturating_mul(255));
     let room = most.min(limit - start);
+    make_room(out, block.frame, room, limit);
     out.resize(start + room, 0);
     let (before, target) = out.split_at_mut(start);
-    let result = match linked {
-        Some(frame) => {
-            let from = frame.max(start.saturating_sub(WINDOW));
-            block::decompress_into_with_dict(data, target, &before[from..])
-        }
-        None => block::decompress_into(data, target),
+    let result = if block.independent {
+        block::decompress_into(block.data, target)
+    } else {
+        let from = block.frame.max(start.saturating_sub(WINDOW));
+        block::decompress_into_with_dict(block.data, target, &before[from..])
     };
     match result {
         Ok(written) => {

@@ -6,8 +6,14 @@
 use std::fmt;
 use std::str::FromStr;
 
+#[cfg(feature = "gzip")]
+mod gzip;
 #[cfg(feature = "lz4")]
 mod lz4;
+#[cfg(feature = "snappy")]
+mod snappy;
+#[cfg(test)]
+mod tests;
 
 /// The codec of a batch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -141,6 +147,10 @@ impl std::error::Error for CompressionError {}
 /// Compresses bodies. Keeps what the codecs need between calls; one per thread of work.
 #[derive(Debug, Default)]
 pub struct Compressor {
+    #[cfg(feature = "gzip")]
+    gzip: gzip::Encoder,
+    #[cfg(feature = "snappy")]
+    snappy: snappy::Encoder,
     #[cfg(feature = "lz4")]
     lz4: lz4::Encoder,
 }
@@ -157,7 +167,6 @@ impl Compressor {
     /// # Errors
     ///
     /// The codec's feature is off.
-    #[cfg_attr(not(feature = "lz4"), allow(clippy::needless_pass_by_ref_mut, clippy::unused_self))]
     pub fn compress(
         &mut self,
         codec: Compression,
@@ -168,6 +177,10 @@ impl Compressor {
         let _ = level;
         match codec {
             Compression::None => out.extend_from_slice(input),
+            #[cfg(feature = "gzip")]
+            Compression::Gzip => self.gzip.compress(level, input, out)?,
+            #[cfg(feature = "snappy")]
+            Compression::Snappy => self.snappy.compress(input, out)?,
             #[cfg(feature = "lz4")]
             Compression::Lz4 => self.lz4.compress(input, out)?,
             #[allow(unreachable_patterns)]
@@ -179,7 +192,10 @@ impl Compressor {
 
 /// Decompresses bodies. Keeps what the codecs need between calls; one per thread of work.
 #[derive(Debug, Default)]
-pub struct Decompressor {}
+pub struct Decompressor {
+    #[cfg(feature = "gzip")]
+    gzip: gzip::Decoder,
+}
 
 impl Decompressor {
     /// A decompressor without any context yet.
@@ -207,6 +223,10 @@ impl Decompressor {
                 out.extend_from_slice(input);
                 Ok(())
             }
+            #[cfg(feature = "gzip")]
+            Compression::Gzip => self.gzip.decompress(input, cap, out),
+            #[cfg(feature = "snappy")]
+            Compression::Snappy => snappy::decompress(input, cap, out),
             #[cfg(feature = "lz4")]
             Compression::Lz4 => lz4::decompress(input, cap, out),
             #[allow(unreachable_patterns)]
@@ -216,5 +236,15 @@ impl Decompressor {
             out.truncate(before);
         }
         result
+    }
+}
+
+/// Makes room for `need` more bytes of output, where the stream began at `start`: twice what there is at least, so that
+/// growing costs little, but never beyond `limit` unless `need` is.
+#[cfg(any(feature = "gzip", feature = "snappy", feature = "lz4"))]
+fn make_room(out: &mut Vec<u8>, start: usize, need: usize, limit: usize) {
+    if out.capacity() - out.len() < need {
+        let left = limit.saturating_sub(out.len());
+        out.reserve_exact((out.len() - start).clamp(4 << 10, 16 << 20).min(left).max(need));
     }
 }
