@@ -1,0 +1,213 @@
+//! Properties of one node: KRaft, broker and controller at once, made for tests.
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+use super::args::Jvm;
+use super::store::ClusterState;
+use super::version::Version;
+
+/// Kafka's defaults suit machines that run for years; these make groups, failures and time-outs fast. Minimums come
+/// with their values. Versions that do not know a name only warn.
+const TUNED: &[(&str, &str)] = &[
+    ("group.initial.rebalance.delay.ms", "0"),
+    ("group.min.session.timeout.ms", "100"),
+    ("group.consumer.assignment.interval.ms", "0"),
+    ("group.consumer.min.heartbeat.interval.ms", "100"),
+    ("group.consumer.heartbeat.interval.ms", "300"),
+    ("group.consumer.min.session.timeout.ms", "1000"),
+    ("group.consumer.session.timeout.ms", "6000"),
+    ("group.share.assignment.interval.ms", "0"),
+    ("group.share.min.heartbeat.interval.ms", "100"),
+    ("group.share.heartbeat.interval.ms", "300"),
+    ("group.share.min.session.timeout.ms", "1000"),
+    ("group.share.session.timeout.ms", "6000"),
+    ("group.share.min.record.lock.duration.ms", "1000"),
+    ("transaction.abort.timed.out.transaction.cleanup.interval.ms", "500"),
+    ("log.initial.task.delay.ms", "100"),
+    ("replica.lag.time.max.ms", "5000"),
+    // A killed node is noticed, and may come back, after 3 s instead of 9.
+    ("broker.session.timeout.ms", "3000"),
+    ("broker.heartbeat.interval.ms", "500"),
+    ("controller.quorum.election.timeout.ms", "500"),
+    ("controller.quorum.fetch.timeout.ms", "1000"),
+    ("controller.quorum.election.backoff.max.ms", "200"),
+];
+
+/// Small pools; the cleaner's buffer alone is 128 MiB of heap by default.
+const SMALL: &[(&str, &str)] = &[
+    ("num.io.threads", "2"),
+    ("num.network.threads", "1"),
+    ("num.replica.fetchers", "1"),
+    ("background.threads", "2"),
+    ("group.coordinator.threads", "1"),
+    ("share.coordinator.threads", "1"),
+    ("log.cleaner.dedupe.buffer.size", "2000000"),
+];
+
+/// Properties of node `id` of `cluster` with its log in `log_dir`, in order, each name once; the cluster's own settings win.
+pub(super) fn node(cluster: &ClusterState, id: u16, log_dir: &Path) -> Vec<(String, String)> {
+    let replicas = cluster.nodes.len().min(3);
+    let minimum = if replicas == 3 { 2 } else { 1 };
+    let (mut port, mut controller_port) = (0, 0);
+    let mut voters = Vec::new();
+    for node in &cluster.nodes {
+        voters.push(format!("{}@127.0.0.1:{}", node.id, node.controller_port));
+        if node.id == id {
+            (port, controller_port) = (node.port, node.controller_port);
+        }
+    }
+
+    let mut list = Properties(Vec::new());
+    list.set("process.roles", "broker,controller");
+    list.set("node.id", id);
+    list.set("controller.quorum.voters", voters.join(","));
+    list.set("listeners", format!("PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}"));
+    list.set("advertised.listeners", format!("PLAINTEXT://127.0.0.1:{port}"));
+    list.set("controller.listener.names", "CONTROLLER");
+    list.set("listener.security.protocol.map", "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT");
+    list.set("inter.broker.listener.name", "PLAINTEXT");
+    list.set("log.dirs", log_dir.display());
+    list.set("auto.create.topics.enable", "true");
+    list.set("default.replication.factor", replicas);
+    list.set("min.insync.replicas", minimum);
+    for topic in ["offsets.topic", "transaction.state.log", "share.coordinator.state.topic"] {
+        // The offsets topic has no minimum of its own: it follows min.insync.replicas.
+        if topic != "offsets.topic" {
+            list.set(&format!("{topic}.min.isr"), minimum);
+        }
+        list.set(&format!("{topic}.replication.factor"), replicas);
+        list.set(&format!("{topic}.num.partitions"), cluster.nodes.len());
+    }
+    let small: &[_] = if cluster.jvm == Jvm::Small { SMALL } else { &[] };
+    for (key, value) in TUNED.iter().chain(small) {
+        list.set(key, value);
+    }
+    for (key, value) in &cluster.properties {
+        list.set(key, value);
+    }
+    list.0
+}
+
+struct Properties(Vec<(String, String)>);
+
+impl Properties {
+    fn set(&mut self, key: &str, value: impl ToString) {
+        match self.0.iter_mut().find(|(known, _)| known == key) {
+            Some((_, known)) => *known = value.to_string(),
+            None => self.0.push((key.to_owned(), value.to_string())),
+        }
+    }
+}
+
+/// The text of a properties file.
+pub(super) fn render(properties: &[(String, String)]) -> String {
+    let mut text = String::new();
+    for (key, value) in properties {
+        let _ = writeln!(text, "{key}={}", value.replace('\\', "\\\\"));
+    }
+    text
+}
+
+/// Name and text of the logging configuration, and the flag that names it: everything goes to stdout.
+pub(super) fn logging(version: Version, dir: &Path) -> (&'static str, &'static str, String) {
+    if version.logs_with_log4j2() {
+        let name = "log4j2.yaml";
+        let text = "Configuration:\n  Appenders:\n    Console:\n      name: STDOUT\n      PatternLayout:\n        \
+                    pattern: \"[%d] %p %m (%c)%n\"\n  Loggers:\n    Root:\n      level: INFO\n      AppenderRef:\n        \
+                    - ref: STDOUT\n";
+        (name, text, format!("-Dlog4j2.configurationFile={}", dir.join(name).display()))
+    } else {
+        let name = "log4j.properties";
+        let text = "log4j.rootLogger=INFO, stdout\nlog4j.appender.stdout=org.apache.log4j.ConsoleAppender\n\
+                    log4j.appender.stdout.layout=org.apache.log4j.PatternLayout\n\
+                    log4j.appender.stdout.layout.ConversionPattern=[%d] %p %m (%c)%n\n";
+        (name, text, format!("-Dlog4j.configuration=file:{}", dir.join(name).display()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::store::NodeState;
+    use super::*;
+
+    fn cluster(nodes: u16) -> ClusterState {
+        ClusterState {
+            name: "test".into(),
+            version: "4.3.1".into(),
+            cluster_id: "AAAA".into(),
+            jvm: Jvm::Small,
+            properties: Vec::new(),
+            nodes: (1..=nodes)
+                .map(|id| NodeState { id, port: 9000 + id, controller_port: 9100 + id })
+                .collect(),
+        }
+    }
+
+    fn value<'a>(properties: &'a [(String, String)], key: &str) -> &'a str {
+        let mut found = properties.iter().filter(|(known, _)| known == key);
+        let value = &found.next().unwrap_or_else(|| panic!("no {key}")).1;
+        assert!(found.next().is_none(), "{key} twice");
+        value
+    }
+
+    #[test]
+    fn one_node() {
+        let properties = node(&cluster(1), 1, Path::new("/x/data"));
+        assert_eq!(value(&properties, "process.roles"), "broker,controller");
+        assert_eq!(value(&properties, "node.id"), "1");
+        assert_eq!(value(&properties, "controller.quorum.voters"), "1@127.0.0.1:9101");
+        assert_eq!(value(&properties, "listeners"), "PLAINTEXT://127.0.0.1:9001,CONTROLLER://127.0.0.1:9101");
+        assert_eq!(value(&properties, "advertised.listeners"), "PLAINTEXT://127.0.0.1:9001");
+        assert_eq!(value(&properties, "log.dirs"), "/x/data");
+        assert_eq!(value(&properties, "group.initial.rebalance.delay.ms"), "0");
+        assert_eq!(value(&properties, "auto.create.topics.enable"), "true");
+        for topic in ["offsets.topic", "transaction.state.log", "share.coordinator.state.topic"] {
+            assert_eq!(value(&properties, &format!("{topic}.replication.factor")), "1");
+        }
+        assert_eq!(value(&properties, "transaction.state.log.min.isr"), "1");
+        assert_eq!(value(&properties, "min.insync.replicas"), "1");
+    }
+
+    #[test]
+    fn replicas_end_at_three() {
+        for (nodes, replicas, minimum) in [(1, "1", "1"), (2, "2", "1"), (3, "3", "2"), (5, "3", "2")] {
+            let properties = node(&cluster(nodes), nodes, Path::new("/x"));
+            assert_eq!(value(&properties, "default.replication.factor"), replicas);
+            assert_eq!(value(&properties, "offsets.topic.replication.factor"), replicas);
+            assert_eq!(value(&properties, "min.insync.replicas"), minimum);
+            assert_eq!(value(&properties, "share.coordinator.state.topic.min.isr"), minimum);
+            assert_eq!(value(&properties, "controller.quorum.voters").split(',').count(), usize::from(nodes));
+            assert_eq!(value(&properties, "node.id"), nodes.to_string());
+        }
+    }
+
+    #[test]
+    fn own_properties_win() {
+        let mut cluster = cluster(1);
+        cluster.properties = vec![("min.insync.replicas".into(), "7".into()), ("x.y".into(), "a\\b".into())];
+        let properties = node(&cluster, 1, Path::new("/x"));
+        assert_eq!(value(&properties, "min.insync.replicas"), "7");
+        assert!(render(&properties).ends_with("x.y=a\\\\b\n"));
+    }
+
+    #[test]
+    fn measurements_keep_the_pools_of_kafka() {
+        let mut cluster = cluster(1);
+        cluster.jvm = Jvm::Default;
+        assert!(!node(&cluster, 1, Path::new("/x")).iter().any(|(key, _)| key == "num.io.threads"));
+    }
+
+    #[test]
+    fn minimums_are_below_their_values() {
+        let properties = node(&cluster(1), 1, Path::new("/x"));
+        let number = |key: &str| value(&properties, key).parse::<u64>().unwrap();
+        for group in ["consumer", "share"] {
+            for what in ["heartbeat.interval.ms", "session.timeout.ms"] {
+                assert!(
+                    number(&format!("group.{group}.min.{what}")) <= number(&format!("group.{group}.{what}"))
+                );
+            }
+        }
+    }
+}
