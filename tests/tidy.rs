@@ -372,26 +372,37 @@ fn impurities(source: &Source) -> Vec<Finding> {
 #[test]
 fn machines_are_told_the_time() {
     let sources = repository();
+    judge(
+        "machines",
+        "what decides is a machine: no waiting, no clock, no dice, so that it can be tested step by step. Its `driver.rs` (or \
+         another file that awaits) passes `now` and dice in and carries its outputs out. Where code without a driver turns a \
+         duration into a deadline or measures, say so in a comment that starts with `// clock:` on the line or directly \
+         above; it does not help in a machine",
+        crate_sources(&sources).flat_map(worldly_machines).collect(),
+    );
+}
+
+/// Looks at the clock in files that never wait, and anything worldly in files that have the shape of a machine.
+fn worldly_machines(source: &Source) -> Vec<Finding> {
+    if source.path.starts_with("src/runtime/") {
+        return Vec::new();
+    }
     let mut findings = Vec::new();
-    for source in crate_sources(&sources) {
-        let file = source.path.rsplit('/').next().unwrap_or_default();
-        if source.path.starts_with("src/runtime/")
-            || file.contains("driver")
-            || source.path.contains("/driver/")
+    let is_machine = ["fn poll_output", "fn poll_transmit", "fn handle_timeout"]
+        .iter()
+        .any(|shape| source.find(shape).next().is_some());
+    if is_machine {
+        for pattern in [".await", "Instant::now", "crate::runtime", "dyn Runtime", "tokio::sync", "fastrand"]
         {
-            continue;
+            let found = source.find(pattern);
+            findings.extend(found.map(|at| Finding::new(source, at, format!("`{pattern}` in a machine"))));
         }
+    } else if source.find(".await").next().is_none() {
         for at in source.find("Instant::now").filter(|at| !source.has_comment(*at, "clock:")) {
-            findings.push(Finding::new(source, at, "`Instant::now` outside of a driver"));
+            findings.push(Finding::new(source, at, "`Instant::now` where nothing waits"));
         }
     }
-    judge(
-        "clock",
-        "a machine takes `now` as an argument from its `driver.rs`, so that it can be tested step by step. Where a public \
-         operation turns a duration into a deadline, or a bench measures, say so in a comment that starts with `// clock:` \
-         on the line or directly above",
-        findings,
-    );
+    findings
 }
 
 #[test]
@@ -577,7 +588,7 @@ fn nothing_is_left_for_later() {
                     .map(|at| Finding::new(source, at, format!("`{marker}`"))),
             );
         }
-        let is_module = source.path.starts_with("src/") && !is_generated(source);
+        let is_module = source.path.starts_with("src/") && !is_generated(source) && !source.is_test(0);
         if is_module && !source.text.trim_start().starts_with("//!") {
             findings.push(Finding::new(source, 0, "the file does not say what it is for"));
         }
@@ -668,6 +679,19 @@ mod planted {
             assert_eq!(wrong(text).len(), 1, "{text}");
         }
         assert_eq!(wrong("#[cfg(test)]\nmod tests { fn f() { tokio::spawn(g()) } }"), [""; 0]);
+    }
+
+    #[test]
+    fn machines() {
+        let wrong = |text: &str| texts(worldly_machines(&Source::new("src/net/machine.rs", text)));
+        assert_eq!(
+            wrong("fn poll_output() { now() }\n#[cfg(test)]\nmod tests { fn f() { Instant::now() } }"),
+            [""; 0]
+        );
+        assert_eq!(wrong("fn poll_output() { Instant::now(); a().await }").len(), 2);
+        assert_eq!(wrong("async fn run() { Instant::now(); a().await }"), [""; 0]);
+        assert_eq!(wrong("fn decide() { Instant::now() }").len(), 1);
+        assert_eq!(wrong("// clock: a duration becomes a deadline\nlet a = Instant::now() + b;"), [""; 0]);
     }
 
     #[test]
