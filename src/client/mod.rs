@@ -1,1 +1,68 @@
-//! Placeholder.
+//! The way in: a [`Client`] owns metadata and connections, and makes producers, consumers and admin handles that share
+//! them.
+//!
+//! * [`ClientBuilder`]: settings, checked all at once.
+//! * `bootstrap`: parses `bootstrap.servers`.
+//! * `problems`: collects what is wrong with settings.
+
+use tokio::time::Instant;
+
+use crate::Result;
+use crate::admin::Admin;
+use crate::cluster::Cluster;
+
+mod bootstrap;
+mod builder;
+mod problems;
+
+pub use builder::ClientBuilder;
+
+/// A Kafka client. Cheap to clone; all clones, and everything made by them, share one set of connections and one view of
+/// the cluster's metadata. When the last of them is gone the connections close after their last answers.
+///
+/// ```no_run
+/// # async fn example() -> carafe::Result<()> {
+/// let client = carafe::client::Client::builder().bootstrap_servers("localhost:9092").build().await?;
+/// client.ready(tokio::time::Instant::now() + std::time::Duration::from_secs(10)).await?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+pub struct Client {
+    cluster: Cluster,
+}
+
+impl Client {
+    /// Settings for a new client.
+    pub fn builder() -> ClientBuilder {
+        ClientBuilder::new()
+    }
+
+    /// Waits until a broker has answered. Connecting is lazy otherwise: the first operation does it.
+    ///
+    /// # Errors
+    ///
+    /// `Timeout` at `deadline`, with the latest failure as its source. Cancel-safe.
+    pub async fn ready(&self, deadline: Instant) -> Result<()> {
+        self.cluster.ready(deadline).await.map(|_| ())
+    }
+
+    /// Operations on topics, groups and offsets.
+    pub fn admin(&self) -> Admin {
+        Admin::new(self.cluster.clone())
+    }
+
+    // Producers and consumers are made here, each from `self.cluster()` and its own settings.
+
+    /// What producers and consumers are made from.
+    #[allow(dead_code, reason = "producers and consumers use it")]
+    pub(crate) fn cluster(&self) -> &Cluster {
+        &self.cluster
+    }
+
+    /// Closes the connections after their last answers. Whatever is asked afterwards, through any clone, fails with
+    /// `State`. Dropping the last clone does the same.
+    pub fn close(&self) {
+        self.cluster.close();
+    }
+}

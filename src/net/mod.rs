@@ -21,6 +21,11 @@ mod negotiate;
 mod reader;
 mod throttle;
 
+#[cfg(all(test, feature = "broker"))]
+pub(crate) mod script;
+#[cfg(all(test, feature = "broker"))]
+mod tests;
+
 pub(crate) use config::ConnectionConfig;
 pub(crate) use connect::Connector;
 pub(crate) use connection::{Answer, Connection, Pending};
