@@ -285,3 +285,65 @@ impl Tags {
         w.put_slice(&self.fields);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::messages::{
+        ConsumerProtocolSubscription, FindCoordinatorRequest, JoinGroupRequest, MetadataRequest, metadata,
+    };
+
+    fn refused(message: &impl Encode, version: i16) -> String {
+        message.encode(&mut BytesMut::new(), version).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_version_that_cannot_carry_a_field_is_refused() {
+        let request = JoinGroupRequest { group_instance_id: Some("one".into()), ..Default::default() };
+        assert_eq!(
+            refused(&request, 4),
+            "JoinGroupRequest version 4, group_instance_id: this version cannot carry the field"
+        );
+        assert!(request.encode(&mut BytesMut::new(), 5).is_ok());
+        // The protocol lets this one be left out.
+        let request = JoinGroupRequest { reason: Some("why".into()), ..Default::default() };
+        assert!(request.encode(&mut BytesMut::new(), 7).is_ok());
+        let topic = metadata::MetadataRequestTopic { name: None, ..Default::default() };
+        let request = MetadataRequest { topics: Some(vec![topic]), ..Default::default() };
+        assert_eq!(
+            refused(&request, 9),
+            "MetadataRequest version 9, topics[0].name: null is not allowed in this version"
+        );
+    }
+
+    #[test]
+    fn what_does_not_fit_its_prefix_is_refused() {
+        let request = FindCoordinatorRequest { key: "k".repeat(32_768).into(), ..Default::default() };
+        assert_eq!(
+            refused(&request, 2),
+            "FindCoordinatorRequest version 2, key: length 32768 is above 32767"
+        );
+        assert!(request.encode(&mut BytesMut::new(), 3).is_ok(), "compact lengths go further");
+    }
+
+    #[test]
+    fn versions_out_of_range_are_refused() {
+        assert_eq!(
+            refused(&MetadataRequest::default(), 14),
+            "MetadataRequest version 14: version is not supported"
+        );
+        assert_eq!(
+            refused(&ConsumerProtocolSubscription::default(), -1),
+            "ConsumerProtocolSubscription version -1: version is not supported"
+        );
+    }
+
+    #[test]
+    fn ranges_of_versions() {
+        let range = VersionRange::new(2, 5);
+        assert!(range.contains(2) && range.contains(5) && !range.contains(6));
+        assert_eq!(range.intersect(VersionRange::new(4, 9)), Some(VersionRange::new(4, 5)));
+        assert_eq!(range.intersect(VersionRange::new(6, 9)), None);
+        assert_eq!((range.to_string(), VersionRange::new(3, 3).to_string()), ("2-5".into(), "3".into()));
+    }
+}

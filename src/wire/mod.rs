@@ -7,7 +7,6 @@ mod api_key;
 mod array;
 #[cfg(test)]
 mod bodies_tests;
-#[allow(dead_code, reason = "called by the generated messages")]
 mod codec;
 pub mod compression;
 mod error;

@@ -417,9 +417,9 @@ impl Emitter<'_> {
                     open => format!("{open}\nr.skip_tagged()?;\n}}\n"),
                 };
                 if tagged.is_empty() && fields.is_empty() {
-                    let _ = write!(out, "{skip}Ok(Self {{}})\n");
+                    let _ = writeln!(out, "{skip}Ok(Self {{}})");
                 } else if tagged.is_empty() {
-                    let _ = write!(out, "let message = Self {{\n{fields}}};\n{skip}Ok(message)\n");
+                    let _ = writeln!(out, "let message = Self {{\n{fields}}};\n{skip}Ok(message)");
                 } else {
                     let mut arms = String::new();
                     for field in &tagged {
@@ -499,7 +499,7 @@ impl Emitter<'_> {
             if !field.ignorable
                 && let Some(condition) = self.condition(field.tagged_versions)
             {
-                let _ = writeln!(out, "if !({condition}) {{\n{}}}", self.absent(field));
+                let _ = writeln!(out, "if {} {{\n{}}}", not(&condition), self.absent(field));
             }
         }
         let mut tags = String::new();
@@ -514,8 +514,8 @@ impl Emitter<'_> {
                 let put = self.write_field(field, "inner");
                 let _ = writeln!(
                     tags,
-                    "if {guard}!({}) {{\ntags.field({tag}, \"{name}\", |w| {{\n{put}Ok(())\n}})?;\n}}",
-                    self.is_default(field)
+                    "if {guard}{} {{\ntags.field({tag}, \"{name}\", |w| {{\n{put}Ok(())\n}})?;\n}}",
+                    not(&self.is_default(field))
                 );
             }
             tags.push_str("tags.finish(w);\n");
@@ -557,6 +557,19 @@ impl Emitter<'_> {
             Shape::Struct(_) => format!("{value}.write(w, v){at};\n"),
             _ => format!("put_{method}(w, &{value}, {arguments}){at};\n"),
         }
+    }
+}
+
+/// The opposite of a condition that this file writes.
+fn not(condition: &str) -> String {
+    for (from, to) in [(" == ", " != "), ("v >= ", "v < "), ("v <= ", "v > "), (".is_none()", ".is_some()")] {
+        if condition.contains(from) {
+            return condition.replacen(from, to, 1);
+        }
+    }
+    match condition.strip_prefix('!') {
+        Some(plain) => plain.to_owned(),
+        None => format!("!{condition}"),
     }
 }
 

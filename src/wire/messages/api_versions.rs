@@ -172,25 +172,25 @@ impl Write for ApiVersionsResponse {
         }
         if flex {
             let mut tags = Tags::default();
-            if !(self.supported_features.is_empty()) {
+            if !self.supported_features.is_empty() {
                 tags.field(0, "supported_features", |w| {
                     put_structs(w, &self.supported_features, flex, v)?;
                     Ok(())
                 })?;
             }
-            if !(self.finalized_features_epoch == -1) {
+            if self.finalized_features_epoch != -1 {
                 tags.field(1, "finalized_features_epoch", |w| {
                     w.put_i64(self.finalized_features_epoch);
                     Ok(())
                 })?;
             }
-            if !(self.finalized_features.is_empty()) {
+            if !self.finalized_features.is_empty() {
                 tags.field(2, "finalized_features", |w| {
                     put_structs(w, &self.finalized_features, flex, v)?;
                     Ok(())
                 })?;
             }
-            if !(!self.zk_migration_ready) {
+            if self.zk_migration_ready {
                 tags.field(3, "zk_migration_ready", |w| {
                     w.put_u8(self.zk_migration_ready as u8);
                     Ok(())

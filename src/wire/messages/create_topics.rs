@@ -331,7 +331,7 @@ impl Write for CreatableTopicResult {
         }
         if flex {
             let mut tags = Tags::default();
-            if !(self.topic_config_error_code == 0) {
+            if self.topic_config_error_code != 0 {
                 tags.field(0, "topic_config_error_code", |w| {
                     w.put_i16(self.topic_config_error_code);
                     Ok(())

@@ -135,18 +135,18 @@ impl Write for FetchRequest {
         if v >= 11 {
             put_str(w, &self.rack_id, flex).at("rack_id")?;
         }
-        if !(v >= 15) {
+        if v < 15 {
             absent(self.replica_state == Default::default()).at("replica_state")?;
         }
         if flex {
             let mut tags = Tags::default();
-            if !(self.cluster_id.is_none()) {
+            if self.cluster_id.is_some() {
                 tags.field(0, "cluster_id", |w| {
                     put_nullable_str(w, self.cluster_id.as_ref(), flex)?;
                     Ok(())
                 })?;
             }
-            if v >= 15 && !(self.replica_state == Default::default()) {
+            if v >= 15 && self.replica_state != Default::default() {
                 tags.field(1, "replica_state", |w| {
                     self.replica_state.write(w, v)?;
                     Ok(())
@@ -325,13 +325,13 @@ impl Write for FetchPartition {
         w.put_i32(self.partition_max_bytes);
         if flex {
             let mut tags = Tags::default();
-            if v >= 17 && !(self.replica_directory_id.is_zero()) {
+            if v >= 17 && !self.replica_directory_id.is_zero() {
                 tags.field(0, "replica_directory_id", |w| {
                     w.put_slice(&self.replica_directory_id.0);
                     Ok(())
                 })?;
             }
-            if v >= 18 && !(self.high_watermark == i64::MAX) {
+            if v >= 18 && self.high_watermark != i64::MAX {
                 tags.field(1, "high_watermark", |w| {
                     w.put_i64(self.high_watermark);
                     Ok(())
@@ -448,12 +448,12 @@ impl Write for FetchResponse {
             absent(self.session_id == 0).at("session_id")?;
         }
         put_structs(w, &self.responses, flex, v).at("responses")?;
-        if !(v >= 16) {
+        if v < 16 {
             absent(self.node_endpoints.is_empty()).at("node_endpoints")?;
         }
         if flex {
             let mut tags = Tags::default();
-            if v >= 16 && !(self.node_endpoints.is_empty()) {
+            if v >= 16 && !self.node_endpoints.is_empty() {
                 tags.field(0, "node_endpoints", |w| {
                     put_structs(w, &self.node_endpoints, flex, v)?;
                     Ok(())
@@ -607,30 +607,30 @@ impl Write for PartitionData {
             absent(self.preferred_read_replica == -1).at("preferred_read_replica")?;
         }
         put_nullable_bytes(w, self.records.as_ref(), flex).at("records")?;
-        if !(v >= 12) {
+        if v < 12 {
             absent(self.diverging_epoch == Default::default()).at("diverging_epoch")?;
         }
-        if !(v >= 12) {
+        if v < 12 {
             absent(self.current_leader == Default::default()).at("current_leader")?;
         }
-        if !(v >= 12) {
+        if v < 12 {
             absent(self.snapshot_id == Default::default()).at("snapshot_id")?;
         }
         if flex {
             let mut tags = Tags::default();
-            if !(self.diverging_epoch == Default::default()) {
+            if self.diverging_epoch != Default::default() {
                 tags.field(0, "diverging_epoch", |w| {
                     self.diverging_epoch.write(w, v)?;
                     Ok(())
                 })?;
             }
-            if !(self.current_leader == Default::default()) {
+            if self.current_leader != Default::default() {
                 tags.field(1, "current_leader", |w| {
                     self.current_leader.write(w, v)?;
                     Ok(())
                 })?;
             }
-            if !(self.snapshot_id == Default::default()) {
+            if self.snapshot_id != Default::default() {
                 tags.field(2, "snapshot_id", |w| {
                     self.snapshot_id.write(w, v)?;
                     Ok(())

@@ -194,12 +194,12 @@ impl Write for ProduceResponse {
         let flex = v >= 9;
         put_structs(w, &self.responses, flex, v).at("responses")?;
         w.put_i32(self.throttle_time_ms);
-        if !(v >= 10) {
+        if v < 10 {
             absent(self.node_endpoints.is_empty()).at("node_endpoints")?;
         }
         if flex {
             let mut tags = Tags::default();
-            if v >= 10 && !(self.node_endpoints.is_empty()) {
+            if v >= 10 && !self.node_endpoints.is_empty() {
                 tags.field(0, "node_endpoints", |w| {
                     put_structs(w, &self.node_endpoints, flex, v)?;
                     Ok(())
@@ -344,12 +344,12 @@ impl Write for PartitionProduceResponse {
         if v >= 8 {
             put_nullable_str(w, self.error_message.as_ref(), flex).at("error_message")?;
         }
-        if !(v >= 10) {
+        if v < 10 {
             absent(self.current_leader == Default::default()).at("current_leader")?;
         }
         if flex {
             let mut tags = Tags::default();
-            if v >= 10 && !(self.current_leader == Default::default()) {
+            if v >= 10 && self.current_leader != Default::default() {
                 tags.field(0, "current_leader", |w| {
                     self.current_leader.write(w, v)?;
                     Ok(())

@@ -1,0 +1,134 @@
+//! Bytes that lie. None may panic, and none may reserve memory for what is not there; a test that fails here may
+//! well do so by exhausting memory.
+
+use bytes::Bytes;
+use carafe::wire::messages::{ApiVersionsResponse, FetchResponse, MetadataRequest, MetadataResponse};
+use carafe::wire::{Decode, DecodeError, DecodeErrorKind, Reader};
+
+use crate::messages::codecs;
+use crate::messages::grammar::shapes;
+use crate::messages::value::{Dice, Writer};
+
+fn refuse<T: Decode>(version: i16, bytes: &[u8]) -> DecodeError {
+    match T::decode(&mut Reader::new(Bytes::copy_from_slice(bytes)), version) {
+        Ok(_) => panic!("{} {version} was accepted", T::NAME),
+        Err(error) => error,
+    }
+}
+
+#[test]
+fn a_metadata_response_of_eight_bytes_announces_two_billion_brokers() {
+    let error = refuse::<MetadataResponse>(8, &[0, 0, 0, 0, 0x7f, 0xff, 0xff, 0xff]);
+    assert_eq!(error.kind(), DecodeErrorKind::TooManyElements { count: i32::MAX as u64, limit: 0 });
+    assert_eq!(
+        error.to_string(),
+        "MetadataResponse version 8, brokers, byte 4: 2147483647 elements announced, at most 0 are possible"
+    );
+}
+
+#[test]
+fn a_compact_array_of_four_billion() {
+    let error = refuse::<MetadataResponse>(12, &[0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0x0f]);
+    assert_eq!((error.path().as_str(), error.offset()), ("brokers", 4));
+    assert!(matches!(error.kind(), DecodeErrorKind::TooManyElements { count: 4_294_967_294, .. }));
+}
+
+#[test]
+fn varints_that_do_not_end() {
+    let mut bytes = vec![0, 0, 0, 0];
+    bytes.extend([0xff; 12]);
+    let error = refuse::<MetadataResponse>(12, &bytes);
+    assert_eq!((error.path().as_str(), error.kind()), ("brokers", DecodeErrorKind::VarintTooLong));
+    let error = refuse::<MetadataResponse>(12, &[0, 0, 0, 0, 0xff, 0xff]);
+    assert!(matches!(error.kind(), DecodeErrorKind::UnexpectedEnd { .. }), "{error}");
+}
+
+#[test]
+fn negative_lengths() {
+    let error = refuse::<MetadataResponse>(8, &[0, 0, 0, 0, 0xff, 0xff, 0xff, 0xfe]);
+    assert_eq!((error.path().as_str(), error.kind()), ("brokers", DecodeErrorKind::NegativeLength(-2)));
+    // Null where an array or string must be: the frame that crashed other clients.
+    let error = refuse::<MetadataResponse>(8, &[0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff]);
+    assert_eq!((error.path().as_str(), error.kind()), ("brokers", DecodeErrorKind::UnexpectedNull));
+    let error = refuse::<MetadataRequest>(8, &[0, 0, 0, 1, 0xff, 0xff, 0, 0, 0]);
+    assert_eq!((error.path().as_str(), error.kind()), ("topics[0].name", DecodeErrorKind::UnexpectedNull));
+}
+
+#[test]
+fn tagged_fields_that_cannot_be() {
+    let head = [0, 0, 1, 0, 0, 0, 0];
+    let with = |tail: &[u8]| refuse::<ApiVersionsResponse>(3, &[&head[..], tail].concat());
+    let error = with(&[0xff, 0xff, 0xff, 0xff, 0x0f]);
+    assert_eq!(error.path(), "tagged_fields");
+    assert!(matches!(error.kind(), DecodeErrorKind::TooManyElements { .. }), "{error}");
+    let error = with(&[1, 1, 0xff, 0xff, 0xff, 0xff, 0x0f]);
+    assert!(matches!(error.kind(), DecodeErrorKind::UnexpectedEnd { needed: 0xffff_ffff, .. }), "{error}");
+    let epoch = [1, 8, 0, 0, 0, 0, 0, 0, 0, 7];
+    let error = with(&[&[2][..], &epoch, &epoch].concat());
+    assert_eq!((error.kind(), error.offset()), (DecodeErrorKind::TagOrder(1), 18));
+    // A field longer, and one shorter, than its value.
+    let error = with(&[1, 1, 9, 0, 0, 0, 0, 0, 0, 0, 7, 0]);
+    assert_eq!(error.kind(), DecodeErrorKind::TrailingBytes(1));
+    let error = with(&[1, 1, 7, 0, 0, 0, 0, 0, 0, 7]);
+    assert_eq!(error.path(), "finalized_features_epoch");
+}
+
+#[test]
+fn records_of_four_billion_bytes() {
+    let mut bytes = vec![0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    bytes.push(2); // one topic
+    bytes.extend([2, b't', 2]); // its name, one partition
+    bytes.extend([0; 4 + 2 + 8 + 8 + 8]);
+    bytes.extend([0, 0, 0, 0, 0]); // no aborted transactions, no preferred replica
+    bytes.extend([0xff, 0xff, 0xff, 0xff, 0x0f, 0, 0, 0]);
+    let error = refuse::<FetchResponse>(12, &bytes);
+    assert_eq!(error.path(), "responses[0].partitions[0].records");
+}
+
+#[test]
+fn versions_that_are_not_spoken() {
+    for version in [-1, 14, i16::MAX] {
+        let error = refuse::<MetadataResponse>(version, &[0; 64]);
+        assert_eq!((error.kind(), error.path().as_str()), (DecodeErrorKind::UnsupportedVersion, ""));
+    }
+}
+
+/// Any single change: either refused, or read as another message that can be written and read again.
+#[test]
+fn changed_bytes_never_panic() {
+    let mut dice = Dice::new(4);
+    for shape in shapes() {
+        for _ in 0..60 {
+            let mut writer = Writer::new(&mut dice);
+            writer.put(&shape.root, "", false);
+            let mut bytes = writer.sample.bytes;
+            for _ in 0..=dice.below(3) {
+                if bytes.is_empty() {
+                    break;
+                }
+                let at = dice.below(bytes.len());
+                let lies = [0, 1, 0x7f, 0x80, 0xff, dice.roll() as u8];
+                let lie = lies[dice.below(lies.len())];
+                let until = (at + 1 + dice.below(5)).min(bytes.len());
+                bytes[at..until].fill(lie);
+            }
+            if let Ok((again, _)) = codecs::carafe(shape.name, shape.version, Bytes::from(bytes)) {
+                let again = again.freeze();
+                let (twice, left) = codecs::carafe(shape.name, shape.version, again.clone())
+                    .unwrap_or_else(|error| panic!("{error}"));
+                assert_eq!((twice.freeze(), left), (again, 0), "{} {}", shape.name, shape.version);
+            }
+        }
+    }
+}
+
+#[test]
+fn noise_never_panics() {
+    let mut dice = Dice::new(5);
+    for shape in shapes() {
+        for _ in 0..200 {
+            let bytes: Vec<u8> = (0..dice.below(100)).map(|_| dice.roll() as u8).collect();
+            let _ = codecs::carafe(shape.name, shape.version, Bytes::from(bytes));
+        }
+    }
+}
