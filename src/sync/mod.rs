@@ -1,1 +1,3 @@
-//! Placeholder.
+//! Cells that several tasks share. Everything else in the crate has one owner.
+
+pub(crate) mod budget;

@@ -156,14 +156,27 @@ enum State {
     Idle,
     Preparing,
     /// Revoking before a join.
-    Revoking { deadline: Instant, partitions: Vec<TopicPartition> },
+    Revoking {
+        deadline: Instant,
+        partitions: Vec<TopicPartition>,
+    },
     Joining,
-    Leading { members: Vec<Member>, snapshot: BTreeSet<TopicName> },
+    Leading {
+        members: Vec<Member>,
+        snapshot: BTreeSet<TopicName>,
+    },
     Syncing,
     /// Revoking what the new assignment took away, before the rest is applied.
-    Applying { deadline: Instant, revoked: Vec<TopicPartition>, assigned: BTreeSet<TopicPartition> },
+    Applying {
+        deadline: Instant,
+        revoked: Vec<TopicPartition>,
+        assigned: BTreeSet<TopicPartition>,
+    },
     Stable,
-    Leaving { deadline: Instant, partitions: Vec<TopicPartition> },
+    Leaving {
+        deadline: Instant,
+        partitions: Vec<TopicPartition>,
+    },
     Left,
     Failed,
 }
@@ -250,7 +263,13 @@ impl Classic {
     }
 
     /// JoinGroup was answered, or could not be.
-    pub(crate) fn handle_join(&mut self, now: Instant, dice: u64, ticket: u64, answer: Result<JoinAnswer, Error>) {
+    pub(crate) fn handle_join(
+        &mut self,
+        now: Instant,
+        dice: u64,
+        ticket: u64,
+        answer: Result<JoinAnswer, Error>,
+    ) {
         if ticket != self.ticket || self.state != State::Joining {
             return;
         }
@@ -273,7 +292,8 @@ impl Classic {
             return self.sync(Vec::new());
         }
         let members = members(answer.members);
-        let snapshot: BTreeSet<TopicName> = members.iter().flat_map(|member| member.topics.iter().cloned()).collect();
+        let snapshot: BTreeSet<TopicName> =
+            members.iter().flat_map(|member| member.topics.iter().cloned()).collect();
         self.actions.push_back(Action::NeedTopics { ticket: self.ticket, topics: snapshot.clone() });
         let members = if answer.skip_assignment { Vec::new() } else { members };
         self.state = State::Leading { members, snapshot };
@@ -285,8 +305,11 @@ impl Classic {
             return;
         }
         let State::Leading { members, snapshot } = &self.state else { return };
-        let topics: Topics =
-            topics.iter().filter(|(topic, _)| snapshot.contains(*topic)).map(|(t, n)| (t.clone(), *n)).collect();
+        let topics: Topics = topics
+            .iter()
+            .filter(|(topic, _)| snapshot.contains(*topic))
+            .map(|(t, n)| (t.clone(), *n))
+            .collect();
         let assignment: Assignment = match &*self.protocol {
             "range" => range(&topics, members),
             _ => cooperative_sticky(&topics, members),
@@ -311,7 +334,13 @@ impl Classic {
     }
 
     /// SyncGroup was answered, or could not be.
-    pub(crate) fn handle_sync(&mut self, now: Instant, dice: u64, ticket: u64, answer: Result<SyncAnswer, Error>) {
+    pub(crate) fn handle_sync(
+        &mut self,
+        now: Instant,
+        dice: u64,
+        ticket: u64,
+        answer: Result<SyncAnswer, Error>,
+    ) {
         if ticket != self.ticket || self.state != State::Syncing {
             return;
         }
@@ -324,7 +353,9 @@ impl Classic {
         };
         match ErrorCode(answer.code) {
             ErrorCode::NONE => {}
-            UNKNOWN_MEMBER_ID => return self.lose(now, dice, true, "member id is unknown to the coordinator"),
+            UNKNOWN_MEMBER_ID => {
+                return self.lose(now, dice, true, "member id is unknown to the coordinator");
+            }
             ILLEGAL_GENERATION => return self.lose(now, dice, false, "generation is over"),
             REBALANCE_IN_PROGRESS => return self.want_rejoin("group is rebalancing"),
             code if FATAL.contains(&code) => return self.fail(code, "synchronising with"),
@@ -355,7 +386,13 @@ impl Classic {
     }
 
     /// Heartbeat was answered, or could not be.
-    pub(crate) fn handle_heartbeat(&mut self, now: Instant, dice: u64, ticket: u64, answer: Result<ErrorCode, Error>) {
+    pub(crate) fn handle_heartbeat(
+        &mut self,
+        now: Instant,
+        dice: u64,
+        ticket: u64,
+        answer: Result<ErrorCode, Error>,
+    ) {
         if ticket != self.heartbeat_ticket() {
             return;
         }
@@ -409,13 +446,23 @@ impl Classic {
     pub(crate) fn commit_identity(&self) -> Option<(ByteString, i32)> {
         let stable = matches!(
             self.state,
-            State::Stable | State::Revoking { .. } | State::Applying { .. } | State::Leaving { .. } | State::Preparing
+            State::Stable
+                | State::Revoking { .. }
+                | State::Applying { .. }
+                | State::Leaving { .. }
+                | State::Preparing
         );
         (stable && self.generation >= 0).then(|| (self.member_id.clone(), self.generation))
     }
 
     /// A commit sent under `generation` was answered with `code`.
-    pub(crate) fn handle_commit_code(&mut self, now: Instant, dice: u64, generation: i32, code: ErrorCode) -> CommitVerdict {
+    pub(crate) fn handle_commit_code(
+        &mut self,
+        now: Instant,
+        dice: u64,
+        generation: i32,
+        code: ErrorCode,
+    ) -> CommitVerdict {
         match code {
             COORDINATOR_LOADING | ErrorCode(3) => CommitVerdict::Retry,
             COORDINATOR_NOT_AVAILABLE | NOT_COORDINATOR | ErrorCode(7) => {
@@ -429,8 +476,12 @@ impl Classic {
                 CommitVerdict::AfterRebalance
             }
             // A newer generation is known already, or a join is on its way to one: the commit may follow in it.
-            ILLEGAL_GENERATION | UNKNOWN_MEMBER_ID if generation != self.generation => CommitVerdict::AfterRebalance,
-            ILLEGAL_GENERATION if matches!(self.state, State::Joining | State::Leading { .. } | State::Syncing) => {
+            ILLEGAL_GENERATION | UNKNOWN_MEMBER_ID if generation != self.generation => {
+                CommitVerdict::AfterRebalance
+            }
+            ILLEGAL_GENERATION
+                if matches!(self.state, State::Joining | State::Leading { .. } | State::Syncing) =>
+            {
                 CommitVerdict::AfterRebalance
             }
             ILLEGAL_GENERATION => {
@@ -478,9 +529,9 @@ impl Classic {
     /// When [`poll`](Self::poll) may have something to do without any input.
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
         let revoke = match &self.state {
-            State::Revoking { deadline, .. } | State::Applying { deadline, .. } | State::Leaving { deadline, .. } => {
-                Some(*deadline)
-            }
+            State::Revoking { deadline, .. }
+            | State::Applying { deadline, .. }
+            | State::Leaving { deadline, .. } => Some(*deadline),
             State::Preparing => self.retry_at,
             _ => None,
         };
@@ -553,12 +604,20 @@ impl Classic {
             return;
         }
         let cooperative = self.cooperative;
-        let partitions: Vec<TopicPartition> =
-            self.owned.iter().filter(|tp| !cooperative || !self.topics.contains(&tp.topic)).cloned().collect();
+        let partitions: Vec<TopicPartition> = self
+            .owned
+            .iter()
+            .filter(|tp| !cooperative || !self.topics.contains(&tp.topic))
+            .cloned()
+            .collect();
         self.ticket += 1;
         if !partitions.is_empty() {
             let deadline = now + self.config.revoke_timeout;
-            self.actions.push_back(Action::Revoke { ticket: self.ticket, partitions: partitions.clone(), deadline });
+            self.actions.push_back(Action::Revoke {
+                ticket: self.ticket,
+                partitions: partitions.clone(),
+                deadline,
+            });
             self.state = State::Revoking { deadline, partitions };
             return;
         }
@@ -614,7 +673,12 @@ impl Classic {
         if let Some(code) = error.error_code().filter(|code| FATAL.contains(code)) {
             return self.fail(code, "joining");
         }
-        if !error.is_retriable() && matches!(error.kind(), ErrorKind::Authentication | ErrorKind::Authorization | ErrorKind::UnsupportedVersion) {
+        if !error.is_retriable()
+            && matches!(
+                error.kind(),
+                ErrorKind::Authentication | ErrorKind::Authorization | ErrorKind::UnsupportedVersion
+            )
+        {
             let failure = Failure {
                 kind: error.kind(),
                 code: error.error_code(),
@@ -630,7 +694,9 @@ impl Classic {
     /// A request to the coordinator broke: it may have moved.
     fn coordinator_trouble(&mut self, error: &Error) {
         if matches!(error.kind(), ErrorKind::Network | ErrorKind::Timeout)
-            || error.error_code().is_some_and(|code| matches!(code, COORDINATOR_NOT_AVAILABLE | NOT_COORDINATOR))
+            || error
+                .error_code()
+                .is_some_and(|code| matches!(code, COORDINATOR_NOT_AVAILABLE | NOT_COORDINATOR))
         {
             self.actions.push_back(Action::ForgetCoordinator);
         }
@@ -731,7 +797,9 @@ impl Classic {
             ErrorCode(23) => Some(
                 "the other members use assignors that this one does not offer: offer `range` as they do, or move them to cooperative-sticky",
             ),
-            ErrorCode(26) => Some("keep the session timeout within the broker's group.min/max.session.timeout.ms"),
+            ErrorCode(26) => {
+                Some("keep the session timeout within the broker's group.min/max.session.timeout.ms")
+            }
             ErrorCode(30) => Some("the principal needs READ on the group"),
             ErrorCode(81) => Some("the group has as many members as group.max.size allows"),
             FENCED_INSTANCE_ID => Some("another member runs with the same group.instance.id"),

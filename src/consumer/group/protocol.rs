@@ -202,8 +202,9 @@ mod tests {
         assert_eq!(Subscription::decode(Bytes::from_static(&[0, 1, 0x7f, 0xff, 0xff, 0xff])), None);
         assert_eq!(Subscription::decode(Bytes::new()), None);
         // Any truncation and any flipped byte neither panics nor hangs.
-        let whole = Subscription { topics: vec!["abc".into()], owned: vec![tp("abc", 3)], generation: 1, rack: None }
-            .encode(Some(&[1, 2]));
+        let whole =
+            Subscription { topics: vec!["abc".into()], owned: vec![tp("abc", 3)], generation: 1, rack: None }
+                .encode(Some(&[1, 2]));
         for cut in 0..whole.len() {
             let _ = Subscription::decode(whole.slice(..cut));
             let mut flipped = whole.to_vec();

@@ -57,6 +57,17 @@ impl RecordRange {
     }
 }
 
+impl RecordRange {
+    /// Key, value and headers of the record in `data`, copied into a buffer of their own, and where they lie in it.
+    pub fn detach(&self, data: &[u8]) -> (Vec<u8>, Self) {
+        let mut headers = self.get(data).headers.iter();
+        while headers.next().is_some() {}
+        let start = self.value as usize + if self.value_len == NULL { 0 } else { self.value_len as usize };
+        let copy = data[self.key as usize..start + headers.scan.pos].to_vec();
+        (copy, Self { key: 0, value: self.value - self.key, ..*self })
+    }
+}
+
 /// A record borrowed from its buffer.
 #[derive(Clone, Copy, Debug)]
 pub struct RecordRef<'a> {

@@ -75,7 +75,9 @@ fn assign(topics: &Topics, members: &[Member]) -> (Assignment, Claims) {
     let claims = Claims::collect(topics, members);
     let subscriptions: BTreeMap<&ByteString, BTreeSet<&TopicName>> = members
         .iter()
-        .map(|member| (&member.id, member.topics.iter().filter(|topic| topics.contains_key(*topic)).collect()))
+        .map(|member| {
+            (&member.id, member.topics.iter().filter(|topic| topics.contains_key(*topic)).collect())
+        })
         .collect();
     let Some(first) = subscriptions.values().next() else { return (Assignment::new(), claims) };
     let assignment = if subscriptions.values().all(|topics| topics == first) {
@@ -157,7 +159,11 @@ fn constrained<'a>(
 }
 
 /// Subscriptions differ: keep what is valid, give the rest to the least loaded, then move until nothing improves.
-fn general(topics: &Topics, subscriptions: &BTreeMap<&ByteString, BTreeSet<&TopicName>>, claims: &Claims) -> Assignment {
+fn general(
+    topics: &Topics,
+    subscriptions: &BTreeMap<&ByteString, BTreeSet<&TopicName>>,
+    claims: &Claims,
+) -> Assignment {
     let mut potential: BTreeMap<&TopicName, Vec<&ByteString>> = BTreeMap::new();
     for (id, subscribed) in subscriptions {
         for topic in subscribed {
@@ -165,10 +171,8 @@ fn general(topics: &Topics, subscriptions: &BTreeMap<&ByteString, BTreeSet<&Topi
         }
     }
     let mut assignment: Assignment = subscriptions.keys().map(|id| ((*id).clone(), claims.of(id))).collect();
-    let mut owner: BTreeMap<TopicPartition, ByteString> = assignment
-        .iter()
-        .flat_map(|(id, own)| own.iter().map(move |tp| (tp.clone(), id.clone())))
-        .collect();
+    let mut owner: BTreeMap<TopicPartition, ByteString> =
+        assignment.iter().flat_map(|(id, own)| own.iter().map(move |tp| (tp.clone(), id.clone()))).collect();
     let mut all = partitions_of(topics, potential.keys().copied());
     all.sort_by_key(|tp| potential[&tp.topic].len());
     let mut fresh = Vec::new();
@@ -188,7 +192,8 @@ fn general(topics: &Topics, subscriptions: &BTreeMap<&ByteString, BTreeSet<&Topi
         while moved {
             moved = false;
             for tp in candidates {
-                let (Some(from), Some(to)) = (owner.get(tp).cloned(), least_loaded(&potential[&tp.topic], &assignment))
+                let (Some(from), Some(to)) =
+                    (owner.get(tp).cloned(), least_loaded(&potential[&tp.topic], &assignment))
                 else {
                     continue;
                 };
@@ -257,8 +262,16 @@ mod tests {
         check("", &[member("a", "t", "", -1)], "a: ");
         check("t1", &[member("a", "t", "", -1), member("b", "t", "", -1)], "a: t0 | b: ");
         check("t2", &[member("a", "t", "", -1), member("b", "t", "", -1)], "a: t0 | b: t1");
-        check("t3 u3", &[member("a", "t u", "", -1), member("b", "t u", "", -1)], "a: t0 t2 u1 | b: t1 u0 u2");
-        check("t5", &[member("a", "t", "", -1), member("b", "t", "", -1), member("c", "t", "", -1)], "a: t0 t3 | b: t1 t4 | c: t2");
+        check(
+            "t3 u3",
+            &[member("a", "t u", "", -1), member("b", "t u", "", -1)],
+            "a: t0 t2 u1 | b: t1 u0 u2",
+        );
+        check(
+            "t5",
+            &[member("a", "t", "", -1), member("b", "t", "", -1), member("c", "t", "", -1)],
+            "a: t0 t3 | b: t1 t4 | c: t2",
+        );
     }
 
     #[test]
@@ -271,7 +284,11 @@ mod tests {
 
     #[test]
     fn a_leaving_member_moves_only_its_own() {
-        check("t6", &[member("a", "t", "t0 t3", 4), member("b", "t", "t1 t4", 4)], "a: t0 t2 t3 | b: t1 t4 t5");
+        check(
+            "t6",
+            &[member("a", "t", "t0 t3", 4), member("b", "t", "t1 t4", 4)],
+            "a: t0 t2 t3 | b: t1 t4 t5",
+        );
     }
 
     #[test]
@@ -288,11 +305,7 @@ mod tests {
     fn unequal_subscriptions() {
         check("t3 u3", &[member("a", "t", "", -1), member("b", "t u", "", -1)], "a: t0 t1 t2 | b: u0 u1 u2");
         // `c` alone reads u; what it owns of t goes to the others, after it gave it up.
-        check(
-            "t2 u2",
-            &[member("a", "t", "", -1), member("c", "t u", "t0 t1 u0 u1", 1)],
-            "a:  | c: u0 u1",
-        );
+        check("t2 u2", &[member("a", "t", "", -1), member("c", "t u", "t0 t1 u0 u1", 1)], "a:  | c: u0 u1");
     }
 
     /// Random groups: complete, never twice, balanced when subscriptions are equal, stable after few rounds.
@@ -309,7 +322,8 @@ mod tests {
             let equal = round % 2 == 0;
             let mut members: Vec<Member> = (0..1 + dice(6))
                 .map(|i| {
-                    let subscribed: Vec<&str> = names.iter().copied().filter(|_| equal || dice(3) > 0).collect();
+                    let subscribed: Vec<&str> =
+                        names.iter().copied().filter(|_| equal || dice(3) > 0).collect();
                     let owned: Vec<String> =
                         (0..dice(6)).map(|_| format!("{}{}", names[dice(3) as usize], dice(9))).collect();
                     member(&format!("m{i}"), &subscribed.join(" "), &owned.join(" "), dice(3) as i32 - 1)
@@ -332,7 +346,11 @@ mod tests {
                 }
                 if assignment == previous {
                     let subscribed: BTreeSet<&TopicName> = members.iter().flat_map(|m| &m.topics).collect();
-                    assert_eq!(seen.len(), partitions_of(&topics, subscribed.into_iter()).len(), "round {round}");
+                    assert_eq!(
+                        seen.len(),
+                        partitions_of(&topics, subscribed.into_iter()).len(),
+                        "round {round}"
+                    );
                     let loads = assignment.values().map(Vec::len);
                     if equal {
                         assert!(loads.clone().max().unwrap() - loads.min().unwrap() <= 1, "round {round}");

@@ -1,0 +1,330 @@
+//! Byte credit that several owners share, and the pooled buffers that carry it. Counts allocations: credit comes back
+//! when the last reference to a buffer is gone, and so does the buffer.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Poll, Waker};
+
+use bytes::Bytes;
+
+/// Buffers are allocated in multiples of this, so that they fit the next answer too.
+const BUFFER_STEP: usize = 4096;
+
+/// Memory that fetched data may take, in bytes: what is on its way, buffered, and held by the application.
+///
+/// One budget per client by default (64 MiB); hand the same object to several clients to bound them together. A single
+/// batch may exceed it while nothing else is held, so that progress is always possible. Cheap to clone.
+#[derive(Clone)]
+pub struct MemoryBudget(Arc<Shared>);
+
+struct Shared {
+    limit: usize,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    used: usize,
+    /// Fetch sessions that draw on the budget.
+    sessions: usize,
+    /// Buffers to use again, by capacity.
+    free: BTreeMap<usize, Vec<Vec<u8>>>,
+    free_bytes: usize,
+    waiters: BTreeMap<u64, Waker>,
+    next_waiter: u64,
+}
+
+impl Shared {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn give_back(&self, bytes: usize, buffer: Option<Vec<u8>>) {
+        let mut state = self.state();
+        state.used = state.used.saturating_sub(bytes);
+        if let Some(buffer) = buffer {
+            let capacity = buffer.capacity();
+            if capacity > 0 && state.free_bytes + capacity <= self.limit / 4 {
+                state.free_bytes += capacity;
+                state.free.entry(capacity).or_default().push(buffer);
+            }
+        }
+        let waiters = std::mem::take(&mut state.waiters);
+        drop(state);
+        for waker in waiters.into_values() {
+            waker.wake();
+        }
+    }
+}
+
+impl MemoryBudget {
+    /// A budget of `limit_bytes`.
+    pub fn new(limit_bytes: usize) -> Self {
+        Self(Arc::new(Shared { limit: limit_bytes.max(1), state: Mutex::default() }))
+    }
+
+    /// The limit in bytes.
+    pub fn limit(&self) -> usize {
+        self.0.limit
+    }
+
+    /// Bytes that are reserved or held now; above the limit only while a single batch exceeds it.
+    pub fn used(&self) -> usize {
+        self.0.state().used
+    }
+
+    /// Counts one more fetch session until the guard is dropped.
+    pub(crate) fn session(&self) -> BudgetSession {
+        self.0.state().sessions += 1;
+        BudgetSession(self.clone())
+    }
+
+    /// What one answer may take, so that each session can have one held and one on its way.
+    pub(crate) fn fair_share(&self) -> usize {
+        let sessions = self.0.state().sessions.max(1);
+        (self.0.limit / sessions / 2).max(1)
+    }
+
+    /// Credit for `bytes` if there is so much, or if nothing is used at all.
+    pub(crate) fn try_take(&self, bytes: usize) -> Option<Credit> {
+        let mut state = self.0.state();
+        if state.used > 0 && state.used.saturating_add(bytes) > self.0.limit {
+            return None;
+        }
+        state.used += bytes;
+        Some(Credit { shared: Arc::clone(&self.0), bytes })
+    }
+
+    /// Credit for `bytes` even beyond the limit: for memory that is allocated already.
+    pub(crate) fn take(&self, bytes: usize) -> Credit {
+        self.0.state().used += bytes;
+        Credit { shared: Arc::clone(&self.0), bytes }
+    }
+
+    /// Credit for `wanted` bytes, or for less but at least `least`, as soon as there is so much. Cancel-safe.
+    pub(crate) async fn reserve(&self, least: usize, wanted: usize) -> Credit {
+        let mut waiter = Waiter { shared: &self.0, id: None };
+        std::future::poll_fn(|context| {
+            let mut state = self.0.state();
+            let room = self.0.limit.saturating_sub(state.used);
+            let granted = if state.used == 0 { wanted } else { wanted.min(room) };
+            if granted >= least.min(wanted) {
+                state.used += granted;
+                return Poll::Ready(Credit { shared: Arc::clone(&self.0), bytes: granted });
+            }
+            let id = *waiter.id.get_or_insert_with(|| {
+                state.next_waiter += 1;
+                state.next_waiter
+            });
+            state.waiters.insert(id, context.waker().clone());
+            Poll::Pending
+        })
+        .await
+    }
+
+    /// An empty buffer with room for `capacity` bytes, pooled if one fits.
+    pub(crate) fn buffer(&self, capacity: usize) -> Vec<u8> {
+        let capacity = capacity.max(1).next_multiple_of(BUFFER_STEP);
+        let mut state = self.0.state();
+        let fits = state.free.range(capacity..=capacity.saturating_mul(2)).next().map(|(size, _)| *size);
+        if let Some(size) = fits
+            && let Some(list) = state.free.get_mut(&size)
+        {
+            let buffer = list.pop();
+            if list.is_empty() {
+                state.free.remove(&size);
+            }
+            if let Some(mut buffer) = buffer {
+                state.free_bytes -= size;
+                buffer.clear();
+                return buffer;
+            }
+        }
+        drop(state);
+        Vec::with_capacity(capacity)
+    }
+}
+
+impl Default for MemoryBudget {
+    /// 64 MiB.
+    fn default() -> Self {
+        Self::new(64 << 20)
+    }
+}
+
+impl fmt::Debug for MemoryBudget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MemoryBudget").field("limit", &self.limit()).field("used", &self.used()).finish()
+    }
+}
+
+/// A waiting reservation; leaves the list when dropped.
+struct Waiter<'a> {
+    shared: &'a Shared,
+    id: Option<u64>,
+}
+
+impl Drop for Waiter<'_> {
+    fn drop(&mut self) {
+        if let Some(id) = self.id {
+            self.shared.state().waiters.remove(&id);
+        }
+    }
+}
+
+/// One fetch session that draws on a budget.
+#[derive(Debug)]
+pub(crate) struct BudgetSession(MemoryBudget);
+
+impl Drop for BudgetSession {
+    fn drop(&mut self) {
+        let mut state = self.0.0.state();
+        state.sessions = state.sessions.saturating_sub(1);
+    }
+}
+
+/// Credit; comes back when dropped.
+pub(crate) struct Credit {
+    shared: Arc<Shared>,
+    bytes: usize,
+}
+
+impl Credit {
+    /// Bytes that it stands for.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Takes `bytes` out of this credit; what is missing is taken beyond the limit.
+    pub(crate) fn split(&mut self, bytes: usize) -> Self {
+        let covered = bytes.min(self.bytes);
+        self.bytes -= covered;
+        if bytes > covered {
+            self.shared.state().used += bytes - covered;
+        }
+        Self { shared: Arc::clone(&self.shared), bytes }
+    }
+
+    /// `buffer` as shared bytes. This credit becomes its capacity, and comes back with the buffer.
+    pub(crate) fn wrap(mut self, buffer: Vec<u8>) -> Bytes {
+        let credit = self.split(buffer.capacity());
+        drop(self);
+        Bytes::from_owner(Pooled { buffer, credit })
+    }
+
+    /// `bytes`, whose allocation is `allocated` bytes large and not ours, with credit for it.
+    pub(crate) fn attach(mut self, bytes: Bytes, allocated: usize) -> Bytes {
+        let credit = self.split(allocated);
+        drop(self);
+        Bytes::from_owner(Attached { bytes, _credit: credit })
+    }
+}
+
+impl fmt::Debug for Credit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Credit").field(&self.bytes).finish()
+    }
+}
+
+impl Drop for Credit {
+    fn drop(&mut self) {
+        if self.bytes > 0 {
+            self.shared.give_back(self.bytes, None);
+        }
+    }
+}
+
+struct Pooled {
+    buffer: Vec<u8>,
+    credit: Credit,
+}
+
+impl AsRef<[u8]> for Pooled {
+    fn as_ref(&self) -> &[u8] {
+        &self.buffer
+    }
+}
+
+impl Drop for Pooled {
+    fn drop(&mut self) {
+        let bytes = std::mem::take(&mut self.credit.bytes);
+        self.credit.shared.give_back(bytes, Some(std::mem::take(&mut self.buffer)));
+    }
+}
+
+struct Attached {
+    bytes: Bytes,
+    _credit: Credit,
+}
+
+impl AsRef<[u8]> for Attached {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn credit_comes_back_with_the_last_reference() {
+        let budget = MemoryBudget::new(100_000);
+        let mut answer = budget.try_take(50_000).unwrap();
+        let mut buffer = budget.buffer(10_000);
+        let capacity = buffer.capacity();
+        buffer.extend_from_slice(&[7; 10_000]);
+        let bytes = answer.split(0).wrap(buffer);
+        drop(answer);
+        assert_eq!(budget.used(), capacity);
+        let part = bytes.slice(5..9);
+        drop(bytes);
+        assert_eq!(budget.used(), capacity);
+        drop(part);
+        assert_eq!(budget.used(), 0);
+        // The buffer is used again.
+        assert_eq!(budget.buffer(9_000).capacity(), capacity);
+        assert_eq!(budget.0.state().free_bytes, 0);
+    }
+
+    #[test]
+    fn one_allocation_may_exceed_the_limit_alone() {
+        let budget = MemoryBudget::new(100);
+        let large = budget.try_take(1000).unwrap();
+        assert!(budget.try_take(1).is_none());
+        drop(large);
+        assert!(budget.try_take(100).is_some());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_reservation_waits_for_its_least() {
+        let budget = MemoryBudget::new(100);
+        let held = budget.take(80);
+        assert_eq!(budget.reserve(10, 50).await.bytes(), 20);
+        let waiting = budget.reserve(40, 50);
+        tokio::pin!(waiting);
+        assert!(tokio::time::timeout(Duration::from_secs(1), &mut waiting).await.is_err());
+        drop(held);
+        assert_eq!(waiting.await.bytes(), 50);
+        assert!(budget.0.state().waiters.is_empty());
+        // Dropped while waiting: nothing is left behind.
+        let held = budget.take(100);
+        assert!(tokio::time::timeout(Duration::from_secs(1), budget.reserve(40, 50)).await.is_err());
+        assert!(budget.0.state().waiters.is_empty());
+        drop(held);
+        assert_eq!(budget.used(), 0);
+    }
+
+    #[test]
+    fn sessions_share() {
+        let budget = MemoryBudget::new(64 << 20);
+        let _a = budget.session();
+        assert_eq!(budget.fair_share(), 32 << 20);
+        let b = budget.session();
+        assert_eq!(budget.fair_share(), 16 << 20);
+        drop(b);
+        assert_eq!(budget.fair_share(), 32 << 20);
+    }
+}
