@@ -44,6 +44,8 @@ struct Chunk {
 struct Broken {
     learned: Option<Instant>,
     kind: ErrorKind,
+    /// Bytes lost so far; `lost <= capacity`, so that a writer without an end waits for the news.
+    lost: usize,
 }
 
 /// What the reader finds.
@@ -64,10 +66,10 @@ pub(super) enum Arrival {
 pub(super) enum Room {
     /// So many bytes may be sent.
     Bytes(usize),
-    /// Everything is taken and lost.
-    Lost,
-    /// Look again when woken.
-    Full,
+    /// So many bytes are taken and lost.
+    Lost(usize),
+    /// Look again then, or when woken.
+    Full(Option<Instant>),
 }
 
 /// One direction of a connection.
@@ -115,13 +117,16 @@ impl Pipe {
             return Err(io::Error::new(ErrorKind::BrokenPipe, "written to after the end of this direction"));
         }
         match &self.broken {
-            Some(Broken { learned: Some(at), kind }) if *at <= now => {
+            Some(Broken { learned: Some(at), kind, .. }) if *at <= now => {
                 Err(io::Error::new(*kind, "the simulated connection is gone"))
             }
-            Some(_) => Ok(Room::Lost),
-            None if wanted == 0 => Ok(Room::Bytes(0)),
+            _ if wanted == 0 => Ok(Room::Bytes(0)),
+            Some(broken) => match wanted.min(self.capacity - broken.lost) {
+                0 => Ok(Room::Full(broken.learned)),
+                bytes => Ok(Room::Lost(bytes)),
+            },
             None => match wanted.min(self.capacity - self.buffered) {
-                0 => Ok(Room::Full),
+                0 => Ok(Room::Full(None)),
                 bytes => Ok(Room::Bytes(bytes)),
             },
         }
@@ -145,6 +150,13 @@ impl Pipe {
         cut
     }
 
+    /// Counts bytes that [`room`](Self::room) said are lost.
+    pub(super) fn lose(&mut self, bytes: usize) {
+        if let Some(broken) = &mut self.broken {
+            broken.lost += bytes;
+        }
+    }
+
     /// The writer closes the direction: the reader finds the end behind the bytes.
     pub(super) fn shut(&mut self, now: Instant, path: Path) {
         if !self.shut {
@@ -161,7 +173,7 @@ impl Pipe {
         self.buffered = 0;
         if self.broken.is_none() {
             let learned = (!self.blocked).then(|| now + path.latency);
-            self.broken = Some(Broken { learned, kind: ErrorKind::BrokenPipe });
+            self.broken = Some(Broken { learned, kind: ErrorKind::BrokenPipe, lost: 0 });
         }
     }
 
@@ -173,7 +185,7 @@ impl Pipe {
             }
         }
         self.chunks.push_back(Chunk { arrives: Some(now), content: Content::End(End::Reset) });
-        self.broken = Some(Broken { learned: Some(now), kind: ErrorKind::ConnectionReset });
+        self.broken = Some(Broken { learned: Some(now), kind: ErrorKind::ConnectionReset, lost: 0 });
     }
 
     /// Cuts the connection behind the bytes under way; the writer learns of it a delay later.
@@ -181,7 +193,7 @@ impl Pipe {
         if self.broken.is_none() {
             self.push(now, path, Content::End(End::Reset));
             let learned = self.chunks.back().and_then(|chunk| chunk.arrives).map(|at| at + path.latency);
-            self.broken = Some(Broken { learned, kind: ErrorKind::ConnectionReset });
+            self.broken = Some(Broken { learned, kind: ErrorKind::ConnectionReset, lost: 0 });
         }
     }
 

@@ -6,7 +6,7 @@ use std::io::{self, ErrorKind, IoSlice};
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -93,6 +93,8 @@ impl fmt::Debug for SimListener {
     }
 }
 
+type Alarm = Option<Pin<Box<Sleep>>>;
+
 /// One end of a simulated connection.
 pub(super) struct SimStream {
     network: SimNetwork,
@@ -101,12 +103,14 @@ pub(super) struct SimStream {
     local: SocketAddr,
     peer: SocketAddr,
     /// Wakes the reader when the next bytes arrive.
-    alarm: Option<Pin<Box<Sleep>>>,
+    read_alarm: Alarm,
+    /// Wakes the writer when it learns that nobody reads.
+    write_alarm: Alarm,
 }
 
 impl SimStream {
     pub(super) fn new(network: SimNetwork, id: u64, side: Side, local: SocketAddr, peer: SocketAddr) -> Self {
-        Self { network, id, side, local, peer, alarm: None }
+        Self { network, id, side, local, peer, read_alarm: None, write_alarm: None }
     }
 
     /// Calls `act` with the network and the connection, then wakes whom it concerns.
@@ -124,6 +128,55 @@ impl SimStream {
         wakes.wake();
         Ok(result)
     }
+
+    /// Sends what there is room for now; if there is none, `waker` is kept.
+    fn send(&self, waker: &Waker, buffers: &[IoSlice<'_>]) -> io::Result<Room> {
+        let now = Instant::now();
+        let wanted = buffers.iter().map(|buffer| buffer.len()).sum();
+        self.with(|state, connection, wakes| {
+            let pipe = connection.outgoing(self.side);
+            let mut length = match pipe.room(now, wanted)? {
+                Room::Bytes(length @ 1..) => length,
+                Room::Lost(length) => {
+                    pipe.lose(length);
+                    return Ok(Room::Lost(length));
+                }
+                room => {
+                    pipe.wait_to_write(waker);
+                    return Ok(room);
+                }
+            };
+            if state.short_writes && length > 1 && state.dice.u8(..) < 16 {
+                length = state.dice.usize(1..length);
+            }
+            let bytes = gather(buffers, length);
+            state.record(Event::Send, self.local, self.peer, length, crc32c::crc32c(&bytes));
+            let path = state.path_of(connection, self.side.out());
+            let pipe = connection.outgoing(self.side);
+            let cut = pipe.send(now, path, bytes);
+            wakes.0.extend(pipe.take_reader());
+            if cut {
+                pipe.cut_behind(now, path);
+                state.record(Event::Cut, connection.client, connection.server, 0, 0);
+                let path = state.path_of(connection, self.side.back());
+                let back = connection.incoming(self.side);
+                back.cut_behind(now, path);
+                wakes.all_of(back);
+            }
+            Ok(Room::Bytes(length))
+        })?
+    }
+}
+
+/// Waits until `at`, or for a wake-up.
+fn wait(alarm: &mut Alarm, at: Instant, context: &mut Context<'_>) -> Poll<()> {
+    let sleep = alarm.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(at)));
+    if sleep.deadline() != at {
+        sleep.as_mut().reset(at);
+    }
+    ready!(sleep.as_mut().poll(context));
+    *alarm = None;
+    Poll::Ready(())
 }
 
 impl AsyncRead for SimStream {
@@ -159,14 +212,7 @@ impl AsyncRead for SimStream {
                     )));
                 }
                 Arrival::Unknown => return Poll::Pending,
-                Arrival::NotBefore(at) => {
-                    let alarm = this.alarm.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(at)));
-                    if alarm.deadline() != at {
-                        alarm.as_mut().reset(at);
-                    }
-                    ready!(alarm.as_mut().poll(context));
-                    this.alarm = None;
-                }
+                Arrival::NotBefore(at) => ready!(wait(&mut this.read_alarm, at, context)),
             }
         }
     }
@@ -182,38 +228,14 @@ impl AsyncWrite for SimStream {
         context: &mut Context<'_>,
         buffers: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let now = Instant::now();
-        let this = &*self;
-        let wanted = buffers.iter().map(|buffer| buffer.len()).sum();
-        this.with(|state, connection, wakes| {
-            let mut length = match connection.outgoing(this.side).room(now, wanted)? {
-                Room::Bytes(0) => return Poll::Ready(Ok(0)),
-                Room::Bytes(length) => length,
-                Room::Lost => return Poll::Ready(Ok(wanted)),
-                Room::Full => {
-                    connection.outgoing(this.side).wait_to_write(context.waker());
-                    return Poll::Pending;
-                }
-            };
-            if state.short_writes && length > 1 && state.dice.u8(..) < 16 {
-                length = state.dice.usize(1..length);
+        let this = self.get_mut();
+        loop {
+            match this.send(context.waker(), buffers)? {
+                Room::Bytes(length) | Room::Lost(length) => return Poll::Ready(Ok(length)),
+                Room::Full(None) => return Poll::Pending,
+                Room::Full(Some(at)) => ready!(wait(&mut this.write_alarm, at, context)),
             }
-            let bytes = gather(buffers, length);
-            state.record(Event::Send, this.local, this.peer, length, crc32c::crc32c(&bytes));
-            let path = state.path_of(connection, this.side.out());
-            let pipe = connection.outgoing(this.side);
-            let cut = pipe.send(now, path, bytes);
-            wakes.0.extend(pipe.take_reader());
-            if cut {
-                pipe.cut_behind(now, path);
-                state.record(Event::Cut, connection.client, connection.server, 0, 0);
-                let path = state.path_of(connection, this.side.back());
-                let back = connection.incoming(this.side);
-                back.cut_behind(now, path);
-                wakes.all_of(back);
-            }
-            Poll::Ready(Ok(length))
-        })?
+        }
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -64,6 +64,25 @@ async fn a_writer_learns_that_its_reader_is_gone() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_endless_writer_learns_it_too() {
+    let sim = SimRuntime::new(1);
+    let (mut client, server) = connect(&sim).await;
+    drop(server);
+    // A writer that took everything would stop virtual time, and with it the news.
+    while client.write_all(&[0; 1000]).await.is_ok() {}
+
+    let (mut client, server) = connect(&sim).await;
+    let fault = sim.network().partition(Links::all(), Direction::Both);
+    drop(server);
+    let endless = async { while client.write_all(&[0; 1000]).await.is_ok() {} };
+    let mut endless = std::pin::pin!(endless);
+    let wait = Duration::from_secs(60);
+    assert!(tokio::time::timeout(wait, &mut endless).await.is_err(), "no news pass the partition");
+    sim.network().heal(fault);
+    tokio::time::timeout(wait, endless).await.expect("the news pass");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_full_buffer_makes_the_writer_wait_and_a_cut_frees_it() {
     let sim = SimRuntime::builder(1).buffer(10).build();
     let (mut client, _server) = connect(&sim).await;
