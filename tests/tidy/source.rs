@@ -73,14 +73,24 @@ impl Source {
             .any(|line| line.contains(marker))
     }
 
-    /// The names of modules that this file declares for tests alone, in files of their own.
+    /// The modules that this file declares for tests alone in files of their own: paths without ending.
     fn test_modules(&self) -> Vec<String> {
         words(&self.code, "mod")
             .filter(|at| self.is_test(*at))
             .filter_map(|at| {
                 let rest = self.code[at + 3..].trim_start();
                 let name = identifier(rest);
-                rest[name.len()..].trim_start().starts_with(';').then(|| name.to_owned())
+                if !rest[name.len()..].trim_start().starts_with(';') {
+                    return None;
+                }
+                let region = self.tests.iter().find(|region| region.contains(&at))?;
+                // A literal, so it is looked up in the text.
+                let attribute = self.text[region.start..at].split("#[path = \"").nth(1);
+                let file = attribute.and_then(|attribute| attribute.split('"').next());
+                Some(match (file, self.path.rsplit_once('/')) {
+                    (Some(file), Some((folder, _))) => format!("{folder}/{}", file.trim_end_matches(".rs")),
+                    _ => child(&self.path, name),
+                })
             })
             .collect()
     }
@@ -101,10 +111,7 @@ pub(crate) fn repository() -> Vec<Source> {
             Some(Source::new(names.join("/"), text))
         })
         .collect();
-    let tests: Vec<String> = sources
-        .iter()
-        .flat_map(|source| source.test_modules().into_iter().map(|module| child(&source.path, &module)))
-        .collect();
+    let tests: Vec<String> = sources.iter().flat_map(Source::test_modules).collect();
     for source in &mut sources {
         let is_test = |module: &String| {
             source.path == format!("{module}.rs") || source.path.starts_with(&format!("{module}/"))
@@ -333,8 +340,9 @@ mod tests {
     #[test]
     fn modules_for_tests_alone_are_found_in_their_files() {
         let source = Source::new("src/net/driver.rs", "#[cfg(test)]\nmod tests;\nmod other;");
-        assert_eq!(source.test_modules(), ["tests"]);
-        assert_eq!(child(&source.path, "tests"), "src/net/driver/tests");
+        assert_eq!(source.test_modules(), ["src/net/driver/tests"]);
+        let source = Source::new("src/net/driver.rs", "#[cfg(test)]\n#[path = \"cases.rs\"]\nmod tests;");
+        assert_eq!(source.test_modules(), ["src/net/cases"]);
         assert_eq!(child("src/net/mod.rs", "tests"), "src/net/tests");
     }
 }
