@@ -20,6 +20,7 @@ pub mod records;
 mod segments;
 mod uuid;
 pub mod varint;
+mod versioned;
 
 pub use api_key::ApiKey;
 pub use array::{Array, ArrayIter, Element};
@@ -27,6 +28,7 @@ pub use codec::{Decode, Encode, Message, Request, VersionRange};
 pub use error::{DecodeError, DecodeErrorKind, EncodeError, EncodeErrorKind};
 pub use reader::{ARRAY_LEN_MAX, Reader};
 pub use uuid::Uuid;
+pub use versioned::{decode_versioned, encode_versioned};
 
 /// Text that was checked once and shares the buffer it came in.
 pub type Str = bytestring::ByteString;

@@ -411,6 +411,18 @@ mod tests {
     }
 
     #[test]
+    fn arrays_have_a_cap() {
+        for (count, accepted) in
+            [(ARRAY_LEN_MAX - 1, true), (ARRAY_LEN_MAX, true), (ARRAY_LEN_MAX + 1, false)]
+        {
+            let mut bytes = (count as i32).to_be_bytes().to_vec();
+            bytes.resize(4 + count, 7);
+            let result = Reader::new(Bytes::from(bytes)).array::<i8>(false);
+            assert_eq!(result.map(|array| array.len()).is_ok_and(|len| len == count), accepted, "{count}");
+        }
+    }
+
+    #[test]
     fn tags_must_ascend() {
         let refuse = |bytes| reader(bytes).skip_tagged().is_err();
         assert!(!refuse(&[2, 0, 0, 1, 1, 9]));
