@@ -19,6 +19,9 @@ mod request;
 mod retry;
 mod updater;
 
+#[cfg(all(test, feature = "broker"))]
+mod tests;
+
 pub(crate) use config::ClusterConfig;
 pub(crate) use coordinators::CoordinatorKind;
 pub(crate) use handle::{AllTopics, Cluster};

@@ -124,7 +124,12 @@ impl Updater {
             stale: 0,
         });
         interest.wished = true;
-        interest.create |= create;
+        if create && !interest.create {
+            // What the answers were without creation says nothing about what they will be with it.
+            interest.create = true;
+            interest.unhelpful = 0;
+            interest.not_before = now;
+        }
     }
 
     /// Keeps a known `topic` part of every refresh, without asking for it now.
