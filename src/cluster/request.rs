@@ -6,7 +6,7 @@ use crate::net::Connection;
 use crate::runtime::BoxFuture;
 use crate::types::{NodeId, TopicPartition};
 use crate::wire::messages::{FindCoordinatorRequest, FindCoordinatorResponse};
-use crate::wire::{ApiKey, Request, Str};
+use crate::wire::{ApiKey, Request, Str, VersionRange};
 use crate::{Error, ErrorCode, ErrorKind, Result};
 
 use super::coordinators::CoordinatorKind;
@@ -41,12 +41,14 @@ pub(crate) struct Call {
     pub(crate) duty: Duty,
     /// Time that the broker may take by itself (rebalance timeout, long poll); a try lasts this much longer.
     pub(crate) server_wait: std::time::Duration,
+    /// Highest version to use, where the newest would need something that is not at hand (topic ids).
+    pub(crate) version_max: i16,
 }
 
 impl Call {
     /// A short request that is given up at `deadline`.
     pub(crate) fn until(deadline: Instant) -> Self {
-        Self { deadline, duty: Duty::Short, server_wait: std::time::Duration::ZERO }
+        Self { deadline, duty: Duty::Short, server_wait: std::time::Duration::ZERO, version_max: i16::MAX }
     }
 }
 
@@ -153,7 +155,8 @@ impl Cluster {
     ) -> std::result::Result<R::Response, AttemptError> {
         let (node, connection) = self.route(target, call, avoid).await?;
         let failed = |error, unsent| AttemptError { error, unsent, node };
-        let version = connection.version(R::KEY, R::VERSIONS).map_err(|error| failed(error, false))?;
+        let ours = VersionRange { min: R::VERSIONS.min, max: R::VERSIONS.max.min(call.version_max) };
+        let version = connection.version(R::KEY, ours).map_err(|error| failed(error, false))?;
         let request = build(version).map_err(|error| failed(error, false))?;
         let limit = Instant::now() + self.config().connection.request_timeout + call.server_wait;
         let response = connection.send(&request, version, call.deadline.min(limit)).await;
