@@ -317,3 +317,47 @@ fn a_seed_gives_the_same_trace_each_time() {
     }
     assert!(hashes.windows(2).all(|pair| pair[0] != pair[1]), "other seeds give other traces");
 }
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_lost_or_swapped_without_a_cut() {
+    for seed in 0..30 {
+        let sim = SimRuntime::builder(seed).buffer(3000).build();
+        let (mut client, mut server) = connect(&sim).await;
+        let sent: Vec<u8> = {
+            let mut dice = fastrand::Rng::with_seed(seed);
+            (0..50_000).map(|_| dice.u8(..)).collect()
+        };
+        let expected = sent.clone();
+        let writer = sim.spawn(
+            "writer",
+            Box::pin(async move {
+                for part in sent.chunks(1234) {
+                    client.write_all(part).await.expect("no cut");
+                }
+            }),
+        );
+        let network = sim.network();
+        let _faults = sim
+            .spawn("faults", {
+                let mut dice = fastrand::Rng::with_seed(seed);
+                Box::pin(async move {
+                    loop {
+                        let long = Duration::from_millis(dice.u64(1..30));
+                        let fault = match dice.u8(..3) {
+                            0 => network.partition(Links::all(), Direction::Both),
+                            1 => network.delay(Links::all(), Direction::ToServer, Duration::ZERO..=long),
+                            _ => network.throttle(Links::all(), Direction::Both, dice.u64(10_000..1_000_000)),
+                        };
+                        tokio::time::sleep(Duration::from_millis(dice.u64(1..30))).await;
+                        network.heal(fault);
+                        tokio::time::sleep(Duration::from_millis(dice.u64(..5))).await;
+                    }
+                })
+            })
+            .abort_on_drop();
+        let mut received = Vec::new();
+        server.read_to_end(&mut received).await.expect("no cut");
+        assert!(received == expected, "seed {seed}");
+        assert_eq!(writer.join().await, Ok(()));
+    }
+}
