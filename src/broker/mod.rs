@@ -1,1 +1,95 @@
-//! Placeholder.
+//! A Kafka-compatible cluster inside the process, for tests, quick starts and development. Not for production: its log
+//! lies in memory.
+//!
+//! It has several nodes with leaders, replicas, a high watermark and leader epochs, classic consumer groups, idempotent
+//! producers and fetch sessions, and it answers Java, librdkafka, franz-go, kcat and carafe itself. [`Control`] makes it
+//! as unpleasant as a real cluster: requests are delayed, lost, refused or cut off, leaders move, nodes die and return.
+//!
+//! ```no_run
+//! # async fn example() -> carafe::Result<()> {
+//! let cluster = carafe::broker::Cluster::builder().nodes(3).topic("orders", 12).start().await?;
+//! println!("bootstrap.servers={}", cluster.bootstrap_servers());
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Reading order: [`settings`] and the builder; `cluster` (the machine) with `partition`, `log`, `groups` and `sessions`;
+//! `handlers` (one file per API); `rules` and [`control`] (interception); `driver` (sockets and timers). The machine has
+//! no I/O, clock or randomness of its own, and one lock guards it. Written from the protocol: of carafe it uses `wire`
+//! and `runtime` alone.
+
+mod builder;
+mod cluster;
+mod control;
+mod driver;
+mod groups;
+mod handlers;
+mod log;
+mod partition;
+mod readback;
+mod replay;
+mod rules;
+mod sessions;
+mod settings;
+mod topic_configs;
+
+use std::fmt;
+use std::sync::Arc;
+
+pub use builder::ClusterBuilder;
+pub use control::{Control, GroupState, Interception, PartitionState, Produced};
+pub use readback::LoggedRecord;
+pub use rules::{Action, Matcher};
+
+use driver::Shared;
+
+/// A running cluster. Dropping it stops every node; clones of its [`Control`] keep only the data.
+pub struct Cluster {
+    shared: Arc<Shared>,
+}
+
+impl fmt::Debug for Cluster {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Cluster").field("bootstrap_servers", &self.bootstrap_servers()).finish()
+    }
+}
+
+impl Cluster {
+    /// A cluster of one node on a free port of the loopback address, unless the builder is told otherwise.
+    pub fn builder() -> ClusterBuilder {
+        ClusterBuilder::new()
+    }
+
+    /// `host:port` of every node, separated by commas, whether it runs or not.
+    pub fn bootstrap_servers(&self) -> String {
+        let state = self.shared.lock();
+        let servers: Vec<String> =
+            state.nodes.values().map(|node| host_port(&node.host, node.port)).collect();
+        servers.join(",")
+    }
+
+    /// Faults, leaders, nodes, and what is really stored.
+    pub fn control(&self) -> Control {
+        Control::new(self.shared.clone())
+    }
+
+    /// All committed records of a partition; empty if there is no such partition.
+    pub fn log(&self, topic: &str, partition: i32) -> Vec<LoggedRecord> {
+        self.control().log(topic, partition)
+    }
+
+    /// Stops every node and closes every connection. Dropping the cluster does the same.
+    pub fn shutdown(&self) {
+        self.shared.stop();
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        self.shared.stop();
+    }
+}
+
+fn host_port(host: &str, port: u16) -> String {
+    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+}

@@ -1,0 +1,216 @@
+//! Settings of a cluster, checked all at once, and its start.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::runtime::{self, Runtime};
+use crate::wire::Str;
+use crate::{Error, ErrorKind, Result};
+
+use super::Cluster;
+use super::cluster::State;
+use super::driver::{self, Shared};
+use super::settings::{Mode, Settings};
+
+/// Most nodes of a cluster.
+const NODES_MAX: i32 = 100;
+
+/// Describes a cluster before it starts. Every setting has a default that works.
+#[derive(Clone, Debug)]
+#[must_use = "a builder does nothing until it is started"]
+pub struct ClusterBuilder {
+    settings: Settings,
+    listen: String,
+    advertised_host: Option<String>,
+    topics: Vec<(String, i32)>,
+    runtime: Option<Arc<dyn Runtime>>,
+}
+
+impl ClusterBuilder {
+    pub(super) fn new() -> Self {
+        Self {
+            settings: Settings::default(),
+            listen: "127.0.0.1:0".to_owned(),
+            advertised_host: None,
+            topics: Vec::new(),
+            runtime: None,
+        }
+    }
+
+    /// Number of nodes, 1 to 100; default 1. Their ids begin with 0.
+    pub fn nodes(mut self, nodes: u16) -> Self {
+        self.settings.nodes = i32::from(nodes);
+        self
+    }
+
+    /// A topic that exists from the start, with the default replication factor: 3, or the number of nodes if smaller.
+    pub fn topic(mut self, name: impl Into<String>, partitions: i32) -> Self {
+        self.topics.push((name.into(), partitions));
+        self
+    }
+
+    /// Address to listen on, `host:port`; default `127.0.0.1:0`. Node *i* takes the port plus *i*; with port 0 each
+    /// takes a free one.
+    pub fn listen(mut self, address: impl Into<String>) -> Self {
+        self.listen = address.into();
+        self
+    }
+
+    /// Host that clients are told; default the one that is listened on, or `127.0.0.1` for a wildcard address.
+    pub fn advertised_host(mut self, host: impl Into<String>) -> Self {
+        self.advertised_host = Some(host.into());
+        self
+    }
+
+    /// Partitions of topics that do not say how many (`num.partitions`); default 1.
+    pub fn default_partitions(mut self, partitions: i32) -> Self {
+        self.settings.default_partitions = partitions;
+        self
+    }
+
+    /// Whether asking for an unknown topic creates it (`auto.create.topics.enable`); default true.
+    pub fn auto_create_topics(mut self, create: bool) -> Self {
+        self.settings.auto_create_topics = create;
+        self
+    }
+
+    /// Bytes of batches that a node keeps over all its partitions; default 256 MiB. Above, its oldest batches go.
+    pub fn retention_bytes(mut self, bytes: usize) -> Self {
+        self.settings.retention_bytes = bytes;
+        self
+    }
+
+    /// Largest batch that is accepted (`message.max.bytes`); default 1,048,588.
+    pub fn message_max_bytes(mut self, bytes: usize) -> Self {
+        self.settings.message_max_bytes = bytes;
+        self
+    }
+
+    /// How far followers run behind their leaders; default 0, when they copy within the produce request.
+    /// `Duration::MAX` stops replication. [`Control`](super::Control) can change it while the cluster runs.
+    pub fn replication_lag(mut self, lag: Duration) -> Self {
+        self.settings.replication_lag = lag;
+        self
+    }
+
+    /// After how long a follower that is behind leaves the in-sync set (`replica.lag.time.max.ms`); default 30 s.
+    pub fn replica_lag_max(mut self, lag: Duration) -> Self {
+        self.settings.replica_lag_max = lag;
+        self
+    }
+
+    /// In-sync replicas that acks=all needs (`min.insync.replicas`); default 1.
+    pub fn min_insync_replicas(mut self, replicas: usize) -> Self {
+        self.settings.min_insync_replicas = replicas;
+        self
+    }
+
+    /// How long an empty group waits for more members after the first (`group.initial.rebalance.delay.ms`); default 0.
+    pub fn group_initial_rebalance_delay(mut self, delay: Duration) -> Self {
+        self.settings.group_initial_rebalance_delay = delay;
+        self
+    }
+
+    /// Bounds of session timeouts (`group.min.session.timeout.ms`, `group.max.session.timeout.ms`); default 6 s to
+    /// 30 min, as in Kafka.
+    pub fn group_session_timeouts(mut self, min: Duration, max: Duration) -> Self {
+        self.settings.group_session_timeout_min = min;
+        self.settings.group_session_timeout_max = max;
+        self
+    }
+
+    /// Largest request that is read (`socket.request.max.bytes`); default 100 MiB. A larger one closes its connection.
+    pub fn request_max_bytes(mut self, bytes: usize) -> Self {
+        self.settings.frame_max_bytes = bytes;
+        self
+    }
+
+    /// For benches: records are counted and dropped, one checksum in a hundred is verified.
+    pub fn discard(mut self) -> Self {
+        self.settings.mode = Mode::Discard;
+        self
+    }
+
+    /// For benches: every partition serves prepared batches of 2,000 records with 100 bytes without end; what is
+    /// produced is dropped.
+    pub fn replay(mut self) -> Self {
+        self.settings.mode = Mode::Replay;
+        self
+    }
+
+    /// Sockets, tasks and randomness; default [`runtime::real`](crate::runtime::real) on the current tokio runtime.
+    pub fn runtime(mut self, runtime: Arc<dyn Runtime>) -> Self {
+        self.runtime = Some(runtime);
+        self
+    }
+
+    /// Starts the cluster: every node listens when this returns. Call it within a tokio runtime.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Config`] with every wrong setting, [`ErrorKind::Network`] if a port cannot be opened,
+    /// [`ErrorKind::Broker`] if a topic's name or partition count is not valid.
+    pub async fn start(self) -> Result<Cluster> {
+        let (host, port) = self.check()?;
+        let runtime = match self.runtime {
+            Some(runtime) => runtime,
+            None => runtime::real(),
+        };
+        let advertised = self.advertised_host.unwrap_or_else(|| match host.as_str() {
+            "0.0.0.0" | "::" | "" => "127.0.0.1".to_owned(),
+            host => host.to_owned(),
+        });
+        let nodes = self.settings.nodes;
+        let state = State::new(self.settings, runtime.dice());
+        let shared = Shared::new(runtime, host, state);
+        // From here on an early return stops what was started.
+        let cluster = Cluster { shared: shared.clone() };
+        for node in 0..nodes {
+            let wanted = if port == 0 { 0 } else { port + node as u16 };
+            let taken = driver::listen(&shared, node, wanted).await?;
+            shared.lock().add_node(node, Str::from(advertised.as_str()), taken);
+        }
+        for (name, partitions) in &self.topics {
+            shared.create_topic(name, *partitions, &[])?;
+        }
+        driver::start_timer(&shared);
+        Ok(cluster)
+    }
+
+    /// Host and port to listen on, or every problem.
+    fn check(&self) -> Result<(String, u16)> {
+        let mut problems = Vec::new();
+        let settings = &self.settings;
+        let address = self.listen.rsplit_once(':').and_then(|(host, port)| {
+            let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+            Some((host.to_owned(), port.parse::<u16>().ok()?))
+        });
+        match &address {
+            None => problems.push(format!("listen: {:?} is not HOST:PORT", self.listen)),
+            Some((_, port)) if *port != 0 && i32::from(*port) + settings.nodes - 1 > i32::from(u16::MAX) => {
+                problems
+                    .push(format!("listen: ports {port} and up do not suffice for {} nodes", settings.nodes));
+            }
+            Some(_) => {}
+        }
+        if !(1..=NODES_MAX).contains(&settings.nodes) {
+            problems.push(format!("nodes: {} is not within 1 to {NODES_MAX}", settings.nodes));
+        }
+        if settings.default_partitions < 1 {
+            problems.push(format!("default_partitions: {} is not positive", settings.default_partitions));
+        }
+        if settings.frame_max_bytes < 1024 {
+            problems.push(format!("request_max_bytes: {} is below 1024", settings.frame_max_bytes));
+        }
+        if settings.group_session_timeout_min > settings.group_session_timeout_max {
+            problems.push("group_session_timeouts: the lower bound is above the upper one".to_owned());
+        }
+        match address {
+            Some(address) if problems.is_empty() => Ok(address),
+            _ => Err(Error::new(
+                ErrorKind::Config,
+                format!("the embedded cluster's settings are wrong: {}", problems.join("; ")),
+            )),
+        }
+    }
+}

@@ -1,0 +1,308 @@
+//! The hand that makes the cluster unpleasant, and the eye that sees the truth.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::wire::ApiKey;
+use crate::{Error, ErrorCode, ErrorKind, Result};
+
+use super::driver::{self, Shared};
+use super::readback::{self, LoggedRecord};
+use super::rules::{Action, Matcher};
+
+/// Controls a running cluster: faults, leaders, nodes, and what is really stored. Cheap to clone.
+#[derive(Clone)]
+pub struct Control {
+    shared: Arc<Shared>,
+}
+
+impl fmt::Debug for Control {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Control").finish_non_exhaustive()
+    }
+}
+
+/// A rule that is in force until it is removed; dropping this handle leaves it in force.
+#[derive(Clone, Debug)]
+pub struct Interception {
+    control: Control,
+    id: u64,
+}
+
+impl Interception {
+    /// How many requests it met.
+    pub fn hits(&self) -> u64 {
+        self.control.shared.lock().rules.hits(self.id)
+    }
+
+    /// Lets held requests go on; later ones are not held any more.
+    pub fn release(&self) {
+        self.control.shared.lock().rules.release(self.id);
+    }
+
+    /// Ends the rule; what it held goes on.
+    pub fn remove(&self) {
+        self.control.shared.lock().rules.remove(self.id);
+    }
+}
+
+/// State of a partition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PartitionState {
+    /// The leading node, `None` if no in-sync replica lives.
+    pub leader: Option<i32>,
+    /// Epoch of the leader.
+    pub leader_epoch: i32,
+    /// Assigned nodes.
+    pub replicas: Vec<i32>,
+    /// In-sync nodes.
+    pub isr: Vec<i32>,
+    /// First offset that can be read.
+    pub log_start: i64,
+    /// Everything below is committed.
+    pub high_watermark: i64,
+    /// End of each replica's log.
+    pub log_ends: BTreeMap<i32, i64>,
+}
+
+/// State of a consumer group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct GroupState {
+    /// Kafka's name of the state, such as `Stable`.
+    pub state: String,
+    /// Current generation.
+    pub generation: i32,
+    /// Chosen protocol, such as `cooperative-sticky`.
+    pub protocol: Option<String>,
+    /// Leader among the members.
+    pub leader: Option<String>,
+    /// Ids of the members.
+    pub members: Vec<String>,
+    /// The node that coordinates it.
+    pub coordinator: i32,
+}
+
+/// What was produced since the start, duplicates not counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Produced {
+    /// Records.
+    pub records: u64,
+    /// Batches.
+    pub batches: u64,
+    /// Bytes of the batches.
+    pub bytes: u64,
+}
+
+impl Control {
+    pub(crate) fn new(shared: Arc<Shared>) -> Self {
+        Self { shared }
+    }
+
+    // ---- faults ----
+
+    /// Does `action` to the requests that `matcher` meets. Of several rules the oldest that meets a request acts.
+    pub fn intercept(&self, matcher: Matcher, action: Action) -> Interception {
+        let id = self.shared.lock().rules.add(matcher, action);
+        Interception { control: self.clone(), id }
+    }
+
+    /// Ends all rules; what they held goes on.
+    pub fn clear(&self) {
+        self.shared.lock().rules.clear();
+    }
+
+    /// Closes every connection of a node; it goes on listening.
+    pub fn disconnect(&self, node: i32) {
+        self.shared.disconnect(node);
+    }
+
+    /// Stops a node at once: its listener and connections close, other in-sync replicas lead its partitions and
+    /// coordinate its groups. Without effect on a stopped node.
+    pub fn kill_node(&self, node: i32) {
+        self.shared.lock().kill_node(node, self.shared.now());
+        self.shared.stop_listening(node);
+        self.shared.timers_changed();
+    }
+
+    /// Starts a stopped node on its old port with the log it had; it catches up as a follower, and leads what nobody
+    /// else can lead. Without effect on a running node.
+    ///
+    /// # Errors
+    ///
+    /// If its port cannot be opened again ([`ErrorKind::Network`]).
+    pub async fn restart_node(&self, node: i32) -> Result<()> {
+        let address = {
+            let state = self.shared.lock();
+            match state.nodes.get(&node) {
+                None => return Err(unknown_node(node)),
+                Some(node) if node.alive => return Ok(()),
+                Some(node) => node.port,
+            }
+        };
+        driver::listen(&self.shared, node, address).await?;
+        self.shared.lock().restart_node(node, self.shared.now());
+        self.shared.timers_changed();
+        Ok(())
+    }
+
+    /// Makes an in-sync replica the leader of a partition, in a new epoch.
+    ///
+    /// # Errors
+    ///
+    /// If there is no such partition, or `node` is stopped or not an in-sync replica ([`ErrorKind::Broker`]).
+    pub fn move_leader(&self, topic: &str, partition: i32, node: i32) -> Result<()> {
+        self.elect(topic, partition, node, false)
+    }
+
+    /// As [`move_leader`](Self::move_leader), but to any running replica: committed records that it lacks are lost.
+    ///
+    /// # Errors
+    ///
+    /// If there is no such partition, or `node` is stopped or not a replica.
+    pub fn elect_unclean_leader(&self, topic: &str, partition: i32, node: i32) -> Result<()> {
+        self.elect(topic, partition, node, true)
+    }
+
+    fn elect(&self, topic: &str, partition: i32, node: i32, unclean: bool) -> Result<()> {
+        let outcome = self.shared.lock().move_leader(topic, partition, node, unclean, self.shared.now());
+        self.shared.timers_changed();
+        let failed =
+            |code| Error::from_code(code, format!("moving the leader of {topic}[{partition}] to {node}"));
+        outcome.map_err(failed)
+    }
+
+    /// Lets another node coordinate a group and those that share its slot; waiting joins are refused.
+    ///
+    /// # Errors
+    ///
+    /// If the node does not run.
+    pub fn move_coordinator(&self, group: &str, node: i32) -> Result<()> {
+        {
+            let mut state = self.shared.lock();
+            if !state.is_alive(node) {
+                return Err(unknown_node(node));
+            }
+            state.groups.move_coordinator(group, node, self.shared.now());
+        }
+        self.shared.timers_changed();
+        Ok(())
+    }
+
+    /// How far followers run behind their leaders from now on. `Duration::MAX` stops replication.
+    pub fn set_replication_lag(&self, lag: Duration) {
+        self.shared.lock().set_replication_lag(None, lag, self.shared.now());
+        self.shared.timers_changed();
+    }
+
+    /// How far the followers on one node run behind; it then leaves the in-sync sets when the lag is above 30 s.
+    pub fn set_node_replication_lag(&self, node: i32, lag: Duration) {
+        self.shared.lock().set_replication_lag(Some(node), lag, self.shared.now());
+        self.shared.timers_changed();
+    }
+
+    // ---- topics ----
+
+    /// Creates a topic with `partitions` partitions, the cluster's default replication and these settings.
+    ///
+    /// # Errors
+    ///
+    /// As Kafka's CreateTopics ([`ErrorKind::Broker`]).
+    pub fn create_topic(&self, name: &str, partitions: i32, configs: &[(&str, &str)]) -> Result<()> {
+        self.shared.create_topic(name, partitions, configs)
+    }
+
+    // ---- truth ----
+
+    /// All records of a partition's leader that lie below the high watermark; empty if there is no such partition.
+    pub fn log(&self, topic: &str, partition: i32) -> Vec<LoggedRecord> {
+        let batches: Vec<_> = {
+            let state = self.shared.lock();
+            let Some(partition) = state.topics.get(topic).and_then(|topic| topic.partition(partition)) else {
+                return Vec::new();
+            };
+            let Some(log) = partition.leader_log() else { return Vec::new() };
+            let below = |batch: &&Arc<_>| {
+                let batch: &Arc<super::log::StoredBatch> = batch;
+                batch.last_offset < partition.high_watermark
+            };
+            log.batches().filter(below).cloned().collect()
+        };
+        batches.iter().flat_map(|batch| readback::records(batch)).collect()
+    }
+
+    /// State of a partition.
+    pub fn partition(&self, topic: &str, partition: i32) -> Option<PartitionState> {
+        let state = self.shared.lock();
+        let partition = state.topics.get(topic)?.partition(partition)?;
+        Some(PartitionState {
+            leader: (partition.leader >= 0).then_some(partition.leader),
+            leader_epoch: partition.leader_epoch,
+            replicas: partition.replicas.clone(),
+            isr: partition.isr.clone(),
+            log_start: partition.log_start(),
+            high_watermark: partition.high_watermark,
+            log_ends: partition.logs.iter().map(|(node, log)| (*node, log.end())).collect(),
+        })
+    }
+
+    /// Names of the topics and their partition counts.
+    pub fn topics(&self) -> BTreeMap<String, i32> {
+        let state = self.shared.lock();
+        state.topics.iter().map(|(name, topic)| (name.to_string(), topic.partitions.len() as i32)).collect()
+    }
+
+    /// The nodes that run.
+    pub fn nodes(&self) -> Vec<i32> {
+        self.shared.lock().alive_nodes().map(|node| node.id).collect()
+    }
+
+    /// What a group committed: offset by topic and partition.
+    pub fn committed(&self, group: &str) -> BTreeMap<(String, i32), i64> {
+        let state = self.shared.lock();
+        let Some(entry) = state.groups.get(group) else { return BTreeMap::new() };
+        let offsets = entry.offsets.iter();
+        offsets
+            .map(|((topic, partition), committed)| ((topic.to_string(), *partition), committed.offset))
+            .collect()
+    }
+
+    /// State of a group; `None` if nobody has joined or committed.
+    pub fn group(&self, group: &str) -> Option<GroupState> {
+        let state = self.shared.lock();
+        let found = &state.groups.get(group)?.group;
+        Some(GroupState {
+            state: found.phase.name().to_owned(),
+            generation: found.generation,
+            protocol: found.protocol.as_ref().map(ToString::to_string),
+            leader: found.leader.as_ref().map(ToString::to_string),
+            members: found.members.keys().map(ToString::to_string).collect(),
+            coordinator: state.groups.coordinator(group),
+        })
+    }
+
+    /// Requests of one API since the start.
+    pub fn requests(&self, api: ApiKey) -> u64 {
+        self.shared.lock().rules.count(None, api)
+    }
+
+    /// Requests of one API that reached one node.
+    pub fn requests_at(&self, node: i32, api: ApiKey) -> u64 {
+        self.shared.lock().rules.count(Some(node), api)
+    }
+
+    /// What was produced since the start.
+    pub fn produced(&self) -> Produced {
+        let totals = self.shared.lock().totals;
+        Produced { records: totals.records, batches: totals.batches, bytes: totals.bytes }
+    }
+}
+
+fn unknown_node(node: i32) -> Error {
+    Error::new(ErrorKind::Config, format!("the cluster has no running node {node}"))
+        .code(ErrorCode::BROKER_NOT_AVAILABLE)
+}

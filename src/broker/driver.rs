@@ -1,0 +1,456 @@
+//! Listeners, connections and the timer of a cluster. It decides nothing: it reads frames, asks the machine under one
+//! lock that is never held across an await, and writes what the machine answers.
+//!
+//! As in Kafka, a connection is muted while one of its requests is handled: the next frame is looked at when the answer
+//! has been written.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::future;
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::{Buf, Bytes, BytesMut};
+use tokio::io::{AsyncReadExt, AsyncWrite as _, AsyncWriteExt};
+use tokio::sync::{Notify, watch};
+use tokio::time::{Instant, sleep, sleep_until};
+
+use crate::error::Phase;
+use crate::runtime::{Runtime, Stream, Task};
+use crate::wire::frame::{RequestHead, decode_body, decode_request_header, encode_response};
+use crate::wire::{ApiKey, Reader, Str};
+use crate::{Error, ErrorKind, Result};
+
+use super::cluster::{NewTopic, State};
+use super::handlers::{self, Answer, Context, Handled, Handler, dispatch};
+use super::rules::{Action, Met};
+
+/// Room for reading small requests without a buffer of their own.
+const SCRATCH: usize = 8 * 1024;
+/// First room for a large request; it grows with the bytes that come.
+const FIRST_ROOM: usize = 64 * 1024;
+/// How many times the bytes that came room is made for at most.
+const GROWTH: usize = 16;
+/// Pause after a failed accept.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
+
+/// What the tasks of a cluster share.
+pub(crate) struct Shared {
+    pub(crate) runtime: Arc<dyn Runtime>,
+    pub(crate) listen_host: String,
+    state: Mutex<State>,
+    timers: Notify,
+    frame_max: usize,
+    sockets: Mutex<BTreeMap<i32, Socket>>,
+    timer_task: Mutex<Option<Task>>,
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared").field("listen_host", &self.listen_host).finish_non_exhaustive()
+    }
+}
+
+/// The listening side of a node.
+struct Socket {
+    /// Changes when all connections are to close.
+    closing: watch::Sender<u64>,
+    listener: Task,
+}
+
+impl Shared {
+    pub(crate) fn new(runtime: Arc<dyn Runtime>, listen_host: String, state: State) -> Arc<Self> {
+        let frame_max = state.settings.frame_max_bytes;
+        Arc::new(Self {
+            runtime,
+            listen_host,
+            state: Mutex::new(state),
+            timers: Notify::new(),
+            frame_max,
+            sockets: Mutex::new(BTreeMap::new()),
+            timer_task: Mutex::new(None),
+        })
+    }
+
+    /// The machine. A panic elsewhere does not make it unusable.
+    pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The time that the machine is told.
+    pub(crate) fn now(&self) -> Instant {
+        Instant::now()
+    }
+
+    fn sockets(&self) -> MutexGuard<'_, BTreeMap<i32, Socket>> {
+        self.sockets.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Lets the timer look at the deadlines again.
+    pub(crate) fn timers_changed(&self) {
+        self.timers.notify_one();
+    }
+
+    pub(crate) fn create_topic(&self, name: &str, partitions: i32, configs: &[(&str, &str)]) -> Result<()> {
+        let new = NewTopic {
+            name: Str::from(name),
+            partitions: Some(partitions),
+            configs: configs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
+            ..NewTopic::default()
+        };
+        let created = self.lock().create_topic(new, false);
+        created
+            .map(|_| ())
+            .map_err(|(code, why)| Error::from_code(code, format!("creating the topic {name}")).hint(why))
+    }
+
+    pub(crate) fn disconnect(&self, node: i32) {
+        if let Some(socket) = self.sockets().get(&node) {
+            socket.closing.send_modify(|count| *count += 1);
+        }
+    }
+
+    pub(crate) fn stop_listening(&self, node: i32) {
+        if let Some(socket) = self.sockets().remove(&node) {
+            socket.listener.abort();
+            socket.closing.send_modify(|count| *count += 1);
+        }
+    }
+
+    /// Ends every task of the cluster.
+    pub(crate) fn stop(&self) {
+        let nodes: Vec<i32> = self.sockets().keys().copied().collect();
+        for node in nodes {
+            self.stop_listening(node);
+        }
+        let timer = self.timer_task.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(timer) = timer {
+            timer.abort();
+        }
+    }
+}
+
+/// Opens the port of a node and serves it. Returns the port that was taken.
+pub(crate) async fn listen(shared: &Arc<Shared>, node: i32, port: u16) -> Result<u16> {
+    let listener = shared.runtime.listen(&shared.listen_host, port).await.map_err(|error| {
+        Error::new(ErrorKind::Network, "listening for clients of the embedded cluster")
+            .phase(Phase::Connect)
+            .peer(format!("{}:{port}", shared.listen_host))
+            .hint("choose another port, or 0 for a free one")
+            .source(error)
+    })?;
+    let port = listener.local_addr().port();
+    let closing = watch::Sender::new(0);
+    let watching = closing.clone();
+    let owner = Arc::downgrade(shared);
+    let runtime = shared.runtime.clone();
+    let accept = async move {
+        loop {
+            match listener.accept().await {
+                Ok((stream, peer)) => {
+                    let Some(shared) = owner.upgrade() else { return };
+                    let mut closing = watching.subscribe();
+                    let host = peer.ip().to_string();
+                    let serve = async move {
+                        // Biased: a closing connection serves nothing more.
+                        tokio::select! {
+                            biased;
+                            _ = closing.changed() => {}
+                            () = serve(shared, node, stream, host) => {}
+                        }
+                    };
+                    runtime.spawn("broker-connection", Box::pin(serve));
+                }
+                Err(error) => {
+                    tracing::debug!(node, %error, "accepting a connection failed");
+                    sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    };
+    let listener = shared.runtime.spawn("broker-listener", Box::pin(accept));
+    shared.sockets().insert(node, Socket { closing, listener });
+    Ok(port)
+}
+
+/// Starts the task that runs what is due.
+pub(crate) fn start_timer(shared: &Arc<Shared>) {
+    let weak = Arc::downgrade(shared);
+    let run = async move {
+        loop {
+            let Some(shared) = weak.upgrade() else { return };
+            let deadline = {
+                let mut state = shared.lock();
+                state.handle_timeout(Instant::now());
+                state.next_deadline()
+            };
+            let due = async {
+                match deadline {
+                    Some(deadline) => sleep_until(deadline).await,
+                    None => future::pending().await,
+                }
+            };
+            // Biased: both lead to the same look at the deadlines.
+            tokio::select! {
+                biased;
+                () = shared.timers.notified() => {}
+                () = due => {}
+            }
+        }
+    };
+    let task = shared.runtime.spawn("broker-timer", Box::pin(run));
+    *shared.timer_task.lock().unwrap_or_else(PoisonError::into_inner) = Some(task);
+}
+
+/// Serves one connection until it ends.
+async fn serve(shared: Arc<Shared>, node: i32, stream: Box<dyn Stream>, host: String) {
+    let mut connection = Connection {
+        stream,
+        scratch: BytesMut::with_capacity(SCRATCH),
+        max: shared.frame_max,
+        node,
+        host: Str::from(host),
+    };
+    loop {
+        let frame = match connection.read_frame().await {
+            Ok(Some(frame)) => frame,
+            Ok(None) => return,
+            Err(error) => {
+                tracing::debug!(node, %error, "a connection of the embedded cluster ended");
+                return;
+            }
+        };
+        match connection.request(&shared, frame).await {
+            Some(Reply::Nothing) => {}
+            Some(Reply::Frame(slices, limit)) => {
+                let written = write_all(&mut connection.stream, slices, limit.unwrap_or(usize::MAX)).await;
+                if written.is_err() || limit.is_some() {
+                    let _ = connection.stream.shutdown().await;
+                    return;
+                }
+            }
+            None => {
+                let _ = connection.stream.shutdown().await;
+                return;
+            }
+        }
+    }
+}
+
+struct Connection {
+    stream: Box<dyn Stream>,
+    /// Bytes that were read beyond the last frame.
+    scratch: BytesMut,
+    max: usize,
+    node: i32,
+    host: Str,
+}
+
+/// What goes back to the client.
+enum Reply {
+    /// acks=0.
+    Nothing,
+    /// A frame, and behind how many bytes of it the connection closes.
+    Frame(Vec<Bytes>, Option<usize>),
+}
+
+impl Connection {
+    /// The next frame without its length, in a buffer of its own; `None` at the end of the stream.
+    async fn read_frame(&mut self) -> io::Result<Option<Bytes>> {
+        while self.scratch.len() < 4 {
+            self.scratch.reserve(SCRATCH);
+            if self.stream.read_buf(&mut self.scratch).await? == 0 {
+                return Ok(None);
+            }
+        }
+        let length = self.scratch.get_i32();
+        let Some(length) = usize::try_from(length).ok().filter(|length| (8..=self.max).contains(length))
+        else {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                format!("frame length {length} is out of bounds"),
+            ));
+        };
+        let there = self.scratch.len().min(length);
+        // A buffer of exact size: stored batches are slices of it.
+        let mut frame = BytesMut::with_capacity(length.min(FIRST_ROOM).max(there));
+        frame.extend_from_slice(&self.scratch[..there]);
+        self.scratch.advance(there);
+        while frame.len() < length {
+            if frame.len() == frame.capacity() {
+                frame.reserve((frame.len() * GROWTH).min(length) - frame.len());
+            }
+            let missing = length - frame.len();
+            let room = missing.min(frame.capacity() - frame.len());
+            if (&mut self.stream).take(room as u64).read_buf(&mut frame).await? == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+        }
+        Ok(Some(frame.freeze()))
+    }
+
+    /// Handles one request; `None` closes the connection.
+    async fn request(&mut self, shared: &Arc<Shared>, frame: Bytes) -> Option<Reply> {
+        let (head, body) = match decode_request_header(frame) {
+            Ok(decoded) => decoded,
+            Err(error) => {
+                tracing::debug!(node = self.node, %error, "refused a request header");
+                return None;
+            }
+        };
+        let met = {
+            let mut state = shared.lock();
+            let State { rules, rng, .. } = &mut *state;
+            rules.meet(self.node, head.key, head.client_id.as_deref(), rng)
+        };
+        if !handlers::is_served(head.key, head.version) {
+            if head.key == ApiKey::API_VERSIONS {
+                let answer = handlers::unsupported_api_versions();
+                let frame = encode_response(&answer, head.key, 0, head.correlation_id).ok()?;
+                return Some(Reply::Frame(vec![frame.freeze()], None));
+            }
+            tracing::debug!(node = self.node, api = %head.key, version = head.version, "refused a version");
+            return None;
+        }
+        let key = head.key;
+        let asked = Asked { shared, node: self.node, host: &self.host, head, body, met };
+        dispatch!(key, answer(asked))
+    }
+}
+
+/// A request on its way to its handler.
+struct Asked<'a> {
+    shared: &'a Arc<Shared>,
+    node: i32,
+    host: &'a Str,
+    head: RequestHead,
+    body: Reader,
+    met: Option<Met>,
+}
+
+async fn answer<R: Handler>(asked: Asked<'_>) -> Option<Reply> {
+    let Asked { shared, node, host, head, mut body, met } = asked;
+    let version = head.version;
+    let request: R = match decode_body(&mut body, version) {
+        Ok(request) => request,
+        Err(error) => {
+            tracing::debug!(node, %error, "refused a request");
+            return None;
+        }
+    };
+    drop(body);
+    let (action, released) = met.map(|met| (met.action, met.released)).unzip();
+    match &action {
+        Some(Action::Delay(delay)) => sleep(*delay).await,
+        Some(Action::Hold) => {
+            if let Some(mut released) = released {
+                // An error means that the rule is gone, which releases too.
+                let _ = released.wait_for(|released| *released).await;
+            }
+        }
+        Some(Action::DropRequest) => return None,
+        _ => {}
+    }
+    let ctx = Context {
+        node,
+        version,
+        client_id: head.client_id.as_deref().map(Str::from).unwrap_or_default(),
+        client_host: Str::from(format!("/{host}")),
+        now: Instant::now(),
+        wall: shared.runtime.timestamp().0,
+    };
+    let handled = {
+        let mut state = shared.lock();
+        let before = state.next_deadline();
+        let handled = match action {
+            Some(Action::Error(code)) => request.refuse(&state, &ctx, code),
+            _ => request.handle(&mut state, &ctx),
+        };
+        let after = state.next_deadline();
+        drop(state);
+        if after.is_some_and(|after| before.is_none_or(|before| after < before)) {
+            shared.timers_changed();
+        }
+        handled
+    };
+    let answer = match handled {
+        Handled::Now(answer) => answer,
+        Handled::Silent => return Some(Reply::Nothing),
+        Handled::Disconnect => return None,
+        Handled::Later(answer) => answer.await,
+        Handled::Wait(mut waiting) => loop {
+            let wake = waiting.wake().clone();
+            // Biased: a change of state is looked at before the deadline.
+            let expired = tokio::select! {
+                biased;
+                () = wake.notified() => false,
+                () = sleep_until(waiting.deadline()) => true,
+            };
+            drop(wake);
+            let answer = waiting.poll(&mut shared.lock(), expired);
+            if let Some(answer) = answer {
+                break answer;
+            }
+        },
+    };
+    let limit = match action {
+        Some(Action::DropAnswer) => return None,
+        Some(Action::DelayAnswer(delay)) => {
+            sleep(delay).await;
+            None
+        }
+        Some(Action::CutAfter(bytes)) => Some(bytes),
+        _ => None,
+    };
+    match answer.into_frame(head.key, version, head.correlation_id) {
+        Ok(slices) => Some(Reply::Frame(slices, limit)),
+        Err(error) => {
+            tracing::error!(node, %error, "an answer of the embedded cluster cannot be written");
+            None
+        }
+    }
+}
+
+/// Writes slices with vectored writes, at most `limit` bytes.
+async fn write_all(stream: &mut Box<dyn Stream>, slices: Vec<Bytes>, limit: usize) -> io::Result<()> {
+    const AT_ONCE: usize = 64;
+    let mut left = limit;
+    let mut at = 0;
+    let mut slices = slices;
+    while left > 0 {
+        while slices.get(at).is_some_and(Bytes::is_empty) {
+            at += 1;
+        }
+        if at >= slices.len() {
+            break;
+        }
+        let mut room = left;
+        let mut parts = Vec::with_capacity(AT_ONCE.min(slices.len() - at));
+        for slice in slices.iter().skip(at).take(AT_ONCE) {
+            let take = slice.len().min(room);
+            parts.push(IoSlice::new(&slice[..take]));
+            room -= take;
+            if room == 0 {
+                break;
+            }
+        }
+        let mut written =
+            future::poll_fn(|cx| Pin::new(&mut *stream).poll_write_vectored(cx, &parts)).await?;
+        if written == 0 {
+            return Err(io::ErrorKind::WriteZero.into());
+        }
+        left -= written;
+        while written > 0 {
+            let Some(slice) = slices.get_mut(at) else { break };
+            let step = slice.len().min(written);
+            slice.advance(step);
+            written -= step;
+            if slice.is_empty() {
+                at += 1;
+            }
+        }
+    }
+    stream.flush().await
+}

@@ -1,0 +1,284 @@
+//! Classic consumer groups: which node coordinates which, the groups, and the offsets committed for them.
+
+mod group;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use crate::ErrorCode;
+use crate::wire::Str;
+
+pub(crate) use group::{Caller, Group, Join, Joined, Phase, Synced};
+
+use super::settings::Settings;
+
+/// Partitions of the offsets topic that Kafka would have; each has a coordinator.
+const COORDINATOR_PARTITIONS: usize = 50;
+/// Kafka's `offset.metadata.max.bytes`.
+pub(crate) const METADATA_MAX: usize = 4096;
+
+/// A committed offset.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Committed {
+    pub(crate) offset: i64,
+    pub(crate) leader_epoch: i32,
+    pub(crate) metadata: Option<Str>,
+}
+
+/// A group and what it committed.
+#[derive(Debug, Default)]
+pub(crate) struct Entry {
+    pub(crate) group: Group,
+    pub(crate) offsets: BTreeMap<(Str, i32), Committed>,
+}
+
+/// All groups of the cluster.
+#[derive(Debug)]
+pub(crate) struct Groups {
+    entries: BTreeMap<Str, Entry>,
+    deadlines: BTreeSet<(Instant, Str)>,
+    /// Deadline under which a group is filed in `deadlines`.
+    filed: BTreeMap<Str, Instant>,
+    /// Node by partition of the offsets topic.
+    coordinators: Vec<i32>,
+    initial_delay: Duration,
+    session_min: Duration,
+    session_max: Duration,
+}
+
+impl Groups {
+    pub(crate) fn new(settings: &Settings) -> Self {
+        Self {
+            entries: BTreeMap::new(),
+            deadlines: BTreeSet::new(),
+            filed: BTreeMap::new(),
+            coordinators: (0..COORDINATOR_PARTITIONS as i32).map(|at| at % settings.nodes.max(1)).collect(),
+            initial_delay: settings.group_initial_rebalance_delay,
+            session_min: settings.group_session_timeout_min,
+            session_max: settings.group_session_timeout_max,
+        }
+    }
+
+    // ---- coordinators ----
+
+    fn slot(group: &str) -> usize {
+        // Java's String.hashCode over UTF-16, without the sign bit.
+        let hash =
+            group.encode_utf16().fold(0i32, |hash, unit| hash.wrapping_mul(31).wrapping_add(i32::from(unit)));
+        (hash & i32::MAX) as usize % COORDINATOR_PARTITIONS
+    }
+
+    /// The node that coordinates `group`; it may be dead.
+    pub(crate) fn coordinator(&self, group: &str) -> i32 {
+        self.coordinators.get(Self::slot(group)).copied().unwrap_or(-1)
+    }
+
+    /// Lets `node` coordinate `group` and those that share its slot.
+    pub(crate) fn move_coordinator(&mut self, group: &str, node: i32, now: Instant) {
+        let slot = Self::slot(group);
+        if let Some(coordinator) = self.coordinators.get_mut(slot)
+            && *coordinator != node
+        {
+            *coordinator = node;
+            self.reload(|name| Self::slot(name) == slot, Some(now));
+        }
+    }
+
+    fn slots_of(&self, node: i32) -> BTreeSet<usize> {
+        (0..self.coordinators.len()).filter(|slot| self.coordinators.get(*slot) == Some(&node)).collect()
+    }
+
+    /// `heir` takes over the groups of a dead node; without any living node they wait for its return.
+    pub(crate) fn node_died(&mut self, node: i32, heir: Option<i32>, now: Instant) {
+        let moved = self.slots_of(node);
+        if let Some(heir) = heir {
+            for coordinator in self.coordinators.iter_mut().filter(|coordinator| **coordinator == node) {
+                *coordinator = heir;
+            }
+        }
+        self.reload(|name| moved.contains(&Self::slot(name)), heir.map(|_| now));
+    }
+
+    /// A node is back: the groups that it still coordinates begin anew.
+    pub(crate) fn node_returned(&mut self, node: i32, now: Instant) {
+        let own = self.slots_of(node);
+        self.reload(|name| own.contains(&Self::slot(name)), Some(now));
+    }
+
+    fn reload(&mut self, which: impl Fn(&str) -> bool, now: Option<Instant>) {
+        let names: Vec<Str> = self.entries.keys().filter(|name| which(name)).cloned().collect();
+        for name in names {
+            if let Some(entry) = self.entries.get_mut(&name) {
+                entry.group.reload(now);
+            }
+            self.file(&name);
+        }
+    }
+
+    // ---- requests ----
+
+    pub(crate) fn join(
+        &mut self,
+        now: Instant,
+        group: Str,
+        join: Join,
+        new_id: impl FnOnce() -> String,
+        reply: oneshot::Sender<Joined>,
+    ) {
+        let refusal = if group.is_empty() {
+            Some(ErrorCode::INVALID_GROUP_ID)
+        } else if join.session_timeout < self.session_min || join.session_timeout > self.session_max {
+            Some(ErrorCode::INVALID_SESSION_TIMEOUT)
+        } else if !join.member_id.is_empty() && !self.entries.contains_key(&group) {
+            Some(ErrorCode::UNKNOWN_MEMBER_ID)
+        } else {
+            None
+        };
+        if let Some(error) = refusal {
+            let _ = reply.send(Joined::refused(error, join.member_id));
+            return;
+        }
+        let initial_delay = self.initial_delay;
+        self.entries.entry(group.clone()).or_default().group.join(now, join, new_id, initial_delay, reply);
+        self.file(&group);
+    }
+
+    pub(crate) fn sync(
+        &mut self,
+        now: Instant,
+        group: &str,
+        caller: &Caller<'_>,
+        protocol: (Option<&str>, Option<&str>),
+        assignments: Vec<(Str, Bytes)>,
+        reply: oneshot::Sender<Synced>,
+    ) {
+        match self.entries.get_mut(group) {
+            Some(entry) => {
+                entry.group.sync(now, caller, protocol, assignments, reply);
+                self.file(group);
+            }
+            None => {
+                let _ = reply.send(Synced::refused(ErrorCode::UNKNOWN_MEMBER_ID));
+            }
+        }
+    }
+
+    pub(crate) fn heartbeat(&mut self, now: Instant, group: &str, caller: &Caller<'_>) -> ErrorCode {
+        let Some(entry) = self.entries.get_mut(group) else { return ErrorCode::UNKNOWN_MEMBER_ID };
+        let code = entry.group.heartbeat(now, caller);
+        self.file(group);
+        code
+    }
+
+    pub(crate) fn leave(
+        &mut self,
+        now: Instant,
+        group: &str,
+        member_id: &str,
+        instance_id: Option<&str>,
+    ) -> ErrorCode {
+        let Some(entry) = self.entries.get_mut(group) else { return ErrorCode::UNKNOWN_MEMBER_ID };
+        let code = entry.group.leave(now, member_id, instance_id);
+        self.file(group);
+        code
+    }
+
+    /// Checks that `caller` may commit; a consumer without group management creates its group by committing.
+    pub(crate) fn admit_commit(&mut self, now: Instant, group: &Str, caller: &Caller<'_>) -> ErrorCode {
+        if group.is_empty() {
+            return ErrorCode::INVALID_GROUP_ID;
+        }
+        if !self.entries.contains_key(group) {
+            if caller.generation >= 0 {
+                return ErrorCode::ILLEGAL_GENERATION;
+            }
+            self.entries.insert(group.clone(), Entry::default());
+        }
+        let Some(entry) = self.entries.get_mut(group) else { return ErrorCode::UNKNOWN_MEMBER_ID };
+        let code = entry.group.admit_commit(now, caller);
+        self.file(group);
+        code
+    }
+
+    /// Stores an offset for a commit that was admitted.
+    pub(crate) fn commit(&mut self, group: &str, topic: Str, partition: i32, committed: Committed) {
+        if let Some(entry) = self.entries.get_mut(group) {
+            entry.offsets.insert((topic, partition), committed);
+        }
+    }
+
+    /// Forgets a committed offset.
+    pub(crate) fn forget(&mut self, group: &str, topic: &Str, partition: i32) {
+        if let Some(entry) = self.entries.get_mut(group) {
+            entry.offsets.remove(&(topic.clone(), partition));
+        }
+    }
+
+    pub(crate) fn get(&self, group: &str) -> Option<&Entry> {
+        self.entries.get(group)
+    }
+
+    /// Name and entry of every group.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&Str, &Entry)> {
+        self.entries.iter()
+    }
+
+    /// Deletes a group without members.
+    pub(crate) fn delete(&mut self, group: &str) -> ErrorCode {
+        match self.entries.get(group) {
+            None => ErrorCode::GROUP_ID_NOT_FOUND,
+            Some(entry) if entry.group.phase != Phase::Empty => ErrorCode::NON_EMPTY_GROUP,
+            Some(_) => {
+                self.entries.remove(group);
+                self.file(group);
+                ErrorCode::NONE
+            }
+        }
+    }
+
+    pub(crate) fn topic_deleted(&mut self, topic: &str) {
+        for entry in self.entries.values_mut() {
+            entry.offsets.retain(|(name, _), _| name != topic);
+        }
+    }
+
+    // ---- time ----
+
+    /// Keeps the group's next deadline findable.
+    fn file(&mut self, group: &str) {
+        let next = self.entries.get(group).and_then(|entry| entry.group.next_deadline());
+        if self.filed.get(group).copied() == next {
+            return;
+        }
+        let name = Str::from(group);
+        if let Some(old) = self.filed.remove(group) {
+            self.deadlines.remove(&(old, name.clone()));
+        }
+        if let Some(next) = next {
+            self.deadlines.insert((next, name.clone()));
+            self.filed.insert(name, next);
+        }
+    }
+
+    pub(crate) fn next_deadline(&self) -> Option<Instant> {
+        self.deadlines.first().map(|(when, _)| *when)
+    }
+
+    pub(crate) fn handle_timeout(&mut self, now: Instant) {
+        while let Some((when, name)) = self.deadlines.first().cloned() {
+            if when > now {
+                break;
+            }
+            if let Some(entry) = self.entries.get_mut(&name) {
+                entry.group.handle_timeout(now);
+            }
+            self.deadlines.remove(&(when, name.clone()));
+            self.filed.remove(&name);
+            self.file(&name);
+        }
+    }
+}

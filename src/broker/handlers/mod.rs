@@ -1,0 +1,226 @@
+//! One file per API, named by its key. A handler turns a request into an answer, at once under the cluster's lock or
+//! later; it knows nothing of connections.
+
+mod p00_produce;
+mod p01_fetch;
+mod p02_list_offsets;
+mod p03_metadata;
+mod p08_offset_commit;
+mod p09_offset_fetch;
+mod p10_find_coordinator;
+mod p11_join_group;
+mod p12_heartbeat;
+mod p13_leave_group;
+mod p14_sync_group;
+mod p15_describe_groups;
+mod p16_list_groups;
+mod p18_api_versions;
+mod p19_create_topics;
+mod p20_delete_topics;
+mod p21_delete_records;
+mod p22_init_producer_id;
+mod p23_offset_for_leader_epoch;
+mod p32_describe_configs;
+mod p37_create_partitions;
+mod p42_delete_groups;
+mod p47_offset_delete;
+mod p60_describe_cluster;
+mod p75_describe_topic_partitions;
+
+use std::fmt;
+
+use bytes::Bytes;
+use tokio::time::Instant;
+
+use crate::ErrorCode;
+use crate::runtime::BoxFuture;
+use crate::wire::frame::encode_response;
+use crate::wire::{ApiKey, Decode, Encode, EncodeError, Request, Str, VersionRange};
+
+use super::cluster::State;
+use super::partition::Wake;
+
+pub(crate) use p18_api_versions::unsupported as unsupported_api_versions;
+
+/// The APIs that are offered, with their versions.
+pub(crate) const SERVED: &[(ApiKey, VersionRange)] = &[
+    // 0 to 2 are named, as Kafka 4 does, because librdkafka looks for them; they are not served.
+    (ApiKey::PRODUCE, VersionRange::new(0, 13)),
+    (ApiKey::FETCH, VersionRange::new(4, 17)),
+    (ApiKey::LIST_OFFSETS, VersionRange::new(1, 10)),
+    (ApiKey::METADATA, VersionRange::new(0, 13)),
+    (ApiKey::OFFSET_COMMIT, VersionRange::new(2, 10)),
+    (ApiKey::OFFSET_FETCH, VersionRange::new(1, 10)),
+    (ApiKey::FIND_COORDINATOR, VersionRange::new(0, 6)),
+    (ApiKey::JOIN_GROUP, VersionRange::new(0, 9)),
+    (ApiKey::HEARTBEAT, VersionRange::new(0, 4)),
+    (ApiKey::LEAVE_GROUP, VersionRange::new(0, 5)),
+    (ApiKey::SYNC_GROUP, VersionRange::new(0, 5)),
+    (ApiKey::DESCRIBE_GROUPS, VersionRange::new(0, 6)),
+    (ApiKey::LIST_GROUPS, VersionRange::new(0, 5)),
+    (ApiKey::API_VERSIONS, VersionRange::new(0, 4)),
+    (ApiKey::CREATE_TOPICS, VersionRange::new(2, 7)),
+    (ApiKey::DELETE_TOPICS, VersionRange::new(1, 6)),
+    (ApiKey::DELETE_RECORDS, VersionRange::new(0, 2)),
+    (ApiKey::INIT_PRODUCER_ID, VersionRange::new(0, 5)),
+    (ApiKey::OFFSET_FOR_LEADER_EPOCH, VersionRange::new(2, 4)),
+    (ApiKey::DESCRIBE_CONFIGS, VersionRange::new(1, 4)),
+    (ApiKey::CREATE_PARTITIONS, VersionRange::new(0, 3)),
+    (ApiKey::DELETE_GROUPS, VersionRange::new(0, 2)),
+    (ApiKey::OFFSET_DELETE, VersionRange::new(0, 0)),
+    (ApiKey::DESCRIBE_CLUSTER, VersionRange::new(0, 2)),
+    (ApiKey::DESCRIBE_TOPIC_PARTITIONS, VersionRange::new(0, 0)),
+];
+
+/// True if `version` of the API is answered.
+pub(crate) fn is_served(key: ApiKey, version: i16) -> bool {
+    let lowest = if key == ApiKey::PRODUCE { 3 } else { 0 };
+    version >= lowest && SERVED.iter().any(|(served, range)| *served == key && range.contains(version))
+}
+
+/// Calls `$run::<RequestType>` for the API `$key`.
+macro_rules! dispatch {
+    ($key:expr, $run:ident ( $($argument:expr),* )) => {{
+        use $crate::wire::messages as m;
+        match $key {
+            ApiKey::PRODUCE => $run::<m::ProduceRequest>($($argument),*).await,
+            ApiKey::FETCH => $run::<m::FetchRequest>($($argument),*).await,
+            ApiKey::LIST_OFFSETS => $run::<m::ListOffsetsRequest>($($argument),*).await,
+            ApiKey::METADATA => $run::<m::MetadataRequest>($($argument),*).await,
+            ApiKey::OFFSET_COMMIT => $run::<m::OffsetCommitRequest>($($argument),*).await,
+            ApiKey::OFFSET_FETCH => $run::<m::OffsetFetchRequest>($($argument),*).await,
+            ApiKey::FIND_COORDINATOR => $run::<m::FindCoordinatorRequest>($($argument),*).await,
+            ApiKey::JOIN_GROUP => $run::<m::JoinGroupRequest>($($argument),*).await,
+            ApiKey::HEARTBEAT => $run::<m::HeartbeatRequest>($($argument),*).await,
+            ApiKey::LEAVE_GROUP => $run::<m::LeaveGroupRequest>($($argument),*).await,
+            ApiKey::SYNC_GROUP => $run::<m::SyncGroupRequest>($($argument),*).await,
+            ApiKey::DESCRIBE_GROUPS => $run::<m::DescribeGroupsRequest>($($argument),*).await,
+            ApiKey::LIST_GROUPS => $run::<m::ListGroupsRequest>($($argument),*).await,
+            ApiKey::API_VERSIONS => $run::<m::ApiVersionsRequest>($($argument),*).await,
+            ApiKey::CREATE_TOPICS => $run::<m::CreateTopicsRequest>($($argument),*).await,
+            ApiKey::DELETE_TOPICS => $run::<m::DeleteTopicsRequest>($($argument),*).await,
+            ApiKey::DELETE_RECORDS => $run::<m::DeleteRecordsRequest>($($argument),*).await,
+            ApiKey::INIT_PRODUCER_ID => $run::<m::InitProducerIdRequest>($($argument),*).await,
+            ApiKey::OFFSET_FOR_LEADER_EPOCH => $run::<m::OffsetForLeaderEpochRequest>($($argument),*).await,
+            ApiKey::DESCRIBE_CONFIGS => $run::<m::DescribeConfigsRequest>($($argument),*).await,
+            ApiKey::CREATE_PARTITIONS => $run::<m::CreatePartitionsRequest>($($argument),*).await,
+            ApiKey::DELETE_GROUPS => $run::<m::DeleteGroupsRequest>($($argument),*).await,
+            ApiKey::OFFSET_DELETE => $run::<m::OffsetDeleteRequest>($($argument),*).await,
+            ApiKey::DESCRIBE_CLUSTER => $run::<m::DescribeClusterRequest>($($argument),*).await,
+            ApiKey::DESCRIBE_TOPIC_PARTITIONS => {
+                $run::<m::DescribeTopicPartitionsRequest>($($argument),*).await
+            }
+            _ => None,
+        }
+    }};
+}
+pub(crate) use dispatch;
+
+/// Where and when a request is handled, and by whom it was sent.
+#[derive(Clone, Debug)]
+pub(crate) struct Context {
+    pub(crate) node: i32,
+    pub(crate) version: i16,
+    pub(crate) client_id: Str,
+    pub(crate) client_host: Str,
+    pub(crate) now: Instant,
+    /// Milliseconds since the Unix epoch.
+    pub(crate) wall: i64,
+}
+
+/// A request that this broker answers.
+pub(crate) trait Handler: Request + Decode + Send + 'static {
+    /// What is written back.
+    type Answer: Answer + Send;
+
+    /// Applies the request.
+    fn handle(self, state: &mut State, ctx: &Context) -> Handled<Self::Answer>;
+
+    /// The answer that says `code` and nothing else.
+    fn refuse(self, state: &State, ctx: &Context, code: ErrorCode) -> Handled<Self::Answer>;
+}
+
+/// What became of a request.
+pub(crate) enum Handled<A> {
+    /// It is answered.
+    Now(A),
+    /// No answer is expected (acks=0).
+    Silent,
+    /// The connection is to be closed.
+    Disconnect,
+    /// It is asked again when woken, or at its deadline.
+    Wait(Box<dyn Waiting<A>>),
+    /// The answer comes from elsewhere.
+    Later(BoxFuture<'static, A>),
+}
+
+impl<A> fmt::Debug for Handled<A> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Now(_) => "Now",
+            Self::Silent => "Silent",
+            Self::Disconnect => "Disconnect",
+            Self::Wait(_) => "Wait",
+            Self::Later(_) => "Later",
+        })
+    }
+}
+
+/// A request that waits for the state to change.
+pub(crate) trait Waiting<A>: Send {
+    /// What wakes it.
+    fn wake(&self) -> &Wake;
+    /// When it is answered whatever the state.
+    fn deadline(&self) -> Instant;
+    /// Looks again; `expired` once the deadline has passed, when it must answer.
+    fn poll(&mut self, state: &mut State, expired: bool) -> Option<A>;
+}
+
+/// Something that can be written as a response frame.
+pub(crate) trait Answer {
+    /// The frame as slices, its length prefix included.
+    fn into_frame(self, key: ApiKey, version: i16, correlation_id: i32) -> Result<Vec<Bytes>, EncodeError>;
+}
+
+impl<T: Encode> Answer for T {
+    fn into_frame(self, key: ApiKey, version: i16, correlation_id: i32) -> Result<Vec<Bytes>, EncodeError> {
+        Ok(vec![encode_response(&self, key, version, correlation_id)?.freeze()])
+    }
+}
+
+/// The codes that a group request is refused with at the wrong node.
+pub(crate) fn check_coordinator(state: &State, ctx: &Context, group: &str) -> Result<(), ErrorCode> {
+    if state.groups.coordinator(group) == ctx.node { Ok(()) } else { Err(ErrorCode::NOT_COORDINATOR) }
+}
+
+/// A copy, so that state does not keep a request's buffer alive.
+pub(crate) fn own(text: &Str) -> Str {
+    Str::from(&**text)
+}
+
+/// [`own`] for a text that may be missing.
+pub(crate) fn own_option(text: &Option<Str>) -> Option<Str> {
+    text.as_ref().map(own)
+}
+
+/// A length of time that a request carries in milliseconds; negative is none.
+pub(crate) fn millis(value: i32) -> std::time::Duration {
+    std::time::Duration::from_millis(u64::try_from(value).unwrap_or(0))
+}
+
+/// Implements [`Handler::refuse`] with an expression over the request.
+macro_rules! refuse_with {
+    (|$request:ident, $code:ident| $answer:expr) => {
+        fn refuse(
+            self,
+            _state: &$crate::broker::cluster::State,
+            _ctx: &$crate::broker::handlers::Context,
+            code: $crate::ErrorCode,
+        ) -> $crate::broker::handlers::Handled<Self::Answer> {
+            let $request = self;
+            let $code = code.0;
+            $crate::broker::handlers::Handled::Now($answer)
+        }
+    };
+}
+pub(crate) use refuse_with;

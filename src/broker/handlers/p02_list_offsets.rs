@@ -1,0 +1,116 @@
+//! ListOffsets, versions 1-10: -1 latest, -2 earliest, -3 largest timestamp, -4 earliest local, -5 latest tiered, or by
+//! time.
+
+use crate::ErrorCode;
+use crate::broker::cluster::State;
+use crate::broker::log::Log;
+use crate::broker::partition::Partition;
+use crate::broker::{readback, replay};
+use crate::wire::messages::list_offsets::{
+    ListOffsetsPartition, ListOffsetsPartitionResponse, ListOffsetsRequest, ListOffsetsResponse,
+    ListOffsetsTopicResponse,
+};
+
+use super::{Context, Handled, Handler, refuse_with};
+
+const LATEST: i64 = -1;
+const EARLIEST: i64 = -2;
+const MAX_TIMESTAMP: i64 = -3;
+const EARLIEST_LOCAL: i64 = -4;
+const LATEST_TIERED: i64 = -5;
+
+impl Handler for ListOffsetsRequest {
+    type Answer = ListOffsetsResponse;
+
+    fn handle(self, state: &mut State, ctx: &Context) -> Handled<ListOffsetsResponse> {
+        let topics = self
+            .topics
+            .into_iter()
+            .map(|topic| ListOffsetsTopicResponse {
+                partitions: topic.partitions.iter().map(|part| one(state, ctx, &topic.name, part)).collect(),
+                name: topic.name,
+            })
+            .collect();
+        Handled::Now(ListOffsetsResponse { topics, ..Default::default() })
+    }
+
+    refuse_with!(|request, code| ListOffsetsResponse {
+        topics: request
+            .topics
+            .into_iter()
+            .map(|topic| ListOffsetsTopicResponse {
+                partitions: topic
+                    .partitions
+                    .iter()
+                    .map(|part| answer(part.partition_index, code, -1, -1, -1))
+                    .collect(),
+                name: topic.name,
+            })
+            .collect(),
+        ..Default::default()
+    });
+}
+
+fn answer(
+    partition_index: i32,
+    error_code: i16,
+    timestamp: i64,
+    offset: i64,
+    leader_epoch: i32,
+) -> ListOffsetsPartitionResponse {
+    ListOffsetsPartitionResponse { partition_index, error_code, timestamp, offset, leader_epoch }
+}
+
+fn one(
+    state: &State,
+    ctx: &Context,
+    topic: &str,
+    part: &ListOffsetsPartition,
+) -> ListOffsetsPartitionResponse {
+    let index = part.partition_index;
+    let found = state.led(ctx.node, topic, index, part.current_leader_epoch).and_then(|(_, partition)| {
+        Ok((partition, partition.leader_log().ok_or(ErrorCode::NOT_LEADER_OR_FOLLOWER)?))
+    });
+    let (partition, log) = match found {
+        Ok(found) => found,
+        Err(code) => return answer(index, code.0, -1, -1, -1),
+    };
+    let epoch = if ctx.version >= 4 { partition.leader_epoch } else { -1 };
+    let end = if state.replay.is_some() { replay::END } else { partition.high_watermark };
+    match part.timestamp {
+        LATEST => answer(index, 0, -1, end, epoch),
+        EARLIEST | EARLIEST_LOCAL => {
+            let epoch = if ctx.version >= 4 { log.epoch_at(log.start()) } else { -1 };
+            answer(index, 0, -1, log.start(), epoch)
+        }
+        LATEST_TIERED => answer(index, 0, -1, -1, -1),
+        timestamp if timestamp < LATEST_TIERED => answer(index, ErrorCode::UNSUPPORTED_VERSION.0, -1, -1, -1),
+        timestamp => match by_time(partition, log, timestamp) {
+            Some((timestamp, offset, epoch)) => {
+                answer(index, 0, timestamp, offset, if ctx.version >= 4 { epoch } else { -1 })
+            }
+            None => answer(index, 0, -1, -1, -1),
+        },
+    }
+}
+
+/// Timestamp, offset and epoch of the first record not older than `timestamp`, or of the youngest.
+fn by_time(partition: &Partition, log: &Log, timestamp: i64) -> Option<(i64, i64, i32)> {
+    let mut committed = log.batches().filter(|batch| batch.last_offset < partition.high_watermark);
+    let (batch, wanted) = if timestamp == MAX_TIMESTAMP {
+        let mut youngest = None;
+        for batch in committed {
+            if youngest.is_none_or(|(_, max)| batch.head.max_timestamp > max) {
+                youngest = Some((batch, batch.head.max_timestamp));
+            }
+        }
+        youngest?
+    } else {
+        (committed.find(|batch| batch.head.max_timestamp >= timestamp)?, timestamp)
+    };
+    let (timestamp, offset) = readback::timestamps(batch)
+        .into_iter()
+        .find(|(time, offset)| *time >= wanted && *offset >= log.start())
+        .unwrap_or((batch.head.max_timestamp, batch.base_offset.max(log.start())));
+    Some((timestamp, offset, batch.leader_epoch))
+}

@@ -1,0 +1,26 @@
+//! Heartbeat, versions 0-4.
+
+use crate::broker::cluster::State;
+use crate::broker::groups::Caller;
+use crate::wire::messages::heartbeat::{HeartbeatRequest, HeartbeatResponse};
+
+use super::{Context, Handled, Handler, check_coordinator, refuse_with};
+
+impl Handler for HeartbeatRequest {
+    type Answer = HeartbeatResponse;
+
+    fn handle(self, state: &mut State, ctx: &Context) -> Handled<HeartbeatResponse> {
+        let caller = Caller {
+            member_id: &self.member_id,
+            instance_id: self.group_instance_id.as_deref(),
+            generation: self.generation_id,
+        };
+        let code = match check_coordinator(state, ctx, &self.group_id) {
+            Ok(()) => state.groups.heartbeat(ctx.now, &self.group_id, &caller),
+            Err(code) => code,
+        };
+        Handled::Now(HeartbeatResponse { error_code: code.0, ..Default::default() })
+    }
+
+    refuse_with!(|_request, code| HeartbeatResponse { error_code: code, ..Default::default() });
+}

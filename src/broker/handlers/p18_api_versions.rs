@@ -1,0 +1,41 @@
+//! ApiVersions, versions 0-4: what this broker offers. A newer version is answered in version 0 with
+//! UNSUPPORTED_VERSION and the whole table (KIP-511).
+
+use crate::ErrorCode;
+use crate::broker::cluster::State;
+use crate::wire::messages::api_versions::{ApiVersion, ApiVersionsRequest, ApiVersionsResponse};
+
+use super::{Context, Handled, Handler, SERVED, refuse_with};
+
+impl Handler for ApiVersionsRequest {
+    type Answer = ApiVersionsResponse;
+
+    fn handle(self, _: &mut State, ctx: &Context) -> Handled<ApiVersionsResponse> {
+        let named = |text: &str| {
+            let word = |c: char| c.is_ascii_alphanumeric();
+            text.starts_with(word)
+                && text.ends_with(word)
+                && text.chars().all(|c| word(c) || matches!(c, '.' | '-'))
+        };
+        if ctx.version >= 3 && !(named(&self.client_software_name) && named(&self.client_software_version)) {
+            return Handled::Now(table(ErrorCode::INVALID_REQUEST.0));
+        }
+        Handled::Now(table(0))
+    }
+
+    refuse_with!(|_request, code| table(code));
+}
+
+fn table(error_code: i16) -> ApiVersionsResponse {
+    let api_keys = SERVED.iter().map(|(key, range)| ApiVersion {
+        api_key: key.0,
+        min_version: range.min,
+        max_version: range.max,
+    });
+    ApiVersionsResponse { error_code, api_keys: api_keys.collect(), ..Default::default() }
+}
+
+/// The answer to a version that is not known; to be written in version 0.
+pub(crate) fn unsupported() -> ApiVersionsResponse {
+    table(ErrorCode::UNSUPPORTED_VERSION.0)
+}

@@ -1,0 +1,34 @@
+//! InitProducerId, versions 0-5: for idempotent producers; there are no transactions here.
+//!
+//! As in Kafka, every call of a producer without transactional id gets a new producer id.
+
+use crate::ErrorCode;
+use crate::broker::cluster::State;
+use crate::wire::messages::init_producer_id::{InitProducerIdRequest, InitProducerIdResponse};
+
+use super::{Context, Handled, Handler, refuse_with};
+
+impl Handler for InitProducerIdRequest {
+    type Answer = InitProducerIdResponse;
+
+    fn handle(self, state: &mut State, ctx: &Context) -> Handled<InitProducerIdResponse> {
+        if let Some(id) = &self.transactional_id {
+            let code =
+                if id.is_empty() { ErrorCode::INVALID_REQUEST } else { ErrorCode::COORDINATOR_NOT_AVAILABLE };
+            return self.refuse(state, ctx, code);
+        }
+        // Without transactional id Kafka ignores what a producer says about itself.
+        Handled::Now(InitProducerIdResponse {
+            producer_id: state.new_producer_id(),
+            producer_epoch: 0,
+            ..Default::default()
+        })
+    }
+
+    refuse_with!(|_request, code| InitProducerIdResponse {
+        error_code: code,
+        producer_id: -1,
+        producer_epoch: -1,
+        ..Default::default()
+    });
+}

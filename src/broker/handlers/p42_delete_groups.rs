@@ -1,0 +1,34 @@
+//! DeleteGroups, versions 0-2: only groups without members.
+
+use crate::broker::cluster::State;
+use crate::wire::messages::delete_groups::{DeletableGroupResult, DeleteGroupsRequest, DeleteGroupsResponse};
+
+use super::{Context, Handled, Handler, check_coordinator, refuse_with};
+
+impl Handler for DeleteGroupsRequest {
+    type Answer = DeleteGroupsResponse;
+
+    fn handle(self, state: &mut State, ctx: &Context) -> Handled<DeleteGroupsResponse> {
+        let results = self
+            .groups_names
+            .into_iter()
+            .map(|group_id| {
+                let code = match check_coordinator(state, ctx, &group_id) {
+                    Ok(()) => state.groups.delete(&group_id),
+                    Err(code) => code,
+                };
+                DeletableGroupResult { group_id, error_code: code.0, ..Default::default() }
+            })
+            .collect();
+        Handled::Now(DeleteGroupsResponse { results, ..Default::default() })
+    }
+
+    refuse_with!(|request, code| DeleteGroupsResponse {
+        results: request
+            .groups_names
+            .into_iter()
+            .map(|group_id| DeletableGroupResult { group_id, error_code: code, ..Default::default() })
+            .collect(),
+        ..Default::default()
+    });
+}

@@ -1,0 +1,43 @@
+//! OffsetDelete, version 0: only of groups without members.
+
+use crate::ErrorCode;
+use crate::broker::cluster::State;
+use crate::broker::groups::Phase;
+use crate::wire::messages::offset_delete::{
+    OffsetDeleteRequest, OffsetDeleteResponse, OffsetDeleteResponsePartition, OffsetDeleteResponseTopic,
+};
+
+use super::{Context, Handled, Handler, check_coordinator, refuse_with};
+
+impl Handler for OffsetDeleteRequest {
+    type Answer = OffsetDeleteResponse;
+
+    fn handle(self, state: &mut State, ctx: &Context) -> Handled<OffsetDeleteResponse> {
+        let refusal = match check_coordinator(state, ctx, &self.group_id) {
+            Err(code) => Some(code),
+            Ok(()) => match state.groups.get(&self.group_id) {
+                None => Some(ErrorCode::GROUP_ID_NOT_FOUND),
+                Some(entry) if entry.group.phase != Phase::Empty => Some(ErrorCode::NON_EMPTY_GROUP),
+                Some(_) => None,
+            },
+        };
+        if let Some(code) = refusal {
+            return self.refuse(state, ctx, code);
+        }
+        let mut topics = Vec::with_capacity(self.topics.len());
+        for topic in self.topics {
+            let partitions = topic
+                .partitions
+                .iter()
+                .map(|part| {
+                    state.groups.forget(&self.group_id, &topic.name, part.partition_index);
+                    OffsetDeleteResponsePartition { partition_index: part.partition_index, error_code: 0 }
+                })
+                .collect();
+            topics.push(OffsetDeleteResponseTopic { name: topic.name, partitions });
+        }
+        Handled::Now(OffsetDeleteResponse { topics, ..Default::default() })
+    }
+
+    refuse_with!(|_request, code| OffsetDeleteResponse { error_code: code, ..Default::default() });
+}

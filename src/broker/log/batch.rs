@@ -1,0 +1,432 @@
+//! One stored record batch: the 61-byte header of message format 2 read for what a broker needs, and the bytes shared
+//! by every replica. Written from the protocol; it does not use the client's batch reader.
+
+use bytes::{Bytes, BytesMut};
+
+use crate::ErrorCode;
+
+/// Bytes of a batch header.
+pub(crate) const HEADER_LEN: usize = 61;
+/// Bytes in front of the part that `batch_length` counts.
+const LENGTH_PREFIX: usize = 12;
+/// The checksum covers everything from here.
+const CHECKSUM_START: usize = 21;
+/// Batches below this size get a copy of their own, so that a small batch does not keep a large request alive.
+const COPY_BELOW: usize = 2048;
+
+const CODEC_MASK: i16 = 0x07;
+const LOG_APPEND_TIME: i16 = 0x08;
+const TRANSACTIONAL: i16 = 0x10;
+const CONTROL: i16 = 0x20;
+
+/// Why a produced batch is refused: the code of the partition and a sentence for the producer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Refusal {
+    pub(crate) code: ErrorCode,
+    pub(crate) message: String,
+    /// Index of a record in the batch and what is wrong with it (KIP-467).
+    pub(crate) records: Vec<(i32, String)>,
+}
+
+impl Refusal {
+    pub(crate) fn new(code: ErrorCode, message: impl Into<String>) -> Self {
+        Self { code, message: message.into(), records: Vec::new() }
+    }
+}
+
+/// The header fields of a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct BatchHead {
+    pub(crate) base_offset: i64,
+    pub(crate) leader_epoch: i32,
+    pub(crate) crc: u32,
+    pub(crate) attributes: i16,
+    pub(crate) last_offset_delta: i32,
+    pub(crate) base_timestamp: i64,
+    pub(crate) max_timestamp: i64,
+    pub(crate) producer_id: i64,
+    pub(crate) producer_epoch: i16,
+    pub(crate) base_sequence: i32,
+    pub(crate) record_count: i32,
+}
+
+impl BatchHead {
+    /// Sequence of the last record; sequences wrap from 2^31-1 to 0.
+    pub(crate) fn last_sequence(&self) -> i32 {
+        if self.base_sequence < 0 {
+            return -1;
+        }
+        ((i64::from(self.base_sequence) + i64::from(self.last_offset_delta)) & i64::from(i32::MAX)) as i32
+    }
+
+    pub(crate) fn codec(&self) -> i16 {
+        self.attributes & CODEC_MASK
+    }
+
+    pub(crate) fn is_log_append_time(&self) -> bool {
+        self.attributes & LOG_APPEND_TIME != 0
+    }
+
+    pub(crate) fn is_transactional(&self) -> bool {
+        self.attributes & TRANSACTIONAL != 0
+    }
+
+    pub(crate) fn is_control(&self) -> bool {
+        self.attributes & CONTROL != 0
+    }
+}
+
+fn field<const N: usize>(bytes: &[u8], at: usize) -> Option<[u8; N]> {
+    bytes.get(at..at.checked_add(N)?)?.try_into().ok()
+}
+
+/// Reads the header of the batch that `bytes` must consist of. Checks structure, not the checksum.
+pub(crate) fn parse(bytes: &[u8]) -> Result<BatchHead, Refusal> {
+    let corrupt = |what: &str| Refusal::new(ErrorCode::CORRUPT_MESSAGE, format!("The record batch {what}"));
+    let parse_all = || {
+        Some((
+            i64::from_be_bytes(field(bytes, 0)?),
+            i32::from_be_bytes(field(bytes, 8)?),
+            i32::from_be_bytes(field(bytes, 12)?),
+            *bytes.get(16)?,
+            u32::from_be_bytes(field(bytes, 17)?),
+        ))
+    };
+    let Some((base_offset, length, leader_epoch, magic, crc)) = parse_all() else {
+        return Err(corrupt("is shorter than its header"));
+    };
+    if magic != 2 {
+        return Err(Refusal::new(
+            ErrorCode::UNSUPPORTED_FOR_MESSAGE_FORMAT,
+            format!("Message format {magic} is not supported; produce with message format 2"),
+        ));
+    }
+    let rest = || {
+        Some(BatchHead {
+            base_offset,
+            leader_epoch,
+            crc,
+            attributes: i16::from_be_bytes(field(bytes, 21)?),
+            last_offset_delta: i32::from_be_bytes(field(bytes, 23)?),
+            base_timestamp: i64::from_be_bytes(field(bytes, 27)?),
+            max_timestamp: i64::from_be_bytes(field(bytes, 35)?),
+            producer_id: i64::from_be_bytes(field(bytes, 43)?),
+            producer_epoch: i16::from_be_bytes(field(bytes, 51)?),
+            base_sequence: i32::from_be_bytes(field(bytes, 53)?),
+            record_count: i32::from_be_bytes(field(bytes, 57)?),
+        })
+    };
+    let Some(head) = rest() else {
+        return Err(corrupt("is shorter than its header"));
+    };
+    let Some(total) = usize::try_from(length).ok().and_then(|length| length.checked_add(LENGTH_PREFIX))
+    else {
+        return Err(corrupt("has a negative length"));
+    };
+    if total < HEADER_LEN || total > bytes.len() {
+        return Err(corrupt("does not have the length that its header states"));
+    }
+    if total < bytes.len() {
+        return Err(Refusal::new(
+            ErrorCode::INVALID_RECORD,
+            "Produce requests must contain exactly one record batch per partition",
+        ));
+    }
+    if head.record_count <= 0
+        || head.last_offset_delta < 0
+        || i64::from(head.last_offset_delta) != i64::from(head.record_count) - 1
+    {
+        return Err(Refusal::new(
+            ErrorCode::INVALID_RECORD,
+            format!(
+                "The record batch counts {} records but its last offset delta is {}",
+                head.record_count, head.last_offset_delta
+            ),
+        ));
+    }
+    Ok(head)
+}
+
+/// Compares the checksum of a batch that [`parse`] accepted.
+pub(crate) fn check_crc(bytes: &[u8], head: &BatchHead) -> Result<(), Refusal> {
+    let covered = bytes.get(CHECKSUM_START..).unwrap_or_default();
+    let actual = crc32c::crc32c(covered);
+    if actual == head.crc {
+        return Ok(());
+    }
+    Err(Refusal::new(
+        ErrorCode::CORRUPT_MESSAGE,
+        format!("Record is corrupt (stored crc = {}, computed crc = {actual})", head.crc),
+    ))
+}
+
+/// Walks the records of an uncompressed batch: lengths, offset deltas, and keys where `need_keys`.
+pub(crate) fn check_records(bytes: &[u8], head: &BatchHead, need_keys: bool) -> Result<(), Refusal> {
+    let mut walk = Walk { bytes, at: HEADER_LEN };
+    let mut keyless = Vec::new();
+    for index in 0..head.record_count {
+        match walk.record() {
+            Some(record) if record.offset_delta == i64::from(index) => {
+                if need_keys && !record.has_key {
+                    keyless.push((index, "Compacted topic cannot accept message without key".to_owned()));
+                }
+            }
+            Some(record) => {
+                return Err(Refusal::new(
+                    ErrorCode::INVALID_RECORD,
+                    format!("Record {index} of the batch has the offset delta {}", record.offset_delta),
+                ));
+            }
+            None => {
+                return Err(Refusal::new(
+                    ErrorCode::INVALID_RECORD,
+                    format!("Record {index} of the batch is malformed"),
+                ));
+            }
+        }
+    }
+    if walk.at != bytes.len() {
+        return Err(Refusal::new(
+            ErrorCode::INVALID_RECORD,
+            "The record batch has bytes behind its last record",
+        ));
+    }
+    if !keyless.is_empty() {
+        return Err(Refusal {
+            code: ErrorCode::INVALID_RECORD,
+            message: "One or more records have been rejected".to_owned(),
+            records: keyless,
+        });
+    }
+    Ok(())
+}
+
+struct Walk<'a> {
+    bytes: &'a [u8],
+    at: usize,
+}
+
+struct WalkedRecord {
+    offset_delta: i64,
+    has_key: bool,
+}
+
+impl Walk<'_> {
+    fn record(&mut self) -> Option<WalkedRecord> {
+        let length = usize::try_from(self.varint()?).ok()?;
+        let end = self.at.checked_add(length).filter(|end| *end <= self.bytes.len())?;
+        self.at = self.at.checked_add(1)?; // attributes
+        self.varint()?; // timestamp delta
+        let offset_delta = self.varint()?;
+        let key = self.skip_bytes()?;
+        self.skip_bytes()?;
+        let headers = self.varint()?;
+        if headers < 0 {
+            return None;
+        }
+        for _ in 0..headers {
+            if !self.skip_bytes()? {
+                return None;
+            }
+            self.skip_bytes()?;
+            if self.at > end {
+                return None;
+            }
+        }
+        (self.at == end).then_some(WalkedRecord { offset_delta, has_key: key })
+    }
+
+    /// True if the bytes are not null.
+    fn skip_bytes(&mut self) -> Option<bool> {
+        let length = self.varint()?;
+        if length == -1 {
+            return Some(false);
+        }
+        self.at = self.at.checked_add(usize::try_from(length).ok()?).filter(|at| *at <= self.bytes.len())?;
+        Some(true)
+    }
+
+    fn varint(&mut self) -> Option<i64> {
+        let mut value = 0u64;
+        let mut shift = 0;
+        loop {
+            let byte = *self.bytes.get(self.at)?;
+            self.at += 1;
+            value |= u64::from(byte & 0x7f) << shift;
+            if byte & 0x80 == 0 {
+                return Some(((value >> 1) as i64) ^ -((value & 1) as i64));
+            }
+            shift += 7;
+            if shift > 63 {
+                return None;
+            }
+        }
+    }
+}
+
+/// A batch as the log keeps it: offsets assigned, bytes immutable and shared by the replicas.
+#[derive(Debug)]
+pub(crate) struct StoredBatch {
+    pub(crate) base_offset: i64,
+    pub(crate) last_offset: i64,
+    pub(crate) leader_epoch: i32,
+    pub(crate) head: BatchHead,
+    /// The header with offset and epoch of this log, and the whole batch where it is small.
+    front: Bytes,
+    /// The records where they are a slice of the request that brought them.
+    body: Bytes,
+}
+
+impl StoredBatch {
+    /// Gives the batch `bytes`, which [`parse`] read as `head`, its place in a log.
+    ///
+    /// With `append_time` the batch's timestamps become the log's and the checksum is computed anew.
+    pub(crate) fn place(
+        bytes: &Bytes,
+        mut head: BatchHead,
+        base_offset: i64,
+        leader_epoch: i32,
+        append_time: Option<i64>,
+    ) -> Self {
+        let copied = if bytes.len() < COPY_BELOW { bytes.len() } else { HEADER_LEN.min(bytes.len()) };
+        let mut front = BytesMut::from(&bytes[..copied]);
+        head.base_offset = base_offset;
+        head.leader_epoch = leader_epoch;
+        front[0..8].copy_from_slice(&base_offset.to_be_bytes());
+        front[12..16].copy_from_slice(&leader_epoch.to_be_bytes());
+        if let Some(now) = append_time {
+            head.attributes |= LOG_APPEND_TIME;
+            head.max_timestamp = now;
+            front[21..23].copy_from_slice(&head.attributes.to_be_bytes());
+            front[35..43].copy_from_slice(&now.to_be_bytes());
+            head.crc = crc32c::crc32c_append(
+                crc32c::crc32c(&front[CHECKSUM_START..]),
+                bytes.get(copied..).unwrap_or_default(),
+            );
+            front[17..21].copy_from_slice(&head.crc.to_be_bytes());
+        }
+        Self {
+            base_offset,
+            last_offset: base_offset + i64::from(head.last_offset_delta),
+            leader_epoch,
+            head,
+            front: front.freeze(),
+            body: bytes.slice(copied..),
+        }
+    }
+
+    /// Bytes of the batch on the wire.
+    pub(crate) fn len(&self) -> usize {
+        self.front.len() + self.body.len()
+    }
+
+    /// The batch as slices for a vectored write; nothing is copied.
+    pub(crate) fn slices(&self) -> impl Iterator<Item = Bytes> {
+        [&self.front, &self.body].into_iter().filter(|slice| !slice.is_empty()).cloned()
+    }
+
+    /// The batch in one piece, copied.
+    pub(crate) fn to_bytes(&self) -> Bytes {
+        let mut whole = BytesMut::with_capacity(self.len());
+        for slice in self.slices() {
+            whole.extend_from_slice(&slice);
+        }
+        whole.freeze()
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// A batch of `count` uncompressed records with a key and a value of three bytes.
+    pub(crate) fn batch(count: i32, producer: (i64, i16, i32), keys: bool) -> Bytes {
+        let mut bytes = vec![0u8; HEADER_LEN];
+        for index in 0..count {
+            let mut record = vec![0u8, 0];
+            record.push((index as u8) << 1);
+            if keys {
+                record.extend_from_slice(&[2, b'k']);
+            } else {
+                record.push(1);
+            }
+            record.extend_from_slice(&[6, b'v', b'a', b'l', 0]);
+            bytes.push((record.len() as u8) << 1);
+            bytes.extend_from_slice(&record);
+        }
+        let length = (bytes.len() - LENGTH_PREFIX) as i32;
+        bytes[8..12].copy_from_slice(&length.to_be_bytes());
+        bytes[16] = 2;
+        bytes[23..27].copy_from_slice(&(count - 1).to_be_bytes());
+        bytes[27..35].copy_from_slice(&1000i64.to_be_bytes());
+        bytes[35..43].copy_from_slice(&1000i64.to_be_bytes());
+        bytes[43..51].copy_from_slice(&producer.0.to_be_bytes());
+        bytes[51..53].copy_from_slice(&producer.1.to_be_bytes());
+        bytes[53..57].copy_from_slice(&producer.2.to_be_bytes());
+        bytes[57..61].copy_from_slice(&count.to_be_bytes());
+        let crc = crc32c::crc32c(&bytes[CHECKSUM_START..]);
+        bytes[17..21].copy_from_slice(&crc.to_be_bytes());
+        bytes.into()
+    }
+
+    #[test]
+    fn a_good_batch_passes_every_check() {
+        let bytes = batch(20, (7, 1, 5), true);
+        let head = parse(&bytes).unwrap();
+        assert_eq!((head.record_count, head.base_sequence, head.last_sequence()), (20, 5, 24));
+        check_crc(&bytes, &head).unwrap();
+        check_records(&bytes, &head, true).unwrap();
+    }
+
+    #[test]
+    fn every_damaged_byte_is_noticed_or_outside_the_checksum() {
+        let bytes = batch(3, (-1, -1, -1), true);
+        for at in 0..bytes.len() {
+            let mut damaged = bytes.to_vec();
+            damaged[at] ^= 0x41;
+            let outcome = parse(&damaged).and_then(|head| check_crc(&damaged, &head));
+            let free = at < 8 || (12..16).contains(&at);
+            assert_eq!(outcome.is_ok(), free, "byte {at}");
+        }
+    }
+
+    #[test]
+    fn every_truncation_is_refused() {
+        let bytes = batch(3, (-1, -1, -1), true);
+        for length in 0..bytes.len() {
+            assert!(parse(&bytes[..length]).is_err());
+        }
+        let twice = [&bytes[..], &bytes[..]].concat();
+        assert_eq!(parse(&twice).unwrap_err().code, ErrorCode::INVALID_RECORD);
+    }
+
+    #[test]
+    fn records_without_key_are_named_one_by_one() {
+        let bytes = batch(2, (-1, -1, -1), false);
+        let head = parse(&bytes).unwrap();
+        check_records(&bytes, &head, false).unwrap();
+        let refusal = check_records(&bytes, &head, true).unwrap_err();
+        assert_eq!(refusal.records.iter().map(|(index, _)| *index).collect::<Vec<_>>(), [0, 1]);
+    }
+
+    #[test]
+    fn placing_a_batch_keeps_its_checksum_valid() {
+        for count in [1, 60] {
+            let bytes = batch(count, (1, 0, 0), true);
+            let head = parse(&bytes).unwrap();
+            for append_time in [None, Some(5_000)] {
+                let placed = StoredBatch::place(&bytes, head, 40, 3, append_time).to_bytes();
+                let again = parse(&placed).unwrap();
+                assert_eq!((again.base_offset, again.leader_epoch), (40, 3));
+                check_crc(&placed, &again).unwrap();
+                assert_eq!(again.is_log_append_time(), append_time.is_some());
+            }
+        }
+    }
+
+    #[test]
+    fn sequences_wrap() {
+        let bytes = batch(10, (1, 0, i32::MAX - 3), true);
+        assert_eq!(parse(&bytes).unwrap().last_sequence(), 5);
+    }
+}

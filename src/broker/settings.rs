@@ -1,0 +1,59 @@
+//! What can be set on a cluster; the builder documents each.
+
+use std::time::Duration;
+
+/// The settings of a cluster, fixed when it starts except for the replication lag.
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    pub(crate) nodes: i32,
+    pub(crate) default_partitions: i32,
+    pub(crate) auto_create_topics: bool,
+    pub(crate) retention_bytes: usize,
+    pub(crate) message_max_bytes: usize,
+    pub(crate) replication_lag: Duration,
+    pub(crate) replica_lag_max: Duration,
+    pub(crate) min_insync_replicas: usize,
+    pub(crate) group_initial_rebalance_delay: Duration,
+    pub(crate) group_session_timeout_min: Duration,
+    pub(crate) group_session_timeout_max: Duration,
+    pub(crate) frame_max_bytes: usize,
+    pub(crate) mode: Mode,
+}
+
+/// What happens to records.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mode {
+    /// They are kept and served.
+    Store,
+    /// They are counted; one checksum in a hundred is verified.
+    Discard,
+    /// Produced ones are counted, and every partition serves prepared batches without end.
+    Replay,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            nodes: 1,
+            default_partitions: 1,
+            auto_create_topics: true,
+            retention_bytes: 256 * 1024 * 1024,
+            message_max_bytes: 1_048_588,
+            replication_lag: Duration::ZERO,
+            replica_lag_max: Duration::from_secs(30),
+            min_insync_replicas: 1,
+            group_initial_rebalance_delay: Duration::ZERO,
+            group_session_timeout_min: Duration::from_secs(6),
+            group_session_timeout_max: Duration::from_secs(1800),
+            frame_max_bytes: 100 * 1024 * 1024,
+            mode: Mode::Store,
+        }
+    }
+}
+
+impl Settings {
+    /// Replicas of a topic that does not say how many.
+    pub(crate) fn default_replication_factor(&self) -> i16 {
+        self.nodes.clamp(1, 3) as i16
+    }
+}
