@@ -1,2 +1,7 @@
 //! The `carafe` program.
-fn main() {}
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    carafe::cli::main(std::env::args_os())
+}

@@ -19,11 +19,15 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use crate::types::Timestamp;
 
 mod real;
+#[cfg(feature = "app")]
+mod signal;
 #[cfg(feature = "broker")]
 pub mod sim;
 mod task;
 
 pub use real::RealRuntime;
+#[cfg(feature = "app")]
+pub use signal::termination;
 pub use task::{AbortOnDrop, PanicHook, Task, TaskError};
 
 /// A boxed future that may move between threads.

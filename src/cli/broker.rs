@@ -1,0 +1,72 @@
+//! `carafe broker`: the embedded cluster on its own, for other programs.
+
+use std::process::ExitCode;
+use std::str::FromStr;
+
+use clap::Args;
+
+use crate::Result;
+use crate::broker::Cluster;
+
+/// Serves an embedded Kafka-compatible cluster until SIGINT or SIGTERM. For development and tests: it keeps its log in
+/// memory and drops the oldest batches of a node above 256 MiB.
+///
+/// The first line is `bootstrap.servers=HOST:PORT,…`.
+#[derive(Debug, Args)]
+pub(super) struct Broker {
+    /// Number of nodes
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=100))]
+    nodes: u16,
+    /// Address of the first node; node i listens on the port plus i, port 0 takes free ones
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:9092")]
+    listen: String,
+    /// Create a topic; may be repeated
+    #[arg(long = "topic", value_name = "NAME:PARTITIONS")]
+    topics: Vec<Topic>,
+    /// Acknowledge what is produced and keep nothing (for benchmarks)
+    #[arg(long, conflicts_with = "replay")]
+    discard: bool,
+    /// Answer fetches with prepared batches without end (for benchmarks)
+    #[arg(long)]
+    replay: bool,
+}
+
+#[derive(Clone, Debug)]
+struct Topic {
+    name: String,
+    partitions: i32,
+}
+
+impl FromStr for Topic {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (name, partitions) = text.rsplit_once(':').unwrap_or((text, "1"));
+        match partitions.parse() {
+            Ok(partitions @ 1..=100_000) if !name.is_empty() => {
+                Ok(Self { name: name.to_owned(), partitions })
+            }
+            _ => Err("expected NAME:PARTITIONS with 1 to 100000 partitions".to_owned()),
+        }
+    }
+}
+
+impl Broker {
+    pub(super) async fn run(self) -> Result<ExitCode> {
+        let mut builder = Cluster::builder().nodes(self.nodes).listen(self.listen.as_str());
+        for topic in &self.topics {
+            builder = builder.topic(topic.name.as_str(), topic.partitions);
+        }
+        if self.discard {
+            builder = builder.discard();
+        }
+        if self.replay {
+            builder = builder.replay();
+        }
+        let cluster = builder.start().await?;
+        super::say(format_args!("bootstrap.servers={}", cluster.bootstrap_servers()));
+        crate::runtime::termination().await;
+        cluster.shutdown();
+        Ok(ExitCode::SUCCESS)
+    }
+}
