@@ -1,17 +1,70 @@
 //! Operations on a cluster: topics, groups, offsets. Results come per item: one that fails hides no other.
+//!
+//! * `topics`: create, delete, describe, list, add partitions.
+//! * `groups`: list and describe groups of the classic and the KIP-848 protocol.
+//! * `offsets`: log ends, committed offsets, lag.
+//! * `nodes`: brokers and controller.
+//! * `items`: what they have in common.
 
-use crate::cluster::Cluster;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::Result;
+use crate::cluster::{Call, Cluster};
+
+mod groups;
+mod items;
+mod nodes;
+mod offsets;
+mod topics;
+
+pub use groups::{GroupDescription, GroupKind, GroupListing, GroupListings, GroupState, MemberDescription};
+pub use nodes::{ClusterDescription, NodeDescription};
+pub use offsets::{CommittedOffset, GroupLag, ListedOffset, OffsetSpec, PartitionLag};
+pub use topics::{CreatedTopic, NewTopic, PartitionDescription, TopicDescription, TopicListing};
+
+/// A result for each item of an operation.
+pub type Results<K, T> = BTreeMap<K, Result<T>>;
 
 /// Handle for operations on the cluster. Cheap to clone. Every operation is retried where the error table says that it
-/// helps, until the client's API timeout (60 s unless set). All are cancel-safe in that everything stays usable, but
-/// whether the brokers acted on a cancelled one is unknown.
+/// helps, until its time limit. All are cancel-safe in that everything stays usable, but whether the brokers acted on a
+/// cancelled one is unknown.
+///
+/// Where an operation returns [`Results`] inside of a `Result`, the outer error says that nothing could be asked at all,
+/// and the inner ones what became of each item.
 #[derive(Clone, Debug)]
 pub struct Admin {
     cluster: Cluster,
+    timeout: Duration,
 }
 
 impl Admin {
     pub(crate) fn new(cluster: Cluster) -> Self {
-        Self { cluster }
+        Self { timeout: cluster.config().api_timeout, cluster }
+    }
+
+    /// The same handle with another time limit for each operation, retries included. Default: the client's API timeout
+    /// (60 s).
+    #[must_use]
+    pub fn with_timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
+        self
+    }
+
+    fn deadline(&self) -> Instant {
+        Instant::now() + self.timeout
+    }
+
+    fn call(&self) -> Call {
+        Call::until(self.deadline())
+    }
+
+    /// What is left until `deadline`, at most one request timeout, as brokers want it. Never 0, which means "do not wait".
+    fn broker_timeout_ms(&self, deadline: Instant) -> i32 {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let timeout = left.min(self.cluster.config().connection.request_timeout);
+        i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX).max(1)
     }
 }

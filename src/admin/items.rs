@@ -1,0 +1,144 @@
+//! What operations on many items have in common.
+
+use std::collections::BTreeMap;
+use std::future::poll_fn;
+use std::task::Poll;
+
+use tokio::time::{Instant, sleep_until};
+
+use crate::cluster::{Call, Target};
+use crate::runtime::BoxFuture;
+use crate::types::TopicName;
+use crate::wire::{Request, Str};
+use crate::{Error, ErrorCode, ErrorKind, Result};
+
+use super::{Admin, Results};
+
+/// What a broker said about one topic.
+pub(super) struct Said<T> {
+    pub(super) topic: TopicName,
+    pub(super) code: ErrorCode,
+    pub(super) message: Option<Str>,
+    pub(super) value: T,
+}
+
+impl Admin {
+    /// Asks the controller to do something with topics, and again for those over a quota (KIP-599), until the deadline.
+    ///
+    /// `attempted` completes "topic t: …".
+    pub(super) async fn topic_items<R: Request, T>(
+        &self,
+        topics: Vec<TopicName>,
+        attempted: &str,
+        build: impl Fn(&[TopicName], i16, i32) -> Result<R>,
+        read: impl Fn(&R::Response) -> Vec<Said<T>>,
+    ) -> Result<Results<TopicName, T>> {
+        let deadline = self.deadline();
+        let mut remaining = topics;
+        let mut results = Results::new();
+        let mut failures = 0;
+        while !remaining.is_empty() {
+            let moved = |response: &R::Response| {
+                let moved = read(response).iter().any(|said| said.code.is_controller_moved());
+                if moved { ErrorCode::NOT_CONTROLLER } else { ErrorCode::NONE }
+            };
+            let build = |version| build(&remaining, version, self.broker_timeout_ms(deadline));
+            let response =
+                self.cluster.request(Target::Controller, Call::until(deadline), build, moved).await;
+            let response = match response {
+                Ok(response) => response,
+                Err(error) if results.is_empty() => return Err(error),
+                Err(error) => {
+                    fail_all(&mut results, remaining, &error);
+                    break;
+                }
+            };
+            let mut said: BTreeMap<_, _> =
+                read(&response).into_iter().map(|said| (said.topic.clone(), said)).collect();
+            failures += 1;
+            let pause = self.cluster.config().retry_backoff.delay(failures, self.cluster.runtime().random());
+            let next = Instant::now() + pause;
+            let mut again = Vec::new();
+            for topic in remaining {
+                let Some(said) = said.remove(&topic) else {
+                    let message = format!("topic {topic}: the broker said nothing about it");
+                    results.insert(topic, Err(Error::new(ErrorKind::Protocol, message)));
+                    continue;
+                };
+                if said.code == ErrorCode::THROTTLING_QUOTA_EXCEEDED && next < deadline {
+                    again.push(topic);
+                    continue;
+                }
+                let what = format!("topic {topic} {attempted}");
+                results.insert(topic, check(said.code, said.message.as_deref(), what).map(|()| said.value));
+            }
+            remaining = again;
+            if !remaining.is_empty() {
+                sleep_until(next).await;
+            }
+        }
+        Ok(results)
+    }
+}
+
+/// The error that `code` stands for, with the broker's own words where it found some.
+pub(super) fn check(code: ErrorCode, message: Option<&str>, attempted: String) -> Result<()> {
+    if code.is_ok() {
+        return Ok(());
+    }
+    let attempted = match message {
+        Some(message) if !message.is_empty() => format!("{attempted}: {}", printable(message)),
+        _ => attempted,
+    };
+    Err(Error::from_code(code, attempted))
+}
+
+/// Text from a peer, fit for a log line.
+fn printable(text: &str) -> String {
+    text.chars().take(512).map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
+/// Gives every item the same failure.
+pub(super) fn fail_all<K: Ord, T>(
+    results: &mut Results<K, T>,
+    items: impl IntoIterator<Item = K>,
+    error: &Error,
+) {
+    for item in items {
+        results.insert(item, Err(repeat(error)));
+    }
+}
+
+/// An error with the same contents for another item.
+pub(super) fn repeat(error: &Error) -> Error {
+    let mut copy = Error::new(error.kind(), error.to_string()).retriable(error.is_retriable());
+    if let Some(code) = error.error_code() {
+        copy = copy.code(code);
+    }
+    if let Some(phase) = error.failed_phase() {
+        copy = copy.phase(phase);
+    }
+    copy
+}
+
+/// Waits for all `futures`, side by side. For a few of them: each wake-up looks at all that are not done.
+pub(super) async fn join_all<T>(futures: Vec<BoxFuture<'_, T>>) -> Vec<T> {
+    let mut slots: Vec<_> = futures.into_iter().map(|future| (Some(future), None)).collect();
+    poll_fn(|context| {
+        let mut waiting = false;
+        for (future, value) in &mut slots {
+            if let Some(running) = future {
+                match running.as_mut().poll(context) {
+                    Poll::Ready(ready) => {
+                        *value = Some(ready);
+                        *future = None;
+                    }
+                    Poll::Pending => waiting = true,
+                }
+            }
+        }
+        if waiting { Poll::Pending } else { Poll::Ready(()) }
+    })
+    .await;
+    slots.into_iter().filter_map(|(_, value)| value).collect()
+}
