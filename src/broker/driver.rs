@@ -19,7 +19,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::error::Phase;
 use crate::runtime::{Runtime, Stream, Task};
-use crate::wire::frame::{RequestHead, decode_body, decode_request_header, encode_response};
+use crate::wire::frame::{RequestHead, decode_request_header, encode_response};
 use crate::wire::{ApiKey, Reader, Str};
 use crate::{Error, ErrorKind, Result};
 
@@ -333,7 +333,8 @@ struct Asked<'a> {
 async fn answer<R: Handler>(asked: Asked<'_>) -> Option<Reply> {
     let Asked { shared, node, host, head, mut body, met } = asked;
     let version = head.version;
-    let request: R = match decode_body(&mut body, version) {
+    // As Kafka does, bytes behind the body are ignored: librdkafka 2.16 sends some with Metadata 13.
+    let request = match R::decode(&mut body, version) {
         Ok(request) => request,
         Err(error) => {
             tracing::debug!(node, %error, "refused a request");
