@@ -1,11 +1,7 @@
 //! What Produce and Fetch answers say about leaders (KIP-951), so that a client need not ask for metadata.
 
-use bytes::BytesMut;
-
-use crate::wire::codec::{Tags, put_nullable_str, put_str};
 use crate::wire::error::{At, Fault};
-use crate::wire::segments::{put_count, put_no_tags};
-use crate::wire::{DecodeErrorKind, EncodeErrorKind, Reader, Str};
+use crate::wire::{DecodeErrorKind, Reader, Str};
 
 /// The leader of a partition as the answering broker knows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -23,15 +19,6 @@ impl CurrentLeader {
         let leader_epoch = r.i32().at("leader_epoch")?;
         r.skip_tagged()?;
         Ok((leader_id >= 0).then_some(Self { leader_id, leader_epoch }))
-    }
-
-    #[cfg(any(feature = "broker", test))]
-    pub(crate) fn write(&self, w: &mut BytesMut) {
-        use bytes::BufMut;
-
-        w.put_i32(self.leader_id);
-        w.put_i32(self.leader_epoch);
-        put_no_tags(w, true);
     }
 }
 
@@ -65,29 +52,47 @@ impl NodeEndpoint {
         let endpoints = r.nullable_vec(true, 4 + 1 + 4 + 1 + 1, Self::read).at("node_endpoints")?;
         Ok(endpoints.unwrap_or_default())
     }
+}
 
-    /// As a tagged field, unless there is none.
-    #[cfg(any(feature = "broker", test))]
-    pub(crate) fn write_all(
-        endpoints: &[Self],
-        tag: u32,
-        tags: &mut Tags,
-    ) -> Result<(), Fault<EncodeErrorKind>> {
-        use bytes::BufMut;
+/// The broker's side.
+#[cfg(any(feature = "broker", test))]
+mod serve {
+    use bytes::{BufMut, BytesMut};
 
-        if endpoints.is_empty() {
-            return Ok(());
+    use super::*;
+    use crate::wire::EncodeErrorKind;
+    use crate::wire::codec::{Tags, put_nullable_str, put_str};
+    use crate::wire::segments::{put_count, put_no_tags};
+
+    impl CurrentLeader {
+        pub(crate) fn write(&self, w: &mut BytesMut) {
+            w.put_i32(self.leader_id);
+            w.put_i32(self.leader_epoch);
+            put_no_tags(w, true);
         }
-        tags.field(tag, "node_endpoints", |w| {
-            put_count(w, endpoints.len(), true);
-            for endpoint in endpoints {
-                w.put_i32(endpoint.node_id);
-                put_str(w, &endpoint.host, true).at("host")?;
-                w.put_i32(endpoint.port);
-                put_nullable_str(w, endpoint.rack.as_ref(), true).at("rack")?;
-                put_no_tags(w, true);
+    }
+
+    impl NodeEndpoint {
+        /// As a tagged field, unless there is none.
+        pub(crate) fn write_all(
+            endpoints: &[Self],
+            tag: u32,
+            tags: &mut Tags,
+        ) -> Result<(), Fault<EncodeErrorKind>> {
+            if endpoints.is_empty() {
+                return Ok(());
             }
-            Ok(())
-        })
+            tags.field(tag, "node_endpoints", |w| {
+                put_count(w, endpoints.len(), true);
+                for endpoint in endpoints {
+                    w.put_i32(endpoint.node_id);
+                    put_str(w, &endpoint.host, true).at("host")?;
+                    w.put_i32(endpoint.port);
+                    put_nullable_str(w, endpoint.rack.as_ref(), true).at("rack")?;
+                    put_no_tags(w, true);
+                }
+                Ok(())
+            })
+        }
     }
 }

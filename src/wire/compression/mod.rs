@@ -14,6 +14,8 @@ mod lz4;
 mod snappy;
 #[cfg(test)]
 mod tests;
+#[cfg(feature = "zstd")]
+mod zstd;
 
 /// The codec of a batch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -153,6 +155,8 @@ pub struct Compressor {
     snappy: snappy::Encoder,
     #[cfg(feature = "lz4")]
     lz4: lz4::Encoder,
+    #[cfg(feature = "zstd")]
+    zstd: zstd::Encoder,
 }
 
 impl Compressor {
@@ -183,6 +187,8 @@ impl Compressor {
             Compression::Snappy => self.snappy.compress(input, out)?,
             #[cfg(feature = "lz4")]
             Compression::Lz4 => self.lz4.compress(input, out)?,
+            #[cfg(feature = "zstd")]
+            Compression::Zstd => self.zstd.compress(level, input, out),
             #[allow(unreachable_patterns)]
             codec => return Err(CompressionError::Unsupported(codec)),
         }
@@ -195,6 +201,8 @@ impl Compressor {
 pub struct Decompressor {
     #[cfg(feature = "gzip")]
     gzip: gzip::Decoder,
+    #[cfg(feature = "zstd")]
+    zstd: zstd::Decoder,
 }
 
 impl Decompressor {
@@ -229,6 +237,8 @@ impl Decompressor {
             Compression::Snappy => snappy::decompress(input, cap, out),
             #[cfg(feature = "lz4")]
             Compression::Lz4 => lz4::decompress(input, cap, out),
+            #[cfg(feature = "zstd")]
+            Compression::Zstd => self.zstd.decompress(input, cap, out),
             #[allow(unreachable_patterns)]
             codec => Err(CompressionError::Unsupported(codec)),
         };
@@ -241,7 +251,7 @@ impl Decompressor {
 
 /// Makes room for `need` more bytes of output, where the stream began at `start`: twice what there is at least, so that
 /// growing costs little, but never beyond `limit` unless `need` is.
-#[cfg(any(feature = "gzip", feature = "snappy", feature = "lz4"))]
+#[cfg(any(feature = "gzip", feature = "snappy", feature = "lz4", feature = "zstd"))]
 fn make_room(out: &mut Vec<u8>, start: usize, need: usize, limit: usize) {
     if out.capacity() - out.len() < need {
         let left = limit.saturating_sub(out.len());

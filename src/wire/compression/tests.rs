@@ -246,6 +246,48 @@ mod gzip {
     }
 }
 
+#[cfg(feature = "zstd")]
+mod zstd {
+    use structured_zstd::encoding::{CompressionLevel, FrameCompressor};
+
+    use super::*;
+
+    const ZSTD: Compression = Compression::Zstd;
+
+    #[test]
+    fn frames_without_content_size_are_read() {
+        for len in [0, 1, 5000, 400_000] {
+            let mut encoder: FrameCompressor = FrameCompressor::new(CompressionLevel::Default);
+            encoder.set_content_size_flag(false);
+            let compressed = encoder.compress_independent_frame(&sample(len));
+            assert_eq!(decompress(ZSTD, &compressed, len), Ok(sample(len)), "{len}");
+            let zeros = encoder.compress_independent_frame(&vec![0; len]);
+            assert_eq!(decompress(ZSTD, &zeros, len), Ok(vec![0; len]), "{len}");
+        }
+    }
+
+    #[test]
+    fn frames_may_follow_each_other_and_be_skipped() {
+        let mut input = vec![0x53, 0x2a, 0x4d, 0x18, 3, 0, 0, 0, 1, 2, 3];
+        input.extend(compress(ZSTD, b"one,"));
+        input.extend(compress(ZSTD, &sample(50_000)));
+        assert_eq!(decompress(ZSTD, &input, 50_004), Ok([b"one,".to_vec(), sample(50_000)].concat()));
+        assert_eq!(decompress(ZSTD, &input, 50_003), Err(CompressionError::TooLarge(50_003)));
+    }
+
+    #[test]
+    fn a_declared_size_takes_no_memory() {
+        // one segment of 2^40 bytes, then a last block that repeats one byte four times
+        let mut input = vec![0x28, 0xb5, 0x2f, 0xfd, 0xe0];
+        input.extend((1u64 << 40).to_le_bytes());
+        input.extend([0x23, 0, 0, b'x']);
+        let mut out = Vec::new();
+        let result = Decompressor::new().decompress(ZSTD, &input, 64 << 20, &mut out);
+        assert!(matches!(result, Err(CompressionError::Corrupt(_))));
+        assert!(out.capacity() <= 1 << 20);
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
 

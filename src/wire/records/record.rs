@@ -199,17 +199,11 @@ pub fn decode_records(
     let before = out.len();
     let mut iter = RecordIter::new(header, data, range)?;
     out.reserve(iter.left as usize);
-    loop {
-        match iter.advance() {
-            Ok(Some(record)) if record.offset >= from_offset => out.push(record),
-            Ok(Some(_)) => {}
-            Ok(None) => return Ok(()),
-            Err(error) => {
-                out.truncate(before);
-                return Err(error);
-            }
-        }
+    let result = iter.run(from_offset, out);
+    if result.is_err() {
+        out.truncate(before);
     }
+    result
 }
 
 /// Iterator over the records of an uncompressed body; ends after the first error.
@@ -272,7 +266,23 @@ impl<'a> RecordIter<'a> {
         }
     }
 
-    #[inline]
+    fn run(&mut self, from_offset: i64, out: &mut Vec<RecordRange>) -> Result<(), BatchError> {
+        while self.left > 0 {
+            match self.record() {
+                Ok(record) => {
+                    self.left -= 1;
+                    self.index += 1;
+                    if record.offset >= from_offset {
+                        out.push(record);
+                    }
+                }
+                Err(fault) => return Err(self.error(BatchFault::Record { index: self.index, fault })),
+            }
+        }
+        self.advance().map(|_| ())
+    }
+
+    #[inline(always)]
     fn record(&mut self) -> Result<RecordRange, RecordFault> {
         let length = self.scan.varint()?;
         let length = usize::try_from(length).map_err(|_| RecordFault::Length)?;
@@ -341,7 +351,7 @@ pub fn record_at<'a>(header: &BatchHeader, body: &'a [u8], index: u32) -> Result
     }
 }
 
-#[inline]
+#[inline(always)]
 fn nullable(scan: &mut Scan<'_>) -> Result<(u32, u32), RecordFault> {
     let length = scan.varint()?;
     // Positions fit: the length of the buffer was checked.

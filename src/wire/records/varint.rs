@@ -2,8 +2,9 @@
 
 use super::RecordFault;
 
-/// Bytes of the longest prefix of a record: length, attributes, timestamp delta, offset delta, key length.
-const PREFIX_MAX: usize = 5 + 1 + 10 + 5 + 5;
+/// Bytes of the longest run of numbers in a record: length, attributes, timestamp delta, offset delta, null key, null
+/// value, header count, length of a header's key.
+const PREFIX_MAX: usize = 5 + 1 + 10 + 5 + 1 + 1 + 5 + 5;
 
 /// Bytes that `value` takes.
 #[inline]
@@ -22,14 +23,19 @@ pub(super) fn varlong_len(value: i64) -> usize {
 
 /// Numbers gathered on the stack, so that the buffer is extended once for all of them.
 pub(super) struct Prefix {
-    bytes: [u8; PREFIX_MAX + 6],
+    bytes: [u8; PREFIX_MAX],
     len: usize,
 }
 
 impl Prefix {
     #[inline]
     pub(super) fn new() -> Self {
-        Self { bytes: [0; PREFIX_MAX + 6], len: 0 }
+        Self { bytes: [0; PREFIX_MAX], len: 0 }
+    }
+
+    #[inline]
+    pub(super) fn clear(&mut self) {
+        self.len = 0;
     }
 
     #[inline]
@@ -82,7 +88,7 @@ impl<'a> Scan<'a> {
         self.data.len().saturating_sub(self.pos)
     }
 
-    #[inline]
+    #[inline(always)]
     pub(super) fn skip(&mut self, count: usize) -> Result<(), RecordFault> {
         if count > self.remaining() {
             return Err(RecordFault::Truncated);
@@ -98,7 +104,7 @@ impl<'a> Scan<'a> {
         Ok(&self.data[start..self.pos])
     }
 
-    #[inline]
+    #[inline(always)]
     pub(super) fn varint(&mut self) -> Result<i32, RecordFault> {
         match self.data.get(self.pos) {
             Some(&byte) if byte < 0x80 => {

@@ -215,7 +215,7 @@ impl BatchWriter {
             prefix.varint(key.len() as i32);
             self.body.extend_from_slice(prefix.as_slice());
             self.body.extend_from_slice(key);
-            prefix = Prefix::new();
+            prefix.clear();
         } else {
             prefix.byte(NULL);
         }
@@ -223,18 +223,28 @@ impl BatchWriter {
             prefix.varint(value.len() as i32);
             self.body.extend_from_slice(prefix.as_slice());
             self.body.extend_from_slice(value);
-            prefix = Prefix::new();
+            prefix.clear();
         } else {
             prefix.byte(NULL);
         }
         prefix.varint(size.headers);
-        self.body.extend_from_slice(prefix.as_slice());
         if size.headers > 0 {
             for (key, value) in headers {
-                self.put_field(Some(key));
-                self.put_field(value);
+                prefix.varint(key.len() as i32);
+                self.body.extend_from_slice(prefix.as_slice());
+                self.body.extend_from_slice(key);
+                prefix.clear();
+                if let Some(value) = value {
+                    prefix.varint(value.len() as i32);
+                    self.body.extend_from_slice(prefix.as_slice());
+                    self.body.extend_from_slice(value);
+                    prefix.clear();
+                } else {
+                    prefix.byte(NULL);
+                }
             }
         }
+        self.body.extend_from_slice(prefix.as_slice());
         debug_assert_eq!(self.body.len() - start, size.total, "appended what was measured");
         self.count += 1;
         index
@@ -266,18 +276,6 @@ impl BatchWriter {
     pub fn finish(self) -> (Bytes, BatchMeta) {
         let meta = self.meta();
         (self.body.freeze(), meta)
-    }
-
-    fn put_field(&mut self, field: Option<&[u8]>) {
-        let mut prefix = Prefix::new();
-        match field {
-            Some(field) => {
-                prefix.varint(field.len() as i32);
-                self.body.extend_from_slice(prefix.as_slice());
-                self.body.extend_from_slice(field);
-            }
-            None => self.body.extend_from_slice(&[NULL]),
-        }
     }
 }
 
