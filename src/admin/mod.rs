@@ -20,6 +20,9 @@ mod nodes;
 mod offsets;
 mod topics;
 
+#[cfg(all(test, feature = "broker"))]
+mod tests;
+
 pub use groups::{GroupDescription, GroupKind, GroupListing, GroupListings, GroupState, MemberDescription};
 pub use nodes::{ClusterDescription, NodeDescription};
 pub use offsets::{CommittedOffset, GroupLag, ListedOffset, OffsetSpec, PartitionLag};
