@@ -374,7 +374,7 @@ fn machines_are_told_the_time() {
     let sources = repository();
     judge(
         "machines",
-        "what decides is a machine: no waiting, no clock, no dice, so that it can be tested step by step. Its `driver.rs` (or \
+        "what decides is a machine: no waiting, no clock, dice only as handed in, so that it can be tested step by step. Its `driver.rs` (or \
          another file that awaits) passes `now` and dice in and carries its outputs out. Where code without a driver turns a \
          duration into a deadline or measures, say so in a comment that starts with `// clock:` on the line or directly \
          above; it does not help in a machine",
@@ -392,8 +392,7 @@ fn worldly_machines(source: &Source) -> Vec<Finding> {
         .iter()
         .any(|shape| source.find(shape).next().is_some());
     if is_machine {
-        for pattern in [".await", "Instant::now", "crate::runtime", "dyn Runtime", "tokio::sync", "fastrand"]
-        {
+        for pattern in [".await", "Instant::now", "crate::runtime", "dyn Runtime"] {
             let found = source.find(pattern);
             findings.extend(found.map(|at| Finding::new(source, at, format!("`{pattern}` in a machine"))));
         }

@@ -20,9 +20,6 @@ mod nodes;
 mod offsets;
 mod topics;
 
-#[cfg(all(test, feature = "broker"))]
-mod tests;
-
 pub use groups::{GroupDescription, GroupKind, GroupListing, GroupListings, GroupState, MemberDescription};
 pub use nodes::{ClusterDescription, NodeDescription};
 pub use offsets::{CommittedOffset, GroupLag, ListedOffset, OffsetSpec, PartitionLag};
@@ -57,7 +54,6 @@ impl Admin {
     }
 
     fn deadline(&self) -> Instant {
-        // clock: where an operation begins, its time limit becomes a deadline.
         Instant::now() + self.timeout
     }
 
@@ -67,7 +63,6 @@ impl Admin {
 
     /// What is left until `deadline`, at most one request timeout, as brokers want it. Never 0, which means "do not wait".
     fn broker_timeout_ms(&self, deadline: Instant) -> i32 {
-        // clock: a deadline becomes a duration again for the broker.
         let left = deadline.saturating_duration_since(Instant::now());
         let timeout = left.min(self.cluster.config().connection.request_timeout);
         i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX).max(1)

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use crate::Result;
 use crate::admin::Admin;
 use crate::cluster::Cluster;
+use crate::producer::{Producer, ProducerBuilder};
 
 mod bootstrap;
 mod builder;
@@ -50,6 +51,11 @@ impl Client {
     /// Operations on topics, groups and offsets.
     pub fn admin(&self) -> Admin {
         Admin::new(self.cluster.clone())
+    }
+
+    /// Settings for a new producer, which shares this client's connections.
+    pub fn producer(&self) -> ProducerBuilder {
+        Producer::builder(self.cluster.clone())
     }
 
     // Producers and consumers are made here, each from `self.cluster()` and its own settings.

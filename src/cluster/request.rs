@@ -284,7 +284,8 @@ fn give_up(key: ApiKey, failures: u32, last: Error) -> Error {
     if last.is_timeout() && failures == 1 {
         return last;
     }
-    let mut error = Error::new(ErrorKind::Timeout, format!("{key} did not succeed in {failures} attempts"));
+    let mut error =
+        Error::new(ErrorKind::Timeout, format!("{key} did not succeed in {failures} attempts: {last}"));
     if let Some(code) = last.error_code() {
         error = error.code(code);
     }

@@ -1,1 +1,65 @@
-//! Placeholder.
+//! Producing: records are encoded in place into open batches, batches travel in requests per broker, receipts tell their
+//! fate.
+//!
+//! * [`record`], [`receipt`], [`error`], [`config`]: what users see.
+//! * [`handle`]: [`Producer`], the appender's side: topic, partition, memory, append.
+//! * [`topic`], [`partitioner`]: where a record goes.
+//! * [`lane`]: the open batch of a partition, shared by appenders and sender.
+//! * [`batch`], [`compress`]: a closed batch and its completion.
+//! * [`linger`]: when open batches leave.
+//! * [`sender`]: the machine: queues, sequences, eras, retries, deadlines.
+//! * [`driver`]: the task that moves bytes and decides nothing.
+
+mod batch;
+mod compress;
+mod config;
+mod driver;
+mod error;
+mod handle;
+mod lane;
+mod linger;
+mod partitioner;
+mod receipt;
+mod record;
+mod sender;
+#[cfg(all(test, feature = "broker"))]
+mod tests;
+mod topic;
+
+pub use config::{Acks, ProducerConfig};
+pub use error::{Outcome, ProduceError, TryEnqueueError};
+pub use handle::{EnqueueAllError, Producer, ProducerCounters};
+pub use partitioner::{Partitioner, UnknownPartitioner};
+pub use receipt::{Delivery, Receipt, Receipts};
+pub use record::{Header, Payload, Record, Target};
+pub use topic::Topic;
+
+pub use crate::wire::compression::Compression;
+
+use crate::Result;
+use crate::cluster::Cluster;
+
+/// Makes a [`Producer`]; from [`Client::producer`](crate::client::Client::producer).
+#[derive(Debug)]
+pub struct ProducerBuilder {
+    cluster: Cluster,
+    config: ProducerConfig,
+}
+
+impl ProducerBuilder {
+    /// Replaces all settings.
+    #[must_use]
+    pub fn config(mut self, config: ProducerConfig) -> Self {
+        self.config = config;
+        self
+    }
+
+    /// The producer. Nothing is sent until a topic is used.
+    ///
+    /// # Errors
+    ///
+    /// `Config`, with everything that is wrong with the settings.
+    pub fn build(self) -> Result<Producer> {
+        Producer::new(self.cluster, self.config)
+    }
+}

@@ -1,0 +1,362 @@
+//! A closed batch on its way, and the cell through which those who wait for it learn its fate.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::time::Instant;
+
+use super::record::{Destination, Header, Payload};
+use super::{Outcome, Record};
+use crate::sync::{Completion, Held};
+use crate::types::TopicName;
+use crate::wire::compression::{Compression, Decompressor};
+use crate::wire::records::{AppendError, BatchMeta, BatchWriter, HEADER_LEN, RecordRange, decode_records};
+use crate::{Error, ErrorKind};
+
+/// Longest batch that is decoded to restore a record or to split it.
+const DECODE_MAX: usize = 1 << 30;
+
+/// What the receipts of a batch share.
+#[derive(Debug)]
+pub(super) struct BatchCell {
+    pub(super) completion: Completion<Fate>,
+    pub(super) topic: TopicName,
+    pub(super) partition: i32,
+}
+
+/// The fate of a range of records.
+#[derive(Clone, Debug)]
+pub(super) enum Fate {
+    /// Written: `first` is the index of the record at `base_offset`, which is -1 where it is not known.
+    Written { first: u32, base_offset: i64, log_append_time: i64 },
+    /// Not acknowledged.
+    Failed(Arc<Failed>),
+}
+
+/// Records that failed, kept so that they can be returned.
+#[derive(Debug)]
+pub(super) struct Failed {
+    pub(super) error: Arc<Error>,
+    pub(super) outcome: Outcome,
+    first: u32,
+    meta: BatchMeta,
+    compression: Compression,
+    body: Bytes,
+}
+
+/// A batch that receives no more records.
+#[derive(Debug)]
+pub(super) struct Batch {
+    pub(super) cell: Arc<BatchCell>,
+    /// Number in order of closing; parts of a split batch have the same.
+    pub(super) id: u64,
+    /// Index, in the cell, of the first record.
+    pub(super) first: u32,
+    pub(super) meta: BatchMeta,
+    pub(super) compression: Compression,
+    /// The records as they go over the wire.
+    pub(super) body: Bytes,
+    /// Memory that is given back once the batch and its other parts are gone.
+    pub(super) held: Option<Arc<Held>>,
+    pub(super) created: Instant,
+    /// Sequence of the first record, from its first drain on.
+    pub(super) sequence: Option<i32>,
+    /// Times that it was sent and failed for a reason of its own.
+    pub(super) attempts: u32,
+    /// It was sent, and it is not known whether it was written.
+    pub(super) maybe_written: bool,
+    /// Why it was not acknowledged yet.
+    pub(super) last_error: Option<Arc<Error>>,
+    /// Everybody knows its fate.
+    pub(super) settled: bool,
+}
+
+impl Batch {
+    pub(super) fn new(
+        cell: Arc<BatchCell>,
+        meta: BatchMeta,
+        compression: Compression,
+        body: Bytes,
+        held: Option<Held>,
+        created: Instant,
+    ) -> Self {
+        Self {
+            cell,
+            id: 0,
+            first: 0,
+            meta,
+            compression,
+            body,
+            held: held.map(Arc::new),
+            created,
+            sequence: None,
+            attempts: 0,
+            maybe_written: false,
+            last_error: None,
+            settled: false,
+        }
+    }
+
+    /// Place in the order of the partition.
+    pub(super) fn order(&self) -> (u64, u32) {
+        (self.id, self.first)
+    }
+
+    pub(super) fn count(&self) -> u32 {
+        self.meta.record_count.max(0) as u32
+    }
+
+    /// Bytes on the wire.
+    pub(super) fn wire_len(&self) -> usize {
+        HEADER_LEN + self.body.len()
+    }
+
+    /// What is known of it if nothing more becomes known.
+    pub(super) fn outcome(&self) -> Outcome {
+        if self.maybe_written { Outcome::Unknown } else { Outcome::NotWritten }
+    }
+
+    /// Tells everybody that it was written.
+    pub(super) fn written(&mut self, base_offset: i64, log_append_time: i64) {
+        if !std::mem::replace(&mut self.settled, true) {
+            let fate = Fate::Written { first: self.first, base_offset, log_append_time };
+            self.cell.completion.complete(self.first..self.first + self.count(), fate);
+        }
+    }
+
+    /// Tells everybody that it failed.
+    pub(super) fn failed(&mut self, error: impl Into<Arc<Error>>, outcome: Outcome) {
+        if !std::mem::replace(&mut self.settled, true) {
+            let fate = self.failure(error.into(), outcome);
+            self.cell.completion.complete(self.first..self.first + self.count(), fate);
+        }
+    }
+
+    /// Tells everybody that the records at `indexes` failed for reasons of their own, and the others because of them.
+    pub(super) fn refused(&mut self, reasons: &[(u32, Error)], others: Error) {
+        if std::mem::replace(&mut self.settled, true) {
+            return;
+        }
+        let others = Arc::new(others);
+        let completion = &self.cell.completion;
+        let mut next = self.first;
+        let mut reasons: Vec<_> = reasons.iter().collect();
+        reasons.sort_by_key(|(index, _)| *index);
+        for (index, error) in reasons {
+            let at = self.first.saturating_add(*index);
+            if at < next || *index >= self.count() {
+                continue; // named twice, or not ours
+            }
+            if at > next {
+                completion.complete(next..at, self.failure(Arc::clone(&others), Outcome::NotWritten));
+            }
+            let mut own = Error::new(error.kind(), error.to_string()).retriable(false);
+            if let Some(code) = error.error_code() {
+                own = own.code(code);
+            }
+            completion.complete(at..at + 1, self.failure(Arc::new(own), Outcome::NotWritten));
+            next = at + 1;
+        }
+        let end = self.first + self.count();
+        if next < end {
+            completion.complete(next..end, self.failure(others, Outcome::NotWritten));
+        }
+    }
+
+    fn failure(&self, error: Arc<Error>, outcome: Outcome) -> Fate {
+        Fate::Failed(Arc::new(Failed {
+            error,
+            outcome,
+            first: self.first,
+            meta: self.meta,
+            compression: self.compression,
+            body: self.body.clone(),
+        }))
+    }
+
+    /// Two batches with the records of this one, the first with at least half of the bytes if it can be. Sequences stay
+    /// with their records. `None` for a single record, or if the body cannot be read.
+    pub(super) fn split(&mut self) -> Option<[Self; 2]> {
+        if self.count() < 2 {
+            return None;
+        }
+        let (data, records) = decode(&self.meta, self.compression, &self.body)?;
+        let mut writers = [BatchWriter::new(), BatchWriter::new()];
+        let mut side = 0;
+        for (index, record) in records.iter().enumerate() {
+            // Never all of them in the first.
+            let last = index + 1 == records.len();
+            if side == 0 && index > 0 && (last || writers[0].body_len() >= data.len() / 2) {
+                side = 1;
+            }
+            match writers[side].append_record(&record.get(&data)) {
+                Ok(_) => {}
+                Err(AppendError::Full | AppendError::TimestampSpan) => return None,
+            }
+        }
+        let codec = self.compression;
+        let mut first = self.first;
+        let mut sequence = self.sequence;
+        self.settled = true;
+        Some(writers.map(|writer| {
+            let (plain, meta) = writer.finish();
+            let (compression, body) = super::compress::compress(codec, None, plain);
+            let part = Self {
+                cell: Arc::clone(&self.cell),
+                id: self.id,
+                first,
+                meta,
+                compression,
+                body,
+                held: self.held.clone(),
+                created: self.created,
+                sequence,
+                attempts: self.attempts,
+                maybe_written: self.maybe_written,
+                last_error: self.last_error.clone(),
+                settled: false,
+            };
+            first += part.count();
+            sequence = sequence.map(|sequence| add_sequence(sequence, part.count()));
+            part
+        }))
+    }
+}
+
+impl Drop for Batch {
+    /// Nobody waits for ever, whatever happens to the sender.
+    fn drop(&mut self) {
+        if !self.settled {
+            let error = Error::new(ErrorKind::State, "the producer ended before the record was acknowledged");
+            self.failed(error, self.outcome());
+        }
+    }
+}
+
+/// The sequence `count` records on: after 2³¹-1 comes 0.
+pub(super) fn add_sequence(sequence: i32, count: u32) -> i32 {
+    ((i64::from(sequence) + i64::from(count)) & 0x7fff_ffff) as i32
+}
+
+impl Failed {
+    /// The record with `index` in the cell.
+    pub(super) fn record(&self, cell: &BatchCell, index: u32) -> Option<Record<'static>> {
+        let (data, records) = decode(&self.meta, self.compression, &self.body)?;
+        let record = records.get(index.checked_sub(self.first)? as usize)?.get(&data);
+        let own = |bytes: &[u8]| Payload::Shared(data.slice_ref(bytes));
+        Some(Record {
+            destination: Destination::Shared(cell.topic.clone()),
+            key: record.key.map(own),
+            value: record.value.map(own),
+            headers: record
+                .headers
+                .iter()
+                .map(|header| Header { key: own(header.key), value: header.value.map(own) })
+                .collect(),
+            timestamp: Some(record.timestamp),
+            partition: Some(cell.partition),
+        })
+    }
+}
+
+fn decode(meta: &BatchMeta, compression: Compression, body: &Bytes) -> Option<(Bytes, Vec<RecordRange>)> {
+    let data = if compression == Compression::None {
+        body.clone()
+    } else {
+        let mut data = Vec::new();
+        Decompressor::new().decompress(compression, body, DECODE_MAX, &mut data).ok()?;
+        Bytes::from(data)
+    };
+    let mut records = Vec::new();
+    decode_records(&meta.header(Compression::None), &data, 0..data.len(), 0, &mut records).ok()?;
+    Some((data, records))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn batch(values: &[&str], compression: Compression) -> Batch {
+        let mut writer = BatchWriter::new();
+        for (index, value) in values.iter().enumerate() {
+            let headers = [(&b"h"[..], Some(&b"v"[..]))];
+            let timestamp = 1000 + index as i64;
+            let size = writer
+                .measure(timestamp, Some(b"key"), Some(value.as_bytes()), headers.into_iter())
+                .expect("it fits");
+            writer.append(size, timestamp, Some(b"key"), Some(value.as_bytes()), headers.into_iter());
+        }
+        let (body, meta) = writer.finish();
+        let cell = BatchCell { completion: Completion::default(), topic: "t".into(), partition: 3 };
+        let (compression, body) = super::super::compress::compress(compression, None, body);
+        Batch::new(Arc::new(cell), meta, compression, body, None, Instant::now())
+    }
+
+    #[test]
+    fn sequences_wrap_from_the_largest_to_zero() {
+        assert_eq!(add_sequence(0, 5), 5);
+        assert_eq!(add_sequence(i32::MAX, 1), 0);
+        assert_eq!(add_sequence(i32::MAX - 1, 5), 3);
+    }
+
+    #[test]
+    fn a_split_keeps_records_order_and_sequences() {
+        for compression in [Compression::None, Compression::Lz4] {
+            if !compression.is_available() {
+                continue;
+            }
+            let value = "x".repeat(100);
+            let mut whole = batch(&[value.as_str(); 5], compression);
+            whole.sequence = Some(i32::MAX - 1);
+            let cell = Arc::clone(&whole.cell);
+            let [mut one, mut two] = whole.split().expect("five records");
+            drop(whole);
+            assert_eq!((one.first, one.count(), two.first, two.count()), (0, 3, 3, 2));
+            assert_eq!((one.sequence, two.sequence), (Some(i32::MAX - 1), Some(1)));
+            assert!(cell.completion.get(0).is_none(), "the parts decide");
+            one.written(40, -1);
+            two.failed(Error::new(ErrorKind::Broker, "no"), Outcome::NotWritten);
+            let Some(Fate::Written { first: 0, base_offset: 40, .. }) = cell.completion.get(2) else {
+                panic!("the first part was written")
+            };
+            let Some(Fate::Failed(failed)) = cell.completion.get(4) else { panic!("the second part failed") };
+            let record = failed.record(&cell, 4).expect("it can be restored");
+            assert_eq!(record.value_bytes(), Some(value.as_bytes()));
+            assert_eq!(record.timestamp_millis(), Some(1004.into()));
+            assert_eq!((record.topic_name(), record.chosen_partition()), ("t", Some(3.into())));
+            assert_eq!(record.headers().len(), 1);
+        }
+    }
+
+    #[test]
+    fn a_small_record_before_a_large_one_is_split_between_them() {
+        let large = "x".repeat(1000);
+        let mut whole = batch(&["a", &large], Compression::None);
+        let [one, two] = whole.split().expect("two records");
+        assert_eq!((one.count(), two.count()), (1, 1));
+        assert!(batch(&["a"], Compression::None).split().is_none());
+    }
+
+    #[test]
+    fn refused_records_and_their_neighbours_get_reasons_of_their_own() {
+        let mut whole = batch(&["a", "b", "c", "d"], Compression::None);
+        let cell = Arc::clone(&whole.cell);
+        let bad = |text| Error::new(ErrorKind::Payload, text);
+        whole.refused(&[(2, bad("two")), (9, bad("none")), (2, bad("again"))], bad("others"));
+        for (index, expected) in [(0, "others"), (1, "others"), (2, "two"), (3, "others")] {
+            let Some(Fate::Failed(failed)) = cell.completion.get(index) else { panic!("all failed") };
+            assert_eq!(failed.error.to_string(), expected, "{index}");
+            assert!(failed.record(&cell, index).is_some());
+        }
+    }
+
+    #[test]
+    fn a_dropped_batch_tells_its_waiters() {
+        let mut lost = batch(&["a"], Compression::None);
+        lost.maybe_written = true;
+        let cell = Arc::clone(&lost.cell);
+        drop(lost);
+        let Some(Fate::Failed(failed)) = cell.completion.get(0) else { panic!("it failed") };
+        assert_eq!(failed.outcome, Outcome::Unknown);
+    }
+}

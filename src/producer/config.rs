@@ -1,0 +1,306 @@
+//! Settings of a producer.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use super::Partitioner;
+use crate::backoff::Backoff;
+use crate::wire::compression::Compression;
+use crate::{Error, ErrorKind, Result};
+
+/// Which replicas must have a record before it counts as written (`acks`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Acks {
+    /// None: the broker does not answer, losses go unnoticed, offsets are not known. Not with idempotence.
+    None,
+    /// The leader alone. Not with idempotence.
+    Leader,
+    /// All replicas in sync (`min.insync.replicas` of the topic at least).
+    #[default]
+    All,
+}
+
+impl Acks {
+    pub(crate) fn code(self) -> i16 {
+        match self {
+            Self::None => 0,
+            Self::Leader => 1,
+            Self::All => -1,
+        }
+    }
+}
+
+impl FromStr for Acks {
+    type Err = Error;
+
+    /// Takes `all`, `-1`, `0` and `1`.
+    fn from_str(text: &str) -> Result<Self> {
+        match text {
+            "all" | "-1" => Ok(Self::All),
+            "0" => Ok(Self::None),
+            "1" => Ok(Self::Leader),
+            _ => Err(Error::new(ErrorKind::Config, format!("acks is {text:?}")).hint("use all, 1 or 0")),
+        }
+    }
+}
+
+impl fmt::Display for Acks {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::None => "0",
+            Self::Leader => "1",
+            Self::All => "all",
+        })
+    }
+}
+
+/// Settings of a [`Producer`](super::Producer). Java's names stand in brackets.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ProducerConfig {
+    pub(crate) acks: Acks,
+    pub(crate) enable_idempotence: bool,
+    pub(crate) batch_size: usize,
+    pub(crate) linger: Duration,
+    pub(crate) buffer_memory: usize,
+    pub(crate) max_block: Duration,
+    pub(crate) delivery_timeout: Duration,
+    pub(crate) request_timeout: Duration,
+    pub(crate) max_in_flight: usize,
+    pub(crate) compression: Compression,
+    pub(crate) compression_level: Option<i32>,
+    pub(crate) partitioner: Partitioner,
+    pub(crate) sticky_bytes: usize,
+    pub(crate) retry_backoff: Duration,
+    pub(crate) retry_backoff_max: Duration,
+    pub(crate) allow_auto_create_topics: bool,
+}
+
+impl Default for ProducerConfig {
+    fn default() -> Self {
+        Self {
+            acks: Acks::All,
+            enable_idempotence: true,
+            batch_size: 1_000_000,
+            linger: Duration::from_millis(5),
+            buffer_memory: 32 * 1024 * 1024,
+            max_block: Duration::from_secs(60),
+            delivery_timeout: Duration::from_secs(120),
+            request_timeout: Duration::from_secs(30),
+            max_in_flight: 5,
+            compression: Compression::None,
+            compression_level: None,
+            partitioner: Partitioner::default(),
+            sticky_bytes: 64 * 1024,
+            retry_backoff: Duration::from_millis(100),
+            retry_backoff_max: Duration::from_secs(1),
+            allow_auto_create_topics: true,
+        }
+    }
+}
+
+macro_rules! setters {
+    ($($(#[$doc:meta])* $name:ident: $type:ty),* $(,)?) => {
+        impl ProducerConfig {
+            /// The defaults.
+            pub fn new() -> Self {
+                Self::default()
+            }
+
+            $($(#[$doc])*
+            #[must_use]
+            pub fn $name(mut self, $name: $type) -> Self {
+                self.$name = $name;
+                self
+            })*
+
+            /// A codec's level (`compression.gzip.level`, `compression.zstd.level`). Default: the codec's own. Refused for
+            /// codecs without levels (none, snappy, lz4).
+            #[must_use]
+            pub fn compression_level(mut self, level: impl Into<Option<i32>>) -> Self {
+                self.compression_level = level.into();
+                self
+            }
+        }
+
+        impl super::ProducerBuilder {
+            $($(#[$doc])*
+            #[must_use]
+            pub fn $name(mut self, $name: $type) -> Self {
+                self.config.$name = $name;
+                self
+            })*
+
+            /// A codec's level (`compression.gzip.level`, `compression.zstd.level`). Default: the codec's own. Refused for
+            /// codecs without levels (none, snappy, lz4).
+            #[must_use]
+            pub fn compression_level(mut self, level: impl Into<Option<i32>>) -> Self {
+                self.config.compression_level = level.into();
+                self
+            }
+        }
+    };
+}
+
+setters! {
+    /// Which replicas must have a record before it counts as written (`acks`). Default: [`Acks::All`]; less only
+    /// without idempotence.
+    acks: Acks,
+    /// Whether brokers drop copies that retries make, and keep the order (`enable.idempotence`, KIP-98). Default: true.
+    enable_idempotence: bool,
+    /// Largest uncompressed batch in bytes, header included (`batch.size`). Default: 1,000,000; 1 KiB to 1 GiB. Brokers
+    /// refuse batches above their `message.max.bytes`, 1,048,588 by default; a batch refused for its size is split. A record
+    /// alone may be larger.
+    batch_size: usize,
+    /// Longest time that a record waits for others (`linger.ms`). Default: 5 ms; less than the delivery timeout. It is a
+    /// cap: with nothing in flight and few records per round trip a record leaves at once, at higher rates after 1 ms or
+    /// 64 KiB.
+    linger: Duration,
+    /// Memory for records that are not acknowledged yet, in bytes (`buffer.memory`). Default: 32 MiB; at least the batch
+    /// size. When it is used up, enqueuing waits.
+    buffer_memory: usize,
+    /// Longest time that enqueuing waits for metadata and memory (`max.block.ms`). Default: 60 s.
+    max_block: Duration,
+    /// Time from enqueuing to a record's acknowledgement or failure, retries included (`delivery.timeout.ms`). Default:
+    /// 120 s; at least linger plus request timeout.
+    delivery_timeout: Duration,
+    /// Time that a broker gets for an answer (`request.timeout.ms`). Default: 30 s.
+    request_timeout: Duration,
+    /// Requests on the way per broker, and batches per partition (`max.in.flight.requests.per.connection`). Default: 5;
+    /// at most 5 with idempotence. Without it, more than 1 may reorder records when a request is retried.
+    max_in_flight: usize,
+    /// Codec of batches (`compression.type`). Default: none. Incompressible batches are sent plain.
+    compression: Compression,
+    /// How records without explicit partition find one (`partitioner`). Default: Java's.
+    partitioner: Partitioner,
+    /// Bytes that go to one partition before records without key move to another. Default: 64 KiB.
+    sticky_bytes: usize,
+    /// Pause before the first retry; doubles with each (`retry.backoff.ms`). Default: 100 ms, ±20 %.
+    retry_backoff: Duration,
+    /// Longest pause before a retry (`retry.backoff.max.ms`). Default: 1 s, ±20 %.
+    retry_backoff_max: Duration,
+    /// Whether topics that do not exist are created on first use, if the broker allows it too. Default: true.
+    allow_auto_create_topics: bool,
+}
+
+impl ProducerConfig {
+    /// What is wrong with the settings, one sentence each, starting with the setting's Java name.
+    pub fn problems(&self) -> Vec<String> {
+        let mut problems = Vec::new();
+        let mut check = |good: bool, problem: &dyn Fn() -> String| {
+            if !good {
+                problems.push(problem());
+            }
+        };
+        if self.enable_idempotence {
+            check(self.acks == Acks::All, &|| {
+                format!("acks is {}: idempotence (enable.idempotence) needs acks=all", self.acks)
+            });
+            check(self.max_in_flight <= 5, &|| {
+                format!(
+                    "max.in.flight.requests.per.connection is {}: at most 5 with idempotence",
+                    self.max_in_flight
+                )
+            });
+        }
+        check(self.max_in_flight >= 1, &|| {
+            "max.in.flight.requests.per.connection is 0: at least 1 is needed".to_owned()
+        });
+        check((1024..=1 << 30).contains(&self.batch_size), &|| {
+            format!("batch.size is {}: from 1024 bytes to 1 GiB", self.batch_size)
+        });
+        check(self.buffer_memory >= self.batch_size.next_power_of_two(), &|| {
+            format!(
+                "buffer.memory is {}: it must hold one batch (batch.size, rounded up to {})",
+                self.buffer_memory,
+                self.batch_size.next_power_of_two()
+            )
+        });
+        check(!self.request_timeout.is_zero(), &|| {
+            "request.timeout.ms is 0: a broker needs time to answer".to_owned()
+        });
+        check(self.delivery_timeout >= self.linger.saturating_add(self.request_timeout), &|| {
+            format!(
+                "delivery.timeout.ms is {}: at least linger.ms + request.timeout.ms = {}",
+                self.delivery_timeout.as_millis(),
+                self.linger.saturating_add(self.request_timeout).as_millis()
+            )
+        });
+        check(self.delivery_timeout <= Duration::from_secs(30 * 24 * 3600), &|| {
+            "delivery.timeout.ms is more than 30 days".to_owned()
+        });
+        check(self.retry_backoff <= self.retry_backoff_max, &|| {
+            format!(
+                "retry.backoff.ms is {}: at most retry.backoff.max.ms, {}",
+                self.retry_backoff.as_millis(),
+                self.retry_backoff_max.as_millis()
+            )
+        });
+        check(self.sticky_bytes >= 1, &|| "sticky bytes are 0: at least 1 is needed".to_owned());
+        check(self.compression.is_available(), &|| {
+            format!("compression.type is {0}: this build lacks the feature `{0}`", self.compression)
+        });
+        if let Some(level) = self.compression_level {
+            let range = match self.compression {
+                Compression::Gzip => Some(-1..=9),
+                Compression::Zstd => Some(-131_072..=22),
+                _ => None,
+            };
+            check(range.is_some(), &|| {
+                format!("compression.level is {level}: {} has no levels here", self.compression)
+            });
+            check(range.as_ref().is_none_or(|range| range.contains(&level)), &|| {
+                format!("compression.level is {level}: {} has {range:?}", self.compression)
+            });
+        }
+        problems
+    }
+
+    pub(crate) fn validate(&self) -> Result<()> {
+        let problems = self.problems();
+        if problems.is_empty() {
+            return Ok(());
+        }
+        Err(Error::new(ErrorKind::Config, format!("producer settings: {}", problems.join("; "))))
+    }
+
+    pub(crate) fn backoff(&self) -> Backoff {
+        Backoff { first: self.retry_backoff, max: self.retry_backoff_max, jitter: 0.2 }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_problems_are_named_at_once() {
+        assert_eq!(ProducerConfig::new().problems(), Vec::<String>::new());
+        let config = ProducerConfig::new()
+            .acks(Acks::Leader)
+            .max_in_flight(6)
+            .batch_size(10)
+            .delivery_timeout(Duration::from_secs(1))
+            .retry_backoff(Duration::from_secs(2))
+            .compression_level(3);
+        let problems = config.problems();
+        for name in [
+            "acks",
+            "max.in.flight",
+            "batch.size",
+            "delivery.timeout.ms",
+            "retry.backoff.ms",
+            "compression.level",
+        ] {
+            assert!(problems.iter().any(|problem| problem.starts_with(name)), "{name}: {problems:?}");
+        }
+        assert_eq!(problems.len(), 6, "{problems:?}");
+        let error = config.validate().expect_err("there are problems");
+        assert_eq!(error.kind(), ErrorKind::Config);
+        let plain = ProducerConfig::new().enable_idempotence(false).acks(Acks::None).max_in_flight(9);
+        assert_eq!(plain.problems(), Vec::<String>::new());
+        assert!("2".parse::<Acks>().is_err());
+        assert_eq!("-1".parse::<Acks>().ok(), Some(Acks::All));
+    }
+}

@@ -1,0 +1,618 @@
+//! The task behind a producer: letters from appenders, connections, requests, answers, timers. It decides nothing.
+//!
+//! Everything is polled from one place, in a fixed order: letters, metadata, answers, the producer id, time; then requests
+//! go out. No source can starve another: each is emptied once per round, and what a round brings in is bounded by memory.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::future::Future;
+use std::num::NonZero;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll};
+
+use tokio::sync::{oneshot, watch};
+use tokio::time::{Instant, Sleep};
+
+use super::batch::Batch;
+use super::config::Acks;
+use super::handle::Shared;
+use super::lane::{Gauge, Lane, Left};
+use super::sender::{Effect, Lanes, Outgoing, Sender, SenderConfig};
+use crate::cluster::{self, Cluster, Connection, Duty, Metadata, Pending, RequestError};
+use crate::runtime::BoxFuture;
+use crate::types::{NodeId, Partition, TopicName};
+use crate::wire::compression::Compression;
+use crate::wire::messages::InitProducerIdRequest;
+use crate::wire::produce::{self, PartitionBatch, RequestHead, Response};
+use crate::wire::{ApiKey, Uuid, VersionRange};
+use crate::{Error, ErrorCode, ErrorKind, Result};
+
+/// What appenders and handles tell the driver.
+#[derive(Debug)]
+pub(super) enum Letter {
+    /// A lane turned non-empty, or has closed batches.
+    Lane(usize),
+    /// A request is full.
+    Nudge,
+    /// Someone waits for memory.
+    Pressure,
+    /// A body was compressed.
+    Compressed(usize),
+    /// New lanes, in order of their numbers.
+    Lanes(Vec<Arc<Lane>>),
+    /// Send everything and tell when it is settled.
+    Flush(oneshot::Sender<()>),
+    /// Send everything, end at the deadline, tell how many records were lost.
+    Close { deadline: Instant, done: oneshot::Sender<u64> },
+    /// No handle is left.
+    Orphaned,
+}
+
+/// The way to one broker.
+#[derive(Default)]
+struct Link {
+    connection: Option<Connection>,
+    opening: Option<BoxFuture<'static, Result<Connection>>>,
+    /// Attempts in a row that failed.
+    failures: u32,
+    /// In order; connections answer in order.
+    flight: VecDeque<Flight>,
+}
+
+struct Flight {
+    request: u64,
+    pending: Pending,
+    connection: Connection,
+}
+
+struct Closing {
+    deadline: Instant,
+    flush: u64,
+    done: Vec<oneshot::Sender<u64>>,
+}
+
+pub(super) struct Driver {
+    shared: Arc<Shared>,
+    sender: Sender,
+    lanes: LaneSet,
+    links: BTreeMap<NodeId, Link>,
+    letters: Vec<Letter>,
+    flushes: Vec<(u64, oneshot::Sender<()>)>,
+    closing: Option<Closing>,
+    orphaned: bool,
+    metadata: BoxFuture<'static, Option<watch::Receiver<Arc<Metadata>>>>,
+    /// Topics as they were when the sender was told of them.
+    seen: BTreeMap<TopicName, Arc<cluster::Topic>>,
+    producer_id: Option<BoxFuture<'static, Result<(i64, i16)>>>,
+    sleep: Pin<Box<Sleep>>,
+    dice: fastrand::Rng,
+}
+
+/// The lanes, and those who compress for them.
+struct LaneSet {
+    shared: Arc<Shared>,
+    lanes: Vec<Arc<Lane>>,
+    /// Bodies being compressed where blocking is allowed.
+    jobs: usize,
+    jobs_max: usize,
+    /// Lanes with bodies to compress.
+    waiting: VecDeque<usize>,
+}
+
+impl Driver {
+    pub(super) fn new(shared: Arc<Shared>) -> Self {
+        let config = &shared.config;
+        let sender = Sender::new(SenderConfig {
+            idempotent: config.enable_idempotence,
+            in_flight_max: config.max_in_flight,
+            linger: config.linger,
+            delivery_timeout: config.delivery_timeout,
+            backoff: config.backoff(),
+        });
+        let lanes = LaneSet {
+            shared: Arc::clone(&shared),
+            lanes: Vec::new(),
+            jobs: 0,
+            jobs_max: std::thread::available_parallelism().map_or(1, NonZero::get),
+            waiting: VecDeque::new(),
+        };
+        let dice = shared.cluster.runtime().dice();
+        let metadata = next_metadata(shared.cluster.subscribe());
+        Self {
+            shared,
+            sender,
+            lanes,
+            links: BTreeMap::new(),
+            letters: Vec::new(),
+            flushes: Vec::new(),
+            closing: None,
+            orphaned: false,
+            metadata,
+            seen: BTreeMap::new(),
+            producer_id: None,
+            sleep: Box::pin(tokio::time::sleep_until(Instant::now())),
+            dice,
+        }
+    }
+
+    pub(super) async fn run(mut self) {
+        std::future::poll_fn(|context| self.poll(context)).await;
+    }
+
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        loop {
+            let now = Instant::now();
+            let mut progress = self.poll_letters(now, context);
+            progress |= self.poll_metadata(now, context);
+            progress |= self.poll_links(now, context);
+            progress |= self.poll_producer_id(now, context);
+            self.sender.handle_time(now, &mut self.lanes);
+            progress |= self.pump(now);
+            self.run_effects();
+            self.publish_counts();
+            if self.finish(now) {
+                return Poll::Ready(());
+            }
+            progress |= self.poll_sleep(now, context);
+            if !progress {
+                return Poll::Pending;
+            }
+        }
+    }
+
+    fn poll_letters(&mut self, now: Instant, context: &mut Context<'_>) -> bool {
+        let mut letters = std::mem::take(&mut self.letters);
+        let received = self.shared.mailbox.poll_receive(&mut letters, context).is_ready();
+        for letter in letters.drain(..) {
+            match letter {
+                Letter::Lane(lane) => self.sender.handle_lane(now, lane, &mut self.lanes),
+                Letter::Nudge => {}
+                Letter::Pressure => self.sender.hurry(),
+                Letter::Compressed(lane) => {
+                    self.lanes.jobs = self.lanes.jobs.saturating_sub(1);
+                    self.lanes.start_jobs();
+                    self.sender.handle_lane(now, lane, &mut self.lanes);
+                }
+                Letter::Lanes(lanes) => self.add_lanes(now, lanes),
+                Letter::Flush(done) => self.flushes.push((self.sender.handle_flush(), done)),
+                Letter::Close { deadline, done } => self.begin_close(Some((deadline, done)), now),
+                Letter::Orphaned => {
+                    self.orphaned = true;
+                    self.sender.handle_flush();
+                }
+            }
+        }
+        self.letters = letters;
+        received
+    }
+
+    fn add_lanes(&mut self, now: Instant, lanes: Vec<Arc<Lane>>) {
+        let Some(topic) = lanes.first().map(|lane| lane.topic.clone()) else { return };
+        for lane in lanes {
+            self.sender.add_partition(now, lane.id, &lane.topic, lane.partition);
+            self.lanes.lanes.push(lane);
+        }
+        self.seen.remove(&topic);
+        let metadata = self.shared.cluster.metadata();
+        self.learn_topic(now, &topic, &metadata);
+    }
+
+    fn begin_close(&mut self, close: Option<(Instant, oneshot::Sender<u64>)>, now: Instant) {
+        let flush = self.sender.handle_flush();
+        let closing =
+            self.closing.get_or_insert_with(|| Closing { deadline: now + FOREVER, flush, done: Vec::new() });
+        closing.flush = flush;
+        if let Some((deadline, done)) = close {
+            closing.deadline = closing.deadline.min(deadline);
+            closing.done.push(done);
+        }
+    }
+
+    fn poll_metadata(&mut self, now: Instant, context: &mut Context<'_>) -> bool {
+        let Poll::Ready(receiver) = self.metadata.as_mut().poll(context) else { return false };
+        let Some(mut receiver) = receiver else {
+            // The client is gone, and nothing will be news any more.
+            self.metadata = Box::pin(std::future::pending());
+            return false;
+        };
+        let metadata = Arc::clone(&receiver.borrow_and_update());
+        self.metadata = next_metadata(receiver);
+        self.learn(now, &metadata);
+        true
+    }
+
+    fn learn(&mut self, now: Instant, metadata: &Metadata) {
+        let topics: Vec<_> = self.sender.topics().map(|(name, _)| name.clone()).collect();
+        for topic in topics {
+            self.learn_topic(now, &topic, metadata);
+        }
+    }
+
+    /// Tells the sender what is new about `topic`.
+    fn learn_topic(&mut self, now: Instant, topic: &TopicName, metadata: &Metadata) {
+        let Some(known) = metadata.topic(topic) else {
+            if let Some(code) = metadata.errors.get(topic)
+                && !code.is_retriable()
+            {
+                self.sender.handle_topic_error(now, topic, *code, &mut self.lanes);
+            }
+            return;
+        };
+        if self.seen.get(topic).is_some_and(|seen| Arc::ptr_eq(seen, known)) {
+            return;
+        }
+        self.sender.handle_topic_id(topic, known.id);
+        for (index, info) in known.partitions.iter().enumerate() {
+            self.sender.handle_leader(now, topic, index as i32, info.leader, &mut self.lanes);
+        }
+        self.seen.insert(topic.clone(), Arc::clone(known));
+        self.shared.grow(topic, known.partition_count());
+    }
+
+    fn poll_links(&mut self, now: Instant, context: &mut Context<'_>) -> bool {
+        let mut progress = false;
+        let nodes: Vec<_> = self.links.keys().copied().collect();
+        for node in nodes {
+            progress |= self.poll_opening(node, context);
+            while let Some(flight) = self.links.get_mut(&node).and_then(|link| link.flight.front_mut()) {
+                let Poll::Ready(answer) = Pin::new(&mut flight.pending).poll(context) else { break };
+                let (request, connection) = (flight.request, flight.connection.clone());
+                if let Some(link) = self.links.get_mut(&node) {
+                    link.flight.pop_front();
+                }
+                progress = true;
+                self.handle_answer(now, request, &connection, answer);
+            }
+        }
+        progress
+    }
+
+    fn poll_opening(&mut self, node: NodeId, context: &mut Context<'_>) -> bool {
+        let Some(link) = self.links.get_mut(&node) else { return false };
+        let Some(opening) = &mut link.opening else { return false };
+        let Poll::Ready(opened) = opening.as_mut().poll(context) else { return false };
+        link.opening = None;
+        match opened {
+            Ok(connection) => {
+                link.connection = Some(connection);
+                link.failures = 0;
+            }
+            Err(error) => {
+                link.failures = link.failures.saturating_add(1);
+                tracing::debug!(%node, %error, "no connection to produce over");
+                // Its partitions may have another leader by now.
+                self.shared.cluster.refresh();
+            }
+        }
+        true
+    }
+
+    fn handle_answer(
+        &mut self,
+        now: Instant,
+        request: u64,
+        connection: &Connection,
+        answer: std::result::Result<cluster::Answer, RequestError>,
+    ) {
+        let dice = self.dice.u64(..);
+        let answer = match answer {
+            Ok(_) if self.shared.config.acks == Acks::None => {
+                self.sender.handle_written(now, request, &mut self.lanes);
+                return;
+            }
+            Ok(answer) => answer,
+            Err(RequestError { error, unsent }) => {
+                self.sender.handle_failure(now, request, error, unsent, dice, &mut self.lanes);
+                return;
+            }
+        };
+        let decoded =
+            answer.reader().and_then(|mut reader| Ok(Response::decode(&mut reader, answer.version)?));
+        match decoded {
+            Ok(response) => {
+                connection.throttle(std::time::Duration::from_millis(
+                    u64::try_from(response.throttle_time_ms).unwrap_or(0),
+                ));
+                self.take_hints(now, &response);
+                self.sender.handle_answer(now, request, &response, dice, &mut self.lanes);
+            }
+            Err(error) => {
+                connection.fail(&error);
+                let error = error.peer(connection.peer().to_string()).retriable(true);
+                self.sender.handle_failure(now, request, error, false, dice, &mut self.lanes);
+            }
+        }
+    }
+
+    /// Leaders that an answer names (KIP-951).
+    fn take_hints(&mut self, now: Instant, response: &Response) {
+        let mut news = false;
+        for (topic, answer) in response.partitions() {
+            if let Some(leader) = answer.current_leader
+                && !answer.error_code.is_ok()
+            {
+                let metadata = self.shared.cluster.metadata();
+                let name = match &*topic.name {
+                    "" => metadata.topic_by_id(topic.topic_id).map(|topic| topic.name.clone()),
+                    name => Some(TopicName::from(name.to_owned())),
+                };
+                if let Some(name) = name {
+                    let partition = Partition(answer.partition);
+                    news |=
+                        self.shared.cluster.leader_hint(&name, partition, leader, &response.node_endpoints);
+                }
+            }
+        }
+        if news {
+            let metadata = self.shared.cluster.metadata();
+            self.learn(now, &metadata);
+        }
+    }
+
+    fn poll_producer_id(&mut self, now: Instant, context: &mut Context<'_>) -> bool {
+        let mut progress = false;
+        if let Some(asking) = &mut self.producer_id
+            && let Poll::Ready(answer) = asking.as_mut().poll(context)
+        {
+            self.producer_id = None;
+            let dice = self.dice.u64(..);
+            self.sender.handle_producer_id(now, answer, dice, &mut self.lanes);
+            progress = true;
+        }
+        if self.producer_id.is_none() && self.sender.poll_producer_id(now) {
+            let deadline = now + self.shared.config.request_timeout;
+            self.producer_id = Some(Box::pin(ask_producer_id(self.shared.cluster.clone(), deadline)));
+            progress = true;
+        }
+        progress
+    }
+
+    /// Sends what is due.
+    fn pump(&mut self, now: Instant) -> bool {
+        let mut progress = false;
+        if self.shared.starving.load(Ordering::Relaxed) > 0 {
+            self.sender.hurry();
+        }
+        let nodes: Vec<_> = self.sender.busy_nodes().collect();
+        for node in nodes {
+            let link = self.links.entry(node).or_default();
+            if link.connection.as_ref().is_none_or(Connection::is_closed) {
+                link.connection = self.shared.cluster.open_connection(node, Duty::Produce);
+            }
+            let Some(connection) = link.connection.clone() else {
+                if link.opening.is_none() {
+                    let pause = match link.failures {
+                        0 => None,
+                        failures => Some(self.shared.config.backoff().delay(failures, self.dice.u64(..))),
+                    };
+                    let deadline = now + self.shared.config.request_timeout;
+                    let cluster = self.shared.cluster.clone();
+                    link.opening = Some(Box::pin(async move {
+                        if let Some(pause) = pause {
+                            tokio::time::sleep(pause).await;
+                        }
+                        cluster.connection(node, Duty::Produce, deadline).await
+                    }));
+                    progress = true;
+                }
+                continue;
+            };
+            while let Some(outgoing) = self.sender.poll_request(now, node, &mut self.lanes) {
+                progress = true;
+                self.send(now, node, &connection, outgoing);
+            }
+        }
+        progress
+    }
+
+    fn send(&mut self, now: Instant, node: NodeId, connection: &Connection, outgoing: Outgoing) {
+        let config = &self.shared.config;
+        let by_name = outgoing.batches.iter().any(|batch| batch.topic_id == Uuid::ZERO);
+        let versions = VersionRange::new(
+            if config.compression == Compression::Zstd { 7 } else { produce::VERSIONS.min },
+            if by_name { 12 } else { produce::VERSIONS.max },
+        );
+        let request = outgoing.id;
+        let head = RequestHead {
+            transactional_id: None,
+            acks: config.acks.code(),
+            timeout_ms: i32::try_from(config.request_timeout.as_millis()).unwrap_or(i32::MAX),
+        };
+        let batches: Vec<_> = outgoing
+            .batches
+            .into_iter()
+            .map(|batch| PartitionBatch {
+                topic: batch.topic.into_inner(),
+                topic_id: batch.topic_id,
+                partition: batch.index,
+                header: batch.header,
+                body: batch.body,
+            })
+            .collect();
+        let encoded = connection
+            .version(ApiKey::PRODUCE, versions)
+            .and_then(|version| Ok((version, produce::encode_request(&head, &batches, version)?)));
+        match encoded {
+            Ok((version, body)) => {
+                let deadline = now + config.request_timeout;
+                let answered = config.acks != Acks::None;
+                let pending = connection.send_raw(ApiKey::PRODUCE, version, body, deadline, answered);
+                let flight = Flight { request, pending, connection: connection.clone() };
+                self.links.entry(node).or_default().flight.push_back(flight);
+            }
+            Err(error) => {
+                let dice = self.dice.u64(..);
+                self.sender.handle_failure(now, request, error, true, dice, &mut self.lanes);
+            }
+        }
+    }
+
+    fn run_effects(&mut self) {
+        while let Some(effect) = self.sender.poll_effect() {
+            match effect {
+                Effect::Refresh(topic) => self.shared.cluster.leader_failed(&topic),
+            }
+        }
+    }
+
+    fn publish_counts(&self) {
+        let counts = self.sender.counts();
+        self.shared.acked.store(counts.acked, Ordering::Release);
+        self.shared.failed.store(counts.failed, Ordering::Release);
+    }
+
+    /// Tells those who wait for a flush; true if the task is over.
+    fn finish(&mut self, now: Instant) -> bool {
+        let sender = &self.sender;
+        for (_, done) in self.flushes.extract_if(.., |(flush, _)| sender.is_flushed(*flush)) {
+            let _ = done.send(());
+        }
+        if let Some(closing) = &self.closing
+            && (self.sender.is_flushed(closing.flush) || closing.deadline <= now)
+        {
+            self.end(now);
+            return true;
+        }
+        self.orphaned && self.sender.is_idle()
+    }
+
+    /// Gives up what is left.
+    fn end(&mut self, now: Instant) {
+        for letter in self.shared.mailbox.close() {
+            match letter {
+                Letter::Lane(lane) | Letter::Compressed(lane) => {
+                    self.sender.handle_lane(now, lane, &mut self.lanes);
+                }
+                Letter::Lanes(lanes) => self.add_lanes(now, lanes),
+                Letter::Close { done, .. } => {
+                    if let Some(closing) = &mut self.closing {
+                        closing.done.push(done);
+                    }
+                }
+                Letter::Flush(_) | Letter::Nudge | Letter::Pressure | Letter::Orphaned => {}
+            }
+        }
+        let before = self.sender.counts().failed;
+        for lane in 0..self.lanes.lanes.len() {
+            self.lanes.lanes[lane].shut();
+            self.sender.handle_lane(now, lane, &mut self.lanes);
+        }
+        let error =
+            Error::new(ErrorKind::State, "the producer was closed before the record was acknowledged");
+        self.sender.abort(now, &Arc::new(error), &mut self.lanes);
+        self.publish_counts();
+        let lost = self.sender.counts().failed - before;
+        if let Some(closing) = self.closing.take() {
+            for done in closing.done {
+                let _ = done.send(lost);
+            }
+        }
+    }
+
+    fn poll_sleep(&mut self, now: Instant, context: &mut Context<'_>) -> bool {
+        let links = &self.links;
+        let can_send = |node: NodeId| links.get(&node).is_some_and(|link| link.connection.is_some());
+        let closing = self.closing.as_ref().map(|closing| closing.deadline);
+        let Some(at) = self.sender.next_deadline(now, can_send).into_iter().chain(closing).min() else {
+            return false;
+        };
+        if at <= now {
+            return true;
+        }
+        if self.sleep.deadline() != at {
+            self.sleep.as_mut().reset(at);
+        }
+        self.sleep.as_mut().poll(context).is_ready()
+    }
+}
+
+impl Drop for Driver {
+    /// If the task is dropped, with its runtime or for a panic, nobody waits for ever.
+    fn drop(&mut self) {
+        self.end(Instant::now());
+    }
+}
+
+/// A time that does not come.
+const FOREVER: std::time::Duration = std::time::Duration::from_secs(30 * 24 * 3600);
+
+fn next_metadata(
+    mut receiver: watch::Receiver<Arc<Metadata>>,
+) -> BoxFuture<'static, Option<watch::Receiver<Arc<Metadata>>>> {
+    Box::pin(async move {
+        receiver.changed().await.ok()?;
+        Some(receiver)
+    })
+}
+
+async fn ask_producer_id(cluster: Cluster, deadline: Instant) -> Result<(i64, i16)> {
+    let request = InitProducerIdRequest {
+        transactional_id: None,
+        // Ignored without transactional id.
+        transaction_timeout_ms: i32::MAX,
+        producer_id: -1,
+        producer_epoch: -1,
+        ..InitProducerIdRequest::default()
+    };
+    let response = cluster.request_any(&request, deadline, |response| ErrorCode(response.error_code)).await?;
+    Ok((response.producer_id, response.producer_epoch))
+}
+
+impl LaneSet {
+    fn start_jobs(&mut self) {
+        while self.jobs < self.jobs_max
+            && let Some(id) = self.waiting.front().copied()
+        {
+            let Some(work) = self.lanes[id].work(usize::MAX) else {
+                self.waiting.pop_front();
+                continue;
+            };
+            self.jobs += 1;
+            let (lane, shared) = (Arc::clone(&self.lanes[id]), Arc::clone(&self.shared));
+            let job = move || {
+                lane.run(work, &shared.lane_config);
+                let _ = shared.mailbox.send(Letter::Compressed(lane.id));
+            };
+            self.shared.cluster.runtime().run_blocking("carafe-compress", Box::new(job));
+        }
+    }
+}
+
+impl Lanes for LaneSet {
+    fn collect(&mut self, partition: usize, close: bool, into: &mut Vec<Batch>) -> Left {
+        let Some(lane) = self.lanes.get(partition).cloned() else { return Left::default() };
+        let config = &self.shared.lane_config;
+        let mut left = lane.collect(config, close, into);
+        if left.closed > 0 {
+            if lane.compress_inline(config) {
+                left = lane.collect(config, false, into);
+            }
+            if left.closed > 0 {
+                self.waiting.push_back(partition);
+                self.start_jobs();
+            }
+        }
+        left
+    }
+
+    fn attach(&mut self, partition: usize, gauge: Option<&Arc<Gauge>>) {
+        let Some(lane) = self.lanes.get(partition) else { return };
+        lane.led.store(gauge.is_some(), Ordering::Relaxed);
+        if let Some(gauge) = gauge {
+            lane.attach(gauge);
+        }
+    }
+
+    fn queued(&mut self, partition: usize, change: i32) {
+        if let Some(lane) = self.lanes.get(partition) {
+            lane.queued.fetch_add(change, Ordering::Relaxed);
+        }
+    }
+
+    fn shrink(&mut self, partition: usize, bytes: usize) {
+        if let Some(lane) = self.lanes.get(partition) {
+            lane.shrink(bytes);
+        }
+    }
+}

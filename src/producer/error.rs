@@ -1,0 +1,165 @@
+//! Why a record was not delivered, and whether it may be in the log all the same.
+
+use std::fmt;
+use std::sync::Arc;
+
+use super::Record;
+use crate::{Error, ErrorCode, ErrorKind};
+
+/// What is known of a record's fate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Outcome {
+    /// It is in the log.
+    Written,
+    /// It is not in the log and will not be. Sending it again makes no duplicate.
+    NotWritten,
+    /// It was sent, and the answer never came: it may be in the log. Sending it again may make a duplicate.
+    Unknown,
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Written => "written",
+            Self::NotWritten => "not written",
+            Self::Unknown => "outcome unknown",
+        })
+    }
+}
+
+/// A record that was not acknowledged: the reason, what is known of its [`Outcome`], and the record itself.
+pub struct ProduceError(Box<Inner>);
+
+struct Inner {
+    error: Arc<Error>,
+    outcome: Outcome,
+    record: Option<Record<'static>>,
+}
+
+impl ProduceError {
+    pub(crate) fn new(error: impl Into<Arc<Error>>, outcome: Outcome) -> Self {
+        Self(Box::new(Inner { error: error.into(), outcome, record: None }))
+    }
+
+    pub(crate) fn not_written(error: Error) -> Self {
+        Self::new(error, Outcome::NotWritten)
+    }
+
+    pub(crate) fn with_record(mut self, record: Option<Record<'static>>) -> Self {
+        self.0.record = record;
+        self
+    }
+
+    /// What is known of the record's fate: never [`Outcome::Written`] for an error of a single record.
+    pub fn outcome(&self) -> Outcome {
+        self.0.outcome
+    }
+
+    /// Why it failed.
+    pub fn error(&self) -> &Error {
+        &self.0.error
+    }
+
+    /// Who is to blame.
+    pub fn kind(&self) -> ErrorKind {
+        self.0.error.kind()
+    }
+
+    /// The code that the broker answered with, if it was that.
+    pub fn error_code(&self) -> Option<ErrorCode> {
+        self.0.error.error_code()
+    }
+
+    /// True if the same record may be accepted later.
+    pub fn is_retriable(&self) -> bool {
+        self.0.error.is_retriable()
+    }
+
+    /// The record. `None` if it cannot be restored, such as from a batch whose codec cannot be read.
+    pub fn record(&self) -> Option<&Record<'static>> {
+        self.0.record.as_ref()
+    }
+
+    /// Takes the record out, to send it again or elsewhere.
+    pub fn into_record(self) -> Option<Record<'static>> {
+        self.0.record
+    }
+}
+
+impl fmt::Display for ProduceError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({})", self.0.error, self.0.outcome)
+    }
+}
+
+impl fmt::Debug for ProduceError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ProduceError")
+            .field("error", &self.0.error)
+            .field("outcome", &self.0.outcome)
+            .field("record", &self.0.record)
+            .finish()
+    }
+}
+
+impl std::error::Error for ProduceError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&*self.0.error)
+    }
+}
+
+impl From<ProduceError> for Error {
+    fn from(error: ProduceError) -> Self {
+        let inner = &error.0;
+        let mut copy =
+            Self::new(inner.error.kind(), inner.error.to_string()).retriable(inner.error.is_retriable());
+        if let Some(code) = inner.error.error_code() {
+            copy = copy.code(code);
+        }
+        copy.source(error)
+    }
+}
+
+/// Why [`Producer::try_enqueue`](super::Producer::try_enqueue) returned the record.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum TryEnqueueError<'a> {
+    /// The buffer (`buffer.memory`) is full at the moment.
+    Full(Record<'a>),
+    /// The topic's metadata is not known yet; the look-up was started.
+    MetadataPending(Record<'a>),
+    /// The record can not be sent, now or later.
+    Refused(ProduceError),
+}
+
+impl<'a> TryEnqueueError<'a> {
+    /// Takes the record out.
+    pub fn into_record(self) -> Option<Record<'a>> {
+        match self {
+            Self::Full(record) | Self::MetadataPending(record) => Some(record),
+            Self::Refused(error) => error.into_record(),
+        }
+    }
+}
+
+impl fmt::Display for TryEnqueueError<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Full(_) => f.write_str("the producer's buffer is full"),
+            Self::MetadataPending(record) => {
+                write!(f, "metadata of topic {:?} is not known yet", record.topic_name())
+            }
+            Self::Refused(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for TryEnqueueError<'_> {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Refused(error) => Some(error),
+            _ => None,
+        }
+    }
+}

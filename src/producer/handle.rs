@@ -1,0 +1,546 @@
+//! The producer that users hold.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::future::Future;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+use tokio::time::{Instant, timeout_at};
+
+use super::driver::{Driver, Letter};
+use super::error::TryEnqueueError;
+use super::lane::{Appended, Blocked, Clocks, Lane, LaneConfig, Notice};
+use super::receipt::{Delivery, Receipt, Receipts};
+use super::record::Destination;
+use super::topic::{Topic, TopicCell};
+use super::{ProduceError, ProducerBuilder, ProducerConfig, Record};
+use crate::cluster::{self, Cluster};
+use crate::runtime::Runtime;
+use crate::sync::{Credit, Held, Mailbox};
+use crate::types::TopicName;
+use crate::{Error, ErrorKind, Result};
+
+/// Sends records. Cheap to clone; clones share batches, memory and order.
+///
+/// Records of one partition are written in the order in which they were enqueued. When the last clone is dropped without
+/// [`close`](Self::close), what was enqueued is still sent in the background, as long as the tokio runtime lives.
+#[derive(Clone)]
+pub struct Producer {
+    pub(super) shared: Arc<Shared>,
+    _life: Arc<Life>,
+}
+
+/// Tells the driver when nobody is left to enqueue.
+struct Life(Arc<Shared>);
+
+impl Drop for Life {
+    fn drop(&mut self) {
+        // The driver may have ended already.
+        let _ = self.0.mailbox.send(Letter::Orphaned);
+    }
+}
+
+/// What handles and driver share.
+pub(super) struct Shared {
+    pub(super) id: u64,
+    pub(super) config: ProducerConfig,
+    pub(super) lane_config: LaneConfig,
+    pub(super) cluster: Cluster,
+    pub(super) credit: Arc<Credit>,
+    pub(super) mailbox: Mailbox<Letter>,
+    topics: RwLock<Topics>,
+    dice: Mutex<fastrand::Rng>,
+    closed: AtomicBool,
+    /// Enqueuers that wait for memory.
+    pub(super) starving: AtomicUsize,
+    pub(super) acked: AtomicU64,
+    pub(super) failed: AtomicU64,
+}
+
+#[derive(Default)]
+struct Topics {
+    by_name: BTreeMap<TopicName, Topic>,
+    next_lane: usize,
+}
+
+/// Counts of a producer since it was made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ProducerCounters {
+    /// Records that were enqueued.
+    pub enqueued: u64,
+    /// Records that were acknowledged.
+    pub acked: u64,
+    /// Records that failed after they were enqueued, whatever their outcome.
+    pub failed: u64,
+    /// Bytes of `buffer.memory` in use.
+    pub buffered_bytes: usize,
+}
+
+/// Why a record was not appended at once.
+enum Obstacle {
+    Metadata,
+    Credit(usize),
+    Refused(Error),
+}
+
+struct RuntimeClocks<'a>(&'a dyn Runtime);
+
+impl Clocks for RuntimeClocks<'_> {
+    fn wall(&self) -> i64 {
+        self.0.timestamp().0
+    }
+
+    fn now(&self) -> Instant {
+        Instant::now()
+    }
+}
+
+impl Producer {
+    /// A producer on `cluster`.
+    ///
+    /// # Errors
+    ///
+    /// `Config` with all that is wrong with `config`.
+    pub(crate) fn new(cluster: Cluster, config: ProducerConfig) -> Result<Self> {
+        config.validate()?;
+        let dice = cluster.runtime().dice();
+        let shared = Arc::new(Shared {
+            id: cluster.next_id(),
+            lane_config: LaneConfig {
+                compression: config.compression,
+                compression_level: config.compression_level,
+            },
+            credit: Credit::new(config.buffer_memory),
+            mailbox: Mailbox::default(),
+            topics: RwLock::default(),
+            dice: Mutex::new(dice),
+            closed: AtomicBool::new(false),
+            starving: AtomicUsize::new(0),
+            acked: AtomicU64::new(0),
+            failed: AtomicU64::new(0),
+            config,
+            cluster,
+        });
+        let driver = Driver::new(Arc::clone(&shared));
+        shared.cluster.runtime().spawn("carafe-producer", Box::pin(driver.run()));
+        Ok(Self { _life: Arc::new(Life(Arc::clone(&shared))), shared })
+    }
+
+    /// A builder of a producer on `cluster`.
+    pub(crate) fn builder(cluster: Cluster) -> ProducerBuilder {
+        ProducerBuilder { cluster, config: ProducerConfig::default() }
+    }
+
+    /// The settings.
+    pub fn config(&self) -> &ProducerConfig {
+        &self.shared.config
+    }
+
+    /// Looks up `name`, waiting for its metadata up to `max.block.ms`, and creates the topic where settings of client and
+    /// broker allow. Records made with the result are enqueued without a look-up.
+    ///
+    /// # Errors
+    ///
+    /// `Timeout`, or what the broker says of the topic. Cancel-safe.
+    pub async fn topic(&self, name: impl Into<TopicName>) -> Result<Topic> {
+        let deadline = Instant::now() + self.shared.config.max_block;
+        self.resolve(&name.into(), deadline).await
+    }
+
+    /// Enqueues `record` and returns its receipt. Waits while the topic's metadata is not known or the buffer is full, at
+    /// most `max.block.ms` in all. The record is copied into its batch before this returns.
+    ///
+    /// # Errors
+    ///
+    /// A [`ProduceError`] with the record: `Timeout`, the broker's word about the topic, an invalid partition, a record
+    /// larger than the buffer, `State` after [`close`](Self::close). The outcome is always
+    /// [`NotWritten`](super::Outcome::NotWritten).
+    ///
+    /// Cancel-safe: if the future is dropped before it is done, the record was not enqueued, except when it only yielded
+    /// to other tasks at the end; then it is delivered all the same.
+    pub async fn enqueue(&self, record: Record<'_>) -> Result<Receipt, ProduceError> {
+        let (appended, crowded) = match self.attempt(&record, &mut None) {
+            Ok(appended) => appended,
+            Err(obstacle) => match self.insist(&record, obstacle).await {
+                Ok(appended) => appended,
+                Err(error) => {
+                    return Err(ProduceError::not_written(error).with_record(Some(record.into_owned())));
+                }
+            },
+        };
+        let receipt = Receipt::new(appended.cell, appended.index, appended.timestamp);
+        if crowded {
+            // A batch or a request is full: let the driver, and others, run.
+            tokio::task::yield_now().await;
+        }
+        Ok(receipt)
+    }
+
+    /// Enqueues `record` and waits for its acknowledgement.
+    ///
+    /// # Errors
+    ///
+    /// As [`enqueue`](Self::enqueue), and everything that can happen on the way to the log. Cancel-safe in that the record,
+    /// once enqueued, is delivered whether or not anybody waits.
+    pub async fn send(&self, record: Record<'_>) -> Result<Delivery, ProduceError> {
+        self.enqueue(record).await?.await
+    }
+
+    /// Enqueues `record` if that is possible without waiting.
+    ///
+    /// # Errors
+    ///
+    /// The record comes back if the buffer is full or the topic's metadata is not known yet (the look-up is started), and
+    /// if it can never be sent.
+    pub fn try_enqueue<'a>(&self, record: Record<'a>) -> Result<Receipt, TryEnqueueError<'a>> {
+        match self.attempt(&record, &mut None) {
+            Ok((appended, _)) => Ok(Receipt::new(appended.cell, appended.index, appended.timestamp)),
+            Err(Obstacle::Credit(_)) => {
+                self.press();
+                Err(TryEnqueueError::Full(record))
+            }
+            Err(Obstacle::Metadata) => {
+                let name = TopicName::from(record.topic_name().to_owned());
+                let shared = &self.shared;
+                shared.cluster.want_topic(&name, shared.config.allow_auto_create_topics);
+                match shared.known(&name) {
+                    Some(count) => {
+                        shared.grow(&name, count);
+                        self.try_enqueue(record)
+                    }
+                    None => Err(TryEnqueueError::MetadataPending(record)),
+                }
+            }
+            Err(Obstacle::Refused(error)) => {
+                let error = ProduceError::not_written(error).with_record(Some(record.into_owned()));
+                Err(TryEnqueueError::Refused(error))
+            }
+        }
+    }
+
+    /// Enqueues `records` in order, waiting as [`enqueue`](Self::enqueue) does for each.
+    ///
+    /// # Errors
+    ///
+    /// At the first record that cannot be enqueued, with the receipts of those before it. Cancel-safe in that those
+    /// enqueued are delivered.
+    pub async fn enqueue_all<'a>(
+        &self,
+        records: impl IntoIterator<Item = Record<'a>>,
+    ) -> Result<Receipts, EnqueueAllError> {
+        let mut receipts = Receipts::default();
+        for record in records {
+            let (appended, crowded) = match self.attempt(&record, &mut None) {
+                Ok(appended) => appended,
+                Err(obstacle) => match self.insist(&record, obstacle).await {
+                    Ok(appended) => appended,
+                    Err(error) => {
+                        let error = ProduceError::not_written(error).with_record(Some(record.into_owned()));
+                        return Err(EnqueueAllError { enqueued: receipts, error });
+                    }
+                },
+            };
+            receipts.push(&appended.cell, appended.index);
+            if crowded {
+                tokio::task::yield_now().await;
+            }
+        }
+        Ok(receipts)
+    }
+
+    /// Sends everything that was enqueued before, without linger, and waits until its fate is known.
+    ///
+    /// # Errors
+    ///
+    /// `Timeout` after `timeout`: records are still on their way. `State` if the producer was closed. That records failed
+    /// is told by their receipts and by [`counters`](Self::counters). Cancel-safe.
+    pub async fn flush(&self, timeout: Duration) -> Result<()> {
+        let (done, waits) = oneshot::channel();
+        let deadline = Instant::now() + timeout;
+        if self.shared.mailbox.send(Letter::Flush(done)).is_err() {
+            return Err(closed());
+        }
+        match timeout_at(deadline, waits).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) => Err(closed()),
+            Err(_) => {
+                let message = format!("records were still on their way after {} ms", timeout.as_millis());
+                Err(Error::new(ErrorKind::Timeout, message))
+            }
+        }
+    }
+
+    /// Refuses further records, sends everything that was enqueued, waits until its fate is known, and ends the producer.
+    /// After `timeout` the rest fails, with the outcome that is known of it. Closing twice is closing once.
+    ///
+    /// # Errors
+    ///
+    /// `Timeout` if records had to be given up. Cancel-safe in that the producer closes nonetheless.
+    pub async fn close(&self, timeout: Duration) -> Result<()> {
+        self.shared.closed.store(true, Ordering::Relaxed);
+        let (done, waits) = oneshot::channel();
+        let deadline = Instant::now() + timeout;
+        if self.shared.mailbox.send(Letter::Close { deadline, done }).is_err() {
+            return Ok(());
+        }
+        match waits.await {
+            Ok(0) | Err(_) => Ok(()),
+            Ok(lost) => {
+                let message = format!(
+                    "{lost} records were not acknowledged within {} ms of closing",
+                    timeout.as_millis()
+                );
+                Err(Error::new(ErrorKind::Timeout, message))
+            }
+        }
+    }
+
+    /// Counts since the producer was made.
+    pub fn counters(&self) -> ProducerCounters {
+        let shared = &self.shared;
+        // Outcomes first, so that they never exceed what was enqueued.
+        let (acked, failed) = (shared.acked.load(Ordering::Acquire), shared.failed.load(Ordering::Acquire));
+        let topics = shared.topics.read().unwrap_or_else(PoisonError::into_inner);
+        let enqueued = topics
+            .by_name
+            .values()
+            .flat_map(|topic| topic.0.lanes().iter().map(|lane| lane.enqueued()).collect::<Vec<_>>())
+            .sum();
+        let buffered_bytes = shared.credit.total() - shared.credit.available();
+        ProducerCounters { enqueued, acked, failed, buffered_bytes }
+    }
+
+    /// Appends `record` if nothing stands in the way. The flag tells that others should run.
+    #[inline]
+    fn attempt(&self, record: &Record<'_>, reserve: &mut Option<Held>) -> Result<(Appended, bool), Obstacle> {
+        let shared = &*self.shared;
+        match &record.destination {
+            Destination::Topic(topic) if topic.0.producer == shared.id => {
+                self.append(&topic.0, record, reserve)
+            }
+            Destination::TopicRef(topic) if topic.0.producer == shared.id => {
+                self.append(&topic.0, record, reserve)
+            }
+            destination => {
+                let topics = shared.topics.read().unwrap_or_else(PoisonError::into_inner);
+                match topics.by_name.get(destination.name()) {
+                    Some(topic) => self.append(&topic.0, record, reserve),
+                    None if shared.closed.load(Ordering::Relaxed) => Err(Obstacle::Refused(closed())),
+                    None => Err(Obstacle::Metadata),
+                }
+            }
+        }
+    }
+
+    #[inline]
+    fn append(
+        &self,
+        topic: &TopicCell,
+        record: &Record<'_>,
+        reserve: &mut Option<Held>,
+    ) -> Result<(Appended, bool), Obstacle> {
+        let shared = &*self.shared;
+        if shared.closed.load(Ordering::Relaxed) {
+            return Err(Obstacle::Refused(closed()));
+        }
+        let lanes = topic.lanes();
+        if lanes.is_empty() {
+            return Err(Obstacle::Metadata);
+        }
+        let dice = || shared.dice.lock().unwrap_or_else(PoisonError::into_inner).u64(..);
+        let (partition, sticky) =
+            topic.choose(record, &lanes, shared.config.partitioner, &dice).map_err(Obstacle::Refused)?;
+        let lane = &lanes[partition];
+        let clocks = RuntimeClocks(&**shared.cluster.runtime());
+        let appended = lane.appender(&shared.credit).append(record, &clocks, reserve);
+        match appended {
+            Ok(appended) => {
+                let crowded = self.notify(lane, appended.notice);
+                if sticky {
+                    topic.stuck(appended.bytes, shared.config.sticky_bytes, &lanes, &dice);
+                }
+                Ok((appended, crowded))
+            }
+            Err(Blocked::Credit(bytes, notice)) => {
+                self.notify(lane, notice);
+                Err(Obstacle::Credit(bytes))
+            }
+            Err(Blocked::Shut) => Err(Obstacle::Refused(closed())),
+            Err(Blocked::TooLarge(bytes)) => {
+                let message = format!(
+                    "a record of {bytes} bytes for {} does not fit into buffer.memory, {} bytes",
+                    lane.topic,
+                    shared.credit.total()
+                );
+                Err(Obstacle::Refused(Error::new(ErrorKind::TooLarge, message)))
+            }
+        }
+    }
+
+    /// Tells the driver what it has to know. Returns whether others should run.
+    #[inline]
+    fn notify(&self, lane: &Lane, notice: Notice) -> bool {
+        if notice == Notice::default() {
+            return false;
+        }
+        let mut announce = notice.announce;
+        if notice.closed {
+            announce |= lane.compress_inline(&self.shared.lane_config);
+        }
+        if announce {
+            let _ = self.shared.mailbox.send(Letter::Lane(lane.id));
+        } else if notice.nudge {
+            let _ = self.shared.mailbox.send(Letter::Nudge);
+        }
+        notice.closed || notice.nudge
+    }
+
+    /// Removes one obstacle after the other until the record is appended or the time is up.
+    async fn insist(&self, record: &Record<'_>, first: Obstacle) -> Result<(Appended, bool)> {
+        let deadline = Instant::now() + self.shared.config.max_block;
+        let mut reserve = None;
+        let mut obstacle = first;
+        loop {
+            match obstacle {
+                Obstacle::Refused(error) => return Err(error),
+                Obstacle::Metadata => {
+                    let name = TopicName::from(record.topic_name().to_owned());
+                    self.resolve(&name, deadline).await?;
+                }
+                Obstacle::Credit(bytes) => {
+                    drop(reserve.take());
+                    reserve = Some(self.wait_for_credit(bytes, deadline).await?);
+                }
+            }
+            match self.attempt(record, &mut reserve) {
+                Ok(appended) => return Ok(appended),
+                Err(next) => obstacle = next,
+            }
+        }
+    }
+
+    fn wait_for_credit(&self, bytes: usize, deadline: Instant) -> impl Future<Output = Result<Held>> {
+        let shared = Arc::clone(&self.shared);
+        shared.starving.fetch_add(1, Ordering::Relaxed);
+        let starving = Starving(Arc::clone(&shared));
+        self.press();
+        async move {
+            let _starving = starving;
+            timeout_at(deadline, shared.credit.take(bytes)).await.map_err(|_| {
+                let message = format!(
+                    "the buffer was full for {} ms (buffer.memory {} bytes, max.block.ms)",
+                    shared.config.max_block.as_millis(),
+                    shared.credit.total()
+                );
+                Error::new(ErrorKind::Timeout, message)
+            })
+        }
+    }
+
+    /// Someone wants memory: open batches shall leave.
+    fn press(&self) {
+        let _ = self.shared.mailbox.send(Letter::Pressure);
+    }
+
+    async fn resolve(&self, name: &TopicName, deadline: Instant) -> Result<Topic> {
+        let shared = &self.shared;
+        if let Some(topic) = shared.topics.read().unwrap_or_else(PoisonError::into_inner).by_name.get(name)
+            && !topic.0.lanes().is_empty()
+        {
+            return Ok(topic.clone());
+        }
+        let create = shared.config.allow_auto_create_topics;
+        let known: Arc<cluster::Topic> = shared.cluster.topic(name, create, deadline).await?;
+        Ok(shared.grow(name, known.partition_count()))
+    }
+}
+
+/// Counts one who waits for memory.
+struct Starving(Arc<Shared>);
+
+impl Drop for Starving {
+    fn drop(&mut self) {
+        self.0.starving.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Shared {
+    fn known(&self, name: &TopicName) -> Option<usize> {
+        self.cluster.metadata().topic(name).map(|topic| topic.partition_count()).filter(|count| *count > 0)
+    }
+
+    /// Takes on partitions of `name` up to `count`.
+    pub(super) fn grow(&self, name: &TopicName, count: usize) -> Topic {
+        let mut topics = self.topics.write().unwrap_or_else(PoisonError::into_inner);
+        let Topics { by_name, next_lane } = &mut *topics;
+        let topic = by_name.entry(name.clone()).or_insert_with(|| {
+            let dice = self.dice.lock().unwrap_or_else(PoisonError::into_inner).u64(..);
+            Topic::new(name.clone(), self.id, dice, count)
+        });
+        let known = topic.partition_count();
+        if known < count {
+            let lanes: Vec<_> = (known..count)
+                .map(|partition| {
+                    let id = *next_lane;
+                    *next_lane += 1;
+                    Lane::new(id, name.clone(), partition as i32, self.config.batch_size)
+                })
+                .collect();
+            // The driver hears of lanes in the order of their numbers, and before any of their records.
+            let _ = self.mailbox.send(Letter::Lanes(lanes.clone()));
+            topic.0.extend(&lanes);
+        }
+        topic.clone()
+    }
+}
+
+fn closed() -> Error {
+    Error::new(ErrorKind::State, "the producer was closed")
+}
+
+impl fmt::Debug for Producer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Producer").field("counters", &self.counters()).finish_non_exhaustive()
+    }
+}
+
+/// Why [`Producer::enqueue_all`] stopped.
+#[derive(Debug)]
+pub struct EnqueueAllError {
+    enqueued: Receipts,
+    error: ProduceError,
+}
+
+impl EnqueueAllError {
+    /// The first record that was not enqueued, and why. Those after it were not looked at.
+    pub fn error(&self) -> &ProduceError {
+        &self.error
+    }
+
+    /// Receipts of the records that were enqueued, and the error.
+    pub fn into_parts(self) -> (Receipts, ProduceError) {
+        (self.enqueued, self.error)
+    }
+}
+
+impl fmt::Display for EnqueueAllError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "after {} records: {}", self.enqueued.len(), self.error)
+    }
+}
+
+impl std::error::Error for EnqueueAllError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.error)
+    }
+}
+
+impl From<EnqueueAllError> for Error {
+    fn from(error: EnqueueAllError) -> Self {
+        error.error.into()
+    }
+}

@@ -1,0 +1,497 @@
+//! Where appenders and the sender meet: the open batch of one partition, and closed ones that were not collected yet.
+//!
+//! One short lock per append, never held across an await. The sender gets a letter when a lane turns non-empty or a batch
+//! closes; further records until it collects cost no letter.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicUsize, Ordering};
+
+use bytes::Bytes;
+use tokio::time::Instant;
+
+use super::Record;
+use super::batch::{Batch, BatchCell};
+use super::compress;
+use crate::sync::{Completion, Credit, Held, Mutex, MutexGuard, lock};
+use crate::types::TopicName;
+use crate::wire::compression::Compression;
+use crate::wire::records::{BatchMeta, BatchWriter, RecordSize};
+
+/// Smallest buffer of a batch.
+const CHUNK_MIN: usize = 512;
+/// Appends between two looks at the wall clock while requests are on the way.
+const CLOCK_APPENDS: u8 = 64;
+/// Bytes are counted at the broker's gauge in steps of this many.
+const GAUGE_STEP: usize = 4096;
+/// A broker that finds batches too large does not make them smaller than this.
+const BATCH_SIZE_MIN: usize = 16 * 1024;
+
+/// What appenders know of a broker and the sender of appenders: how much is in open batches, and when to say so.
+#[derive(Debug, Default)]
+pub(super) struct Gauge {
+    /// Bytes in open batches of partitions that the broker leads, in steps.
+    pub(super) bytes: AtomicUsize,
+    /// The sender wants a letter when `bytes` reaches this.
+    pub(super) target: AtomicUsize,
+    /// Requests on the way.
+    pub(super) in_flight: AtomicUsize,
+}
+
+/// Settings that all lanes of a producer share.
+#[derive(Debug)]
+pub(super) struct LaneConfig {
+    pub(super) compression: Compression,
+    pub(super) compression_level: Option<i32>,
+}
+
+/// One partition as appenders see it.
+#[derive(Debug)]
+pub(super) struct Lane {
+    pub(super) id: usize,
+    pub(super) topic: TopicName,
+    pub(super) partition: i32,
+    /// Batches closed and not acknowledged, for the choice of sticky partitions.
+    pub(super) queued: AtomicI32,
+    /// The partition has a leader.
+    pub(super) led: AtomicBool,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    open: Option<Open>,
+    closed: VecDeque<Closed>,
+    next_closed: u64,
+    /// The sender knows, or has a letter, that the lane is not empty.
+    announced: bool,
+    /// The sender has a letter about closed batches.
+    announced_closed: bool,
+    /// Appenders are refused: the producer is closed.
+    shut: bool,
+    gauge: Arc<Gauge>,
+    /// Largest batch with header.
+    batch_size: usize,
+    /// Buffer of the next batch, as large as those before.
+    chunk: usize,
+    /// Time of day in milliseconds, and appends until it is read again.
+    clock: i64,
+    clock_appends: u8,
+    /// Records of closed batches.
+    enqueued: u64,
+}
+
+#[derive(Debug)]
+struct Open {
+    writer: BatchWriter,
+    cell: Arc<BatchCell>,
+    held: Held,
+    created: Instant,
+    /// Bytes that the gauge knows of.
+    counted: usize,
+}
+
+#[derive(Debug)]
+struct Closed {
+    number: u64,
+    cell: Arc<BatchCell>,
+    meta: BatchMeta,
+    held: Option<Held>,
+    created: Instant,
+    body: Bytes,
+    stage: Stage,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// Waits for someone to compress it.
+    Plain,
+    /// Someone compresses it.
+    Compressing,
+    /// As it goes over the wire.
+    Ready(Compression),
+}
+
+/// What a lane still has after batches were collected.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Left {
+    /// Closed batches that are not compressed yet.
+    pub(super) closed: usize,
+    /// There is an open batch.
+    pub(super) open: bool,
+}
+
+/// A body to compress, to be handed back with [`Lane::compressed`].
+#[derive(Debug)]
+pub(super) struct Work {
+    number: u64,
+    pub(super) body: Bytes,
+}
+
+/// A record that was appended.
+#[derive(Debug)]
+pub(super) struct Appended {
+    pub(super) cell: Arc<BatchCell>,
+    pub(super) index: u32,
+    pub(super) timestamp: i64,
+    /// Bytes that it took.
+    pub(super) bytes: usize,
+    /// What the appender has to do.
+    pub(super) notice: Notice,
+}
+
+/// What an appender has to do after its lock is gone.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Notice {
+    /// Tell the sender to look at the lane.
+    pub(super) announce: bool,
+    /// Tell the sender that a request is full.
+    pub(super) nudge: bool,
+    /// A batch was closed: compress what is small, and let others run.
+    pub(super) closed: bool,
+}
+
+/// Why a record was not appended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Blocked {
+    /// So many bytes of credit are needed first. The flag tells that a batch was closed on the way.
+    Credit(usize, Notice),
+    /// Larger than all memory, in bytes.
+    TooLarge(usize),
+    /// The producer is closed.
+    Shut,
+}
+
+/// The clocks of an appender: asked only when needed.
+pub(super) trait Clocks {
+    /// Time of day in milliseconds.
+    fn wall(&self) -> i64;
+    /// Monotonic time.
+    fn now(&self) -> Instant;
+}
+
+impl Lane {
+    pub(super) fn new(id: usize, topic: TopicName, partition: i32, batch_size: usize) -> Arc<Self> {
+        let state = State {
+            open: None,
+            closed: VecDeque::new(),
+            next_closed: 0,
+            announced: false,
+            announced_closed: false,
+            shut: false,
+            gauge: Arc::default(),
+            batch_size,
+            chunk: CHUNK_MIN,
+            clock: 0,
+            clock_appends: 0,
+            enqueued: 0,
+        };
+        Arc::new(Self {
+            id,
+            topic,
+            partition,
+            queued: AtomicI32::new(0),
+            led: AtomicBool::new(false),
+            state: Mutex::new(state),
+        })
+    }
+
+    /// A lock on the lane for any number of appends.
+    pub(super) fn appender<'a>(&'a self, credit: &'a Arc<Credit>) -> Appender<'a> {
+        Appender { lane: self, state: lock(&self.state), credit }
+    }
+
+    /// Moves batches that are ready to `into`, in close order; with `close`, the open one is closed first.
+    pub(super) fn collect(&self, config: &LaneConfig, close: bool, into: &mut Vec<Batch>) -> Left {
+        let mut state = lock(&self.state);
+        if close {
+            state.close_open();
+        }
+        loop {
+            match state.closed.front_mut() {
+                Some(front) if front.stage == Stage::Plain => {
+                    if config.compression == Compression::None {
+                        front.stage = Stage::Ready(Compression::None);
+                    } else {
+                        break;
+                    }
+                }
+                Some(Closed { stage: Stage::Ready(compression), .. }) => {
+                    let compression = *compression;
+                    if let Some(closed) = state.closed.pop_front() {
+                        let Closed { cell, meta, held, created, body, .. } = closed;
+                        into.push(Batch::new(cell, meta, compression, body, held, created));
+                    }
+                }
+                _ => break,
+            }
+        }
+        // What is left is known to the sender: the next record needs no letter of its own.
+        let left = Left { closed: state.closed.len(), open: state.open.is_some() };
+        state.announced = left.open;
+        state.announced_closed = false;
+        left
+    }
+
+    /// A body that waits to be compressed, of at most `bytes_max`.
+    pub(super) fn work(&self, bytes_max: usize) -> Option<Work> {
+        let mut state = lock(&self.state);
+        let plain = state
+            .closed
+            .iter_mut()
+            .find(|closed| closed.stage == Stage::Plain && closed.body.len() <= bytes_max)?;
+        plain.stage = Stage::Compressing;
+        Some(Work { number: plain.number, body: plain.body.clone() })
+    }
+
+    /// Hands a compressed body back. The sender must be told.
+    pub(super) fn compressed(&self, number: u64, compression: Compression, body: Bytes) {
+        let mut state = lock(&self.state);
+        if let Some(closed) = state.closed.iter_mut().find(|closed| closed.number == number) {
+            if let Some(held) = &mut closed.held
+                && compression != Compression::None
+            {
+                held.shrink(body.len());
+            }
+            closed.body = body;
+            closed.stage = Stage::Ready(compression);
+        }
+    }
+
+    /// Compresses what is small enough to be done at once. Returns true if the sender must be told.
+    pub(super) fn compress_inline(&self, config: &LaneConfig) -> bool {
+        if config.compression == Compression::None {
+            return false;
+        }
+        let mut any = false;
+        while let Some(work) = self.work(compress::INLINE_MAX) {
+            self.run(work, config);
+            any = true;
+        }
+        any
+    }
+
+    /// Does `work`.
+    pub(super) fn run(&self, work: Work, config: &LaneConfig) {
+        let (codec, body) = compress::compress(config.compression, config.compression_level, work.body);
+        self.compressed(work.number, codec, body);
+    }
+
+    /// The partition has another leader.
+    pub(super) fn attach(&self, gauge: &Arc<Gauge>) {
+        let mut state = lock(&self.state);
+        let counted = state.open.as_ref().map_or(0, |open| open.counted);
+        state.gauge.bytes.fetch_sub(counted, Ordering::Relaxed);
+        gauge.bytes.fetch_add(counted, Ordering::Relaxed);
+        state.gauge = Arc::clone(gauge);
+    }
+
+    /// A broker found a batch of `bytes` too large: the next ones are smaller.
+    pub(super) fn shrink(&self, bytes: usize) {
+        let mut state = lock(&self.state);
+        state.batch_size = state.batch_size.min((bytes / 2).max(BATCH_SIZE_MIN));
+    }
+
+    /// Refuses records from now on and closes the open batch.
+    pub(super) fn shut(&self) {
+        let mut state = lock(&self.state);
+        state.shut = true;
+        state.close_open();
+    }
+
+    /// Records appended so far.
+    pub(super) fn enqueued(&self) -> u64 {
+        let state = lock(&self.state);
+        let open = state.open.as_ref().map_or(0, |open| open.writer.record_count());
+        state.enqueued + u64::try_from(open).unwrap_or(0)
+    }
+}
+
+/// The lock on a lane.
+pub(super) struct Appender<'a> {
+    lane: &'a Lane,
+    state: MutexGuard<'a, State>,
+    credit: &'a Arc<Credit>,
+}
+
+impl Appender<'_> {
+    /// Appends `record`, or says what is missing. `reserve` is credit that was waited for; what is needed of it is
+    /// taken.
+    #[inline]
+    pub(super) fn append(
+        &mut self,
+        record: &Record<'_>,
+        clocks: &impl Clocks,
+        reserve: &mut Option<Held>,
+    ) -> Result<Appended, Blocked> {
+        let state = &mut *self.state;
+        if state.shut {
+            return Err(Blocked::Shut);
+        }
+        let timestamp = match record.timestamp {
+            Some(timestamp) => timestamp,
+            None => state.timestamp(clocks),
+        };
+        let (key, value) = (record.key_bytes(), record.value_bytes());
+        let mut notice = Notice::default();
+        loop {
+            let Some(open) = &mut state.open else {
+                let size = BatchWriter::new()
+                    .measure(timestamp, key, value, record.header_slices())
+                    .map_err(|_| Blocked::TooLarge(usize::MAX))?;
+                self.open(size.bytes(), clocks, reserve, notice)?;
+                return self.append_to_open(record, timestamp, None, notice);
+            };
+            match open.writer.measure(timestamp, key, value, record.header_slices()) {
+                Ok(size) if open.writer.batch_len() + size.bytes() <= state.batch_size => {
+                    let needed = open.writer.body_len() + size.bytes();
+                    if needed > open.writer.capacity() {
+                        self.grow(needed, reserve, notice)?;
+                    }
+                    return self.append_to_open(record, timestamp, Some(size), notice);
+                }
+                // Full, or the timestamp is too far from the first one.
+                _ => {
+                    state.close_open();
+                    notice.closed = true;
+                    notice.announce |= !std::mem::replace(&mut state.announced_closed, true);
+                }
+            }
+        }
+    }
+
+    fn append_to_open(
+        &mut self,
+        record: &Record<'_>,
+        timestamp: i64,
+        measured: Option<RecordSize>,
+        mut notice: Notice,
+    ) -> Result<Appended, Blocked> {
+        let state = &mut *self.state;
+        let Some(open) = &mut state.open else { return Err(Blocked::Shut) };
+        let (key, value) = (record.key_bytes(), record.value_bytes());
+        let size = match measured {
+            Some(size) => size,
+            None => open
+                .writer
+                .measure(timestamp, key, value, record.header_slices())
+                .map_err(|_| Blocked::TooLarge(usize::MAX))?,
+        };
+        let before = open.writer.body_len();
+        let index = open.writer.append(size, timestamp, key, value, record.header_slices());
+        let after = open.writer.body_len();
+        notice.announce |= !std::mem::replace(&mut state.announced, true);
+        // The gauge hears of whole steps only.
+        if before / GAUGE_STEP != after / GAUGE_STEP {
+            let more = after - open.counted;
+            open.counted = after;
+            let total = state.gauge.bytes.fetch_add(more, Ordering::Relaxed) + more;
+            let target = state.gauge.target.load(Ordering::Relaxed);
+            notice.nudge = total >= target && total - more < target;
+        }
+        Ok(Appended {
+            cell: Arc::clone(&open.cell),
+            index: index as u32,
+            timestamp,
+            bytes: size.bytes(),
+            notice,
+        })
+    }
+
+    /// Opens a batch with room for `bytes`.
+    fn open(
+        &mut self,
+        bytes: usize,
+        clocks: &impl Clocks,
+        reserve: &mut Option<Held>,
+        notice: Notice,
+    ) -> Result<(), Blocked> {
+        let chunk = self.state.chunk.max(bytes.next_power_of_two());
+        let held = match take(self.credit, reserve, chunk) {
+            Ok(held) => held,
+            // In need, the least that does.
+            Err(_) if bytes <= CHUNK_MIN => take(self.credit, reserve, CHUNK_MIN)
+                .map_err(|needed| blocked(self.credit, needed, notice))?,
+            Err(_) => {
+                take(self.credit, reserve, bytes).map_err(|needed| blocked(self.credit, needed, notice))?
+            }
+        };
+        let cell = BatchCell {
+            completion: Completion::default(),
+            topic: self.lane.topic.clone(),
+            partition: self.lane.partition,
+        };
+        self.state.open = Some(Open {
+            writer: BatchWriter::with_capacity(held.bytes()),
+            cell: Arc::new(cell),
+            held,
+            created: clocks.now(),
+            counted: 0,
+        });
+        Ok(())
+    }
+
+    /// Makes room for `needed` bytes in all.
+    fn grow(&mut self, needed: usize, reserve: &mut Option<Held>, notice: Notice) -> Result<(), Blocked> {
+        let state = &mut *self.state;
+        let Some(open) = &mut state.open else { return Ok(()) };
+        let capacity = open.writer.capacity();
+        let wanted = needed.next_power_of_two().max(capacity * 2);
+        match take(self.credit, reserve, wanted - capacity) {
+            Ok(more) => {
+                open.held.merge(more);
+                open.writer.reserve(wanted - open.writer.body_len());
+                Ok(())
+            }
+            Err(missing) => Err(blocked(self.credit, missing, notice)),
+        }
+    }
+}
+
+/// Credit from the reserve, then from the common stock; or how much is missing.
+fn take(credit: &Arc<Credit>, reserve: &mut Option<Held>, bytes: usize) -> Result<Held, usize> {
+    if let Some(mut held) = reserve.take() {
+        if held.bytes() >= bytes {
+            held.shrink(bytes);
+            return Ok(held);
+        }
+        *reserve = Some(held);
+    }
+    credit.try_take(bytes).ok_or(bytes)
+}
+
+fn blocked(credit: &Credit, needed: usize, notice: Notice) -> Blocked {
+    if needed > credit.total() { Blocked::TooLarge(needed) } else { Blocked::Credit(needed, notice) }
+}
+
+impl State {
+    fn close_open(&mut self) {
+        let Some(open) = self.open.take() else { return };
+        self.gauge.bytes.fetch_sub(open.counted, Ordering::Relaxed);
+        self.chunk = open.writer.body_len().next_power_of_two().max(CHUNK_MIN);
+        self.enqueued += u64::try_from(open.writer.record_count()).unwrap_or(0);
+        let number = self.next_closed;
+        self.next_closed += 1;
+        let (body, meta) = open.writer.finish();
+        self.closed.push_back(Closed {
+            number,
+            cell: open.cell,
+            meta,
+            held: Some(open.held),
+            created: open.created,
+            body,
+            stage: Stage::Plain,
+        });
+    }
+
+    /// The time of day: exact while nothing is on the way or a batch is new, else at most so many appends old.
+    fn timestamp(&mut self, clocks: &impl Clocks) -> i64 {
+        let fresh = self.open.is_none() || self.gauge.in_flight.load(Ordering::Relaxed) == 0;
+        if fresh || self.clock_appends == 0 {
+            self.clock = clocks.wall();
+            self.clock_appends = CLOCK_APPENDS;
+        }
+        self.clock_appends -= 1;
+        self.clock
+    }
+}

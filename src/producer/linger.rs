@@ -1,0 +1,100 @@
+//! When an open batch leaves: the adaptive linger, as a function of what a broker has to do at the moment.
+//!
+//! A request costs a broker and us tens of microseconds whatever is in it. Where few records come, waiting for more is
+//! lost time; where many come, sending early is lost work.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// Up to so many records per round trip, each leaves at once.
+pub(super) const QUIET_RECORDS: usize = 8;
+/// A request waits for so many bytes; twice as many for each request that is on the way already.
+pub(super) const REQUEST_BYTES: usize = 64 * 1024;
+/// Longest wait at higher rates.
+pub(super) const BUSY_LINGER: Duration = Duration::from_millis(1);
+
+/// What one broker has to do.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Load {
+    /// Requests on the way.
+    pub(super) in_flight: usize,
+    /// Most requests that may be.
+    pub(super) in_flight_max: usize,
+    /// Records in the request that was answered last.
+    pub(super) recent_records: usize,
+    /// Bytes in open batches.
+    pub(super) waiting_bytes: usize,
+    /// When the oldest open batch was opened.
+    pub(super) oldest: Instant,
+    /// Someone waits for these records, or for their memory.
+    pub(super) hurry: bool,
+}
+
+/// What to do with the open batches of a broker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Decision {
+    /// Close and send them.
+    Send,
+    /// Wait until then, or for more bytes.
+    Wait(Instant),
+    /// Wait for an answer.
+    NoRoom,
+}
+
+/// Decides for `load`, with the user's `linger` as a cap.
+pub(super) fn decide(now: Instant, load: &Load, linger: Duration) -> Decision {
+    if load.in_flight >= load.in_flight_max {
+        return Decision::NoRoom;
+    }
+    let quiet = load.in_flight == 0 && load.recent_records <= QUIET_RECORDS;
+    let due = load.oldest + linger.min(BUSY_LINGER);
+    if load.hurry || quiet || load.waiting_bytes >= target(load.in_flight, load.in_flight_max) || now >= due {
+        return Decision::Send;
+    }
+    Decision::Wait(due)
+}
+
+/// Bytes for which a request waits.
+pub(super) fn target(in_flight: usize, in_flight_max: usize) -> usize {
+    if in_flight >= in_flight_max { usize::MAX } else { REQUEST_BYTES << in_flight.min(4) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn linger_adapts_to_rate_and_flight() {
+        let start = Instant::now();
+        let at = |micros| start + Duration::from_micros(micros);
+        let load = |in_flight, recent_records, waiting_bytes, hurry| Load {
+            in_flight,
+            in_flight_max: 5,
+            recent_records,
+            waiting_bytes,
+            oldest: start,
+            hurry,
+        };
+        let ms = Duration::from_millis;
+        let wait = |micros| Decision::Wait(at(micros));
+        for (name, now, load, linger, expected) in [
+            ("first record of all", 0, load(0, 0, 100, false), ms(5), Decision::Send),
+            ("one awaited send at a time", 0, load(0, 1, 100, false), ms(5), Decision::Send),
+            ("eight per round trip", 0, load(0, 8, 100, false), ms(5), Decision::Send),
+            ("nine per round trip", 0, load(0, 9, 100, false), ms(5), wait(1000)),
+            ("quiet, but one on the way", 0, load(1, 1, 100, false), ms(5), wait(1000)),
+            ("busy for a while", 999, load(0, 500, 60_000, false), ms(5), wait(1000)),
+            ("busy for a millisecond", 1000, load(0, 500, 60_000, false), ms(5), Decision::Send),
+            ("a full request", 0, load(0, 500, 65_536, false), ms(5), Decision::Send),
+            ("a full request, one on the way", 0, load(1, 500, 65_536, false), ms(5), wait(1000)),
+            ("twice that", 0, load(1, 500, 131_072, false), ms(5), Decision::Send),
+            ("five on the way", 9000, load(5, 500, 1 << 30, true), ms(5), Decision::NoRoom),
+            ("no linger wished", 0, load(2, 500, 100, false), ms(0), Decision::Send),
+            ("little linger wished", 0, load(2, 500, 100, false), Duration::from_micros(300), wait(300)),
+            ("flush", 0, load(2, 500, 100, true), ms(5), Decision::Send),
+        ] {
+            assert_eq!(decide(at(now), &load, linger), expected, "{name}");
+        }
+    }
+}

@@ -1,0 +1,364 @@
+//! Records to send: borrowed or owned, whatever the caller has.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use bytes::Bytes;
+use bytestring::ByteString;
+
+use super::Topic;
+use crate::types::{Partition, Timestamp, TopicName};
+
+/// Bytes of a key, a value or a header: borrowed, owned or shared. The producer copies them once, into the batch.
+#[derive(Clone)]
+pub enum Payload<'a> {
+    /// Borrowed from the caller.
+    Borrowed(&'a [u8]),
+    /// Owned.
+    Owned(Vec<u8>),
+    /// Shared.
+    Shared(Bytes),
+}
+
+impl Payload<'_> {
+    /// The bytes.
+    pub fn as_slice(&self) -> &[u8] {
+        match self {
+            Self::Borrowed(bytes) => bytes,
+            Self::Owned(bytes) => bytes,
+            Self::Shared(bytes) => bytes,
+        }
+    }
+
+    /// The same bytes without a borrow; copies borrowed ones.
+    pub fn into_owned(self) -> Payload<'static> {
+        match self {
+            Self::Borrowed(bytes) => Payload::Owned(bytes.to_vec()),
+            Self::Owned(bytes) => Payload::Owned(bytes),
+            Self::Shared(bytes) => Payload::Shared(bytes),
+        }
+    }
+}
+
+impl AsRef<[u8]> for Payload<'_> {
+    fn as_ref(&self) -> &[u8] {
+        self.as_slice()
+    }
+}
+
+impl PartialEq for Payload<'_> {
+    fn eq(&self, other: &Self) -> bool {
+        self.as_slice() == other.as_slice()
+    }
+}
+
+impl Eq for Payload<'_> {}
+
+impl fmt::Debug for Payload<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "b\"{}\"", self.as_slice().escape_ascii())
+    }
+}
+
+impl<'a> From<&'a [u8]> for Payload<'a> {
+    fn from(bytes: &'a [u8]) -> Self {
+        Self::Borrowed(bytes)
+    }
+}
+
+impl<'a, const N: usize> From<&'a [u8; N]> for Payload<'a> {
+    fn from(bytes: &'a [u8; N]) -> Self {
+        Self::Borrowed(bytes)
+    }
+}
+
+impl<'a> From<&'a str> for Payload<'a> {
+    fn from(text: &'a str) -> Self {
+        Self::Borrowed(text.as_bytes())
+    }
+}
+
+impl<'a> From<&'a String> for Payload<'a> {
+    fn from(text: &'a String) -> Self {
+        Self::Borrowed(text.as_bytes())
+    }
+}
+
+impl<'a> From<&'a Vec<u8>> for Payload<'a> {
+    fn from(bytes: &'a Vec<u8>) -> Self {
+        Self::Borrowed(bytes)
+    }
+}
+
+impl<'a> From<&'a Bytes> for Payload<'a> {
+    fn from(bytes: &'a Bytes) -> Self {
+        Self::Borrowed(bytes)
+    }
+}
+
+impl From<Vec<u8>> for Payload<'_> {
+    fn from(bytes: Vec<u8>) -> Self {
+        Self::Owned(bytes)
+    }
+}
+
+impl From<String> for Payload<'_> {
+    fn from(text: String) -> Self {
+        Self::Owned(text.into_bytes())
+    }
+}
+
+impl From<Bytes> for Payload<'_> {
+    fn from(bytes: Bytes) -> Self {
+        Self::Shared(bytes)
+    }
+}
+
+impl From<ByteString> for Payload<'_> {
+    fn from(text: ByteString) -> Self {
+        Self::Shared(text.into_bytes())
+    }
+}
+
+/// Where a record goes: a name, or a [`Topic`] that was looked up once.
+#[derive(Clone, Debug)]
+pub(crate) enum Destination<'a> {
+    Name(Cow<'a, str>),
+    Shared(TopicName),
+    Topic(Topic),
+    TopicRef(&'a Topic),
+}
+
+impl Destination<'_> {
+    pub(crate) fn name(&self) -> &str {
+        match self {
+            Self::Name(name) => name,
+            Self::Shared(name) => name.as_str(),
+            Self::Topic(topic) => topic.name().as_str(),
+            Self::TopicRef(topic) => topic.name().as_str(),
+        }
+    }
+
+    fn into_owned(self) -> Destination<'static> {
+        match self {
+            Self::Name(name) => Destination::Name(Cow::Owned(name.into_owned())),
+            Self::Shared(name) => Destination::Shared(name),
+            Self::Topic(topic) => Destination::Topic(topic),
+            Self::TopicRef(topic) => Destination::Topic(topic.clone()),
+        }
+    }
+}
+
+/// What [`Record::to`] takes.
+#[derive(Clone, Debug)]
+pub struct Target<'a>(Destination<'a>);
+
+impl<'a> From<&'a str> for Target<'a> {
+    fn from(name: &'a str) -> Self {
+        Self(Destination::Name(Cow::Borrowed(name)))
+    }
+}
+
+impl<'a> From<&'a String> for Target<'a> {
+    fn from(name: &'a String) -> Self {
+        Self(Destination::Name(Cow::Borrowed(name)))
+    }
+}
+
+impl From<String> for Target<'_> {
+    fn from(name: String) -> Self {
+        Self(Destination::Name(Cow::Owned(name)))
+    }
+}
+
+impl From<TopicName> for Target<'_> {
+    fn from(name: TopicName) -> Self {
+        Self(Destination::Shared(name))
+    }
+}
+
+impl<'a> From<&'a TopicName> for Target<'a> {
+    fn from(name: &'a TopicName) -> Self {
+        Self(Destination::Name(Cow::Borrowed(name.as_str())))
+    }
+}
+
+impl<'a> From<&'a Topic> for Target<'a> {
+    fn from(topic: &'a Topic) -> Self {
+        Self(Destination::TopicRef(topic))
+    }
+}
+
+impl From<Topic> for Target<'_> {
+    fn from(topic: Topic) -> Self {
+        Self(Destination::Topic(topic))
+    }
+}
+
+/// A header of a record. Keys are bytes and may repeat; a null value and an empty one differ.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Header<'a> {
+    /// The key.
+    pub key: Payload<'a>,
+    /// The value; `None` is null.
+    pub value: Option<Payload<'a>>,
+}
+
+/// A record to send. Borrows what it is given by reference; building one allocates nothing.
+///
+/// ```
+/// # use carafe::producer::Record;
+/// let record = Record::to("orders").key("customer-7").value(br#"{"total":12}"#).header("source", "shop");
+/// ```
+///
+/// Without [`key`](Self::key) the key is null, without [`value`](Self::value) the value is (a tombstone, where the topic
+/// is compacted). Null and empty differ.
+#[derive(Clone)]
+pub struct Record<'a> {
+    pub(crate) destination: Destination<'a>,
+    pub(crate) key: Option<Payload<'a>>,
+    pub(crate) value: Option<Payload<'a>>,
+    pub(crate) headers: Vec<Header<'a>>,
+    pub(crate) timestamp: Option<i64>,
+    pub(crate) partition: Option<i32>,
+}
+
+impl<'a> Record<'a> {
+    /// A record for `topic`: a name, or a [`Topic`] from [`Producer::topic`](super::Producer::topic), which saves the
+    /// look-up by name.
+    pub fn to(topic: impl Into<Target<'a>>) -> Self {
+        Self {
+            destination: topic.into().0,
+            key: None,
+            value: None,
+            headers: Vec::new(),
+            timestamp: None,
+            partition: None,
+        }
+    }
+
+    /// Sets the key, which also chooses the partition unless [`partition`](Self::partition) does. An empty key is a key.
+    #[must_use]
+    pub fn key(mut self, key: impl Into<Payload<'a>>) -> Self {
+        self.key = Some(key.into());
+        self
+    }
+
+    /// Sets the key, or none.
+    #[must_use]
+    pub fn maybe_key(mut self, key: Option<impl Into<Payload<'a>>>) -> Self {
+        self.key = key.map(Into::into);
+        self
+    }
+
+    /// Sets the value.
+    #[must_use]
+    pub fn value(mut self, value: impl Into<Payload<'a>>) -> Self {
+        self.value = Some(value.into());
+        self
+    }
+
+    /// Sets the value, or none: a tombstone.
+    #[must_use]
+    pub fn maybe_value(mut self, value: Option<impl Into<Payload<'a>>>) -> Self {
+        self.value = value.map(Into::into);
+        self
+    }
+
+    /// Adds a header.
+    #[must_use]
+    pub fn header(mut self, key: impl Into<Payload<'a>>, value: impl Into<Payload<'a>>) -> Self {
+        self.headers.push(Header { key: key.into(), value: Some(value.into()) });
+        self
+    }
+
+    /// Adds a header whose value may be null.
+    #[must_use]
+    pub fn maybe_header(
+        mut self,
+        key: impl Into<Payload<'a>>,
+        value: Option<impl Into<Payload<'a>>>,
+    ) -> Self {
+        self.headers.push(Header { key: key.into(), value: value.map(Into::into) });
+        self
+    }
+
+    /// Sets the timestamp, in milliseconds since the Unix epoch. Default: the time at which the record is enqueued.
+    #[must_use]
+    pub fn timestamp(mut self, timestamp: impl Into<Timestamp>) -> Self {
+        self.timestamp = Some(timestamp.into().0);
+        self
+    }
+
+    /// Chooses the partition; the partitioner is not asked.
+    #[must_use]
+    pub fn partition(mut self, partition: impl Into<Partition>) -> Self {
+        self.partition = Some(partition.into().0);
+        self
+    }
+
+    /// Name of the topic.
+    pub fn topic_name(&self) -> &str {
+        self.destination.name()
+    }
+
+    /// The key; `None` is null.
+    pub fn key_bytes(&self) -> Option<&[u8]> {
+        self.key.as_ref().map(Payload::as_slice)
+    }
+
+    /// The value; `None` is null.
+    pub fn value_bytes(&self) -> Option<&[u8]> {
+        self.value.as_ref().map(Payload::as_slice)
+    }
+
+    /// The headers in order.
+    pub fn headers(&self) -> &[Header<'a>] {
+        &self.headers
+    }
+
+    /// The timestamp that was set.
+    pub fn timestamp_millis(&self) -> Option<Timestamp> {
+        self.timestamp.map(Timestamp)
+    }
+
+    /// The partition that was set.
+    pub fn chosen_partition(&self) -> Option<Partition> {
+        self.partition.map(Partition)
+    }
+
+    /// The same record without borrows; copies what was borrowed.
+    pub fn into_owned(self) -> Record<'static> {
+        let own = |header: Header<'a>| Header {
+            key: header.key.into_owned(),
+            value: header.value.map(Payload::into_owned),
+        };
+        Record {
+            destination: self.destination.into_owned(),
+            key: self.key.map(Payload::into_owned),
+            value: self.value.map(Payload::into_owned),
+            headers: self.headers.into_iter().map(own).collect(),
+            timestamp: self.timestamp,
+            partition: self.partition,
+        }
+    }
+
+    pub(crate) fn header_slices(&self) -> impl Iterator<Item = (&[u8], Option<&[u8]>)> + Clone {
+        self.headers
+            .iter()
+            .map(|header| (header.key.as_slice(), header.value.as_ref().map(Payload::as_slice)))
+    }
+}
+
+impl fmt::Debug for Record<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Record")
+            .field("topic", &self.topic_name())
+            .field("key", &self.key)
+            .field("value", &self.value)
+            .field("headers", &self.headers)
+            .field("timestamp", &self.timestamp)
+            .field("partition", &self.partition)
+            .finish()
+    }
+}

@@ -1,0 +1,547 @@
+//! The machine that decides which batch goes where and when, and what becomes of it.
+//!
+//! * [`era`]: producer ids and epochs.
+//! * [`partition`]: what waits and what is on the way, per partition.
+//! * [`verdict`]: what an error code means.
+//! * [`answers`]: what answers, failures and the passing of time do to batches.
+//!
+//! Per broker there are two lists: partitions with closed batches, and partitions with open ones. A partition stands on
+//! one of them, or on none while something has to happen first; no step looks at partitions without data.
+//!
+//! No I/O, no clock, no randomness: lanes are reached through [`Lanes`], time and dice are handed in.
+
+mod answers;
+mod era;
+mod partition;
+#[cfg(test)]
+mod tests;
+mod verdict;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use era::Eras;
+use partition::{Listed, Partition, Readiness, Sent};
+
+use super::batch::Batch;
+use super::lane::{Gauge, Left};
+use super::linger::{self, Decision, Load};
+use crate::Error;
+use crate::backoff::Backoff;
+use crate::types::{NodeId, TopicName};
+use crate::wire::Uuid;
+use crate::wire::records::HEADER_LEN;
+
+/// Most bytes of one request; a single batch may be larger.
+const REQUEST_BYTES_MAX: usize = 8 * 1024 * 1024;
+
+/// Settings of the machine.
+#[derive(Clone, Debug)]
+pub(super) struct SenderConfig {
+    pub(super) idempotent: bool,
+    pub(super) in_flight_max: usize,
+    pub(super) linger: Duration,
+    pub(super) delivery_timeout: Duration,
+    pub(super) backoff: Backoff,
+}
+
+/// The lanes, which the machine shares with appenders.
+pub(super) trait Lanes {
+    /// Moves ready batches of `partition` to `into`, after closing the open one if told so.
+    fn collect(&mut self, partition: usize, close: bool, into: &mut Vec<Batch>) -> Left;
+    /// `partition` is led by the broker with `gauge` now, or by none.
+    fn attach(&mut self, partition: usize, gauge: Option<&Arc<Gauge>>);
+    /// So many more batches of `partition` wait.
+    fn queued(&mut self, partition: usize, change: i32);
+    /// A batch of so many bytes was too large for the leader of `partition`.
+    fn shrink(&mut self, partition: usize, bytes: usize);
+}
+
+/// A batch to be sent.
+#[derive(Debug)]
+pub(super) struct Drained {
+    pub(super) topic: TopicName,
+    pub(super) topic_id: Uuid,
+    pub(super) index: i32,
+    pub(super) header: [u8; HEADER_LEN],
+    pub(super) body: bytes::Bytes,
+}
+
+/// A request to be sent to a broker.
+#[derive(Debug)]
+pub(super) struct Outgoing {
+    pub(super) id: u64,
+    pub(super) batches: Vec<Drained>,
+}
+
+/// Something that the driver has to do.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Effect {
+    /// The leaders of a topic are in doubt.
+    Refresh(TopicName),
+}
+
+/// Counts of records.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Counts {
+    pub(super) acked: u64,
+    pub(super) failed: u64,
+}
+
+#[derive(Debug)]
+struct TopicState {
+    name: TopicName,
+    id: Uuid,
+    /// Numbers of its partitions by index.
+    partitions: Vec<usize>,
+}
+
+#[derive(Debug, Default)]
+struct NodeState {
+    ready: VecDeque<usize>,
+    open: VecDeque<usize>,
+    /// When the oldest of `open` was opened, at the latest.
+    open_since: Option<Instant>,
+    /// Open batches shall leave at once.
+    hurry: bool,
+    in_flight: usize,
+    recent_records: usize,
+    gauge: Arc<Gauge>,
+}
+
+#[derive(Debug)]
+struct RequestState {
+    node: NodeId,
+    records: usize,
+    partitions: Vec<usize>,
+}
+
+/// A batch, open or closed, that somebody may wait for.
+#[derive(Debug)]
+struct Outstanding {
+    partition: usize,
+    deadline: Instant,
+    /// Parts after splitting.
+    parts: u32,
+}
+
+/// The machine.
+#[derive(Debug)]
+pub(super) struct Sender {
+    config: SenderConfig,
+    topics: Vec<TopicState>,
+    topic_names: BTreeMap<TopicName, usize>,
+    topic_ids: BTreeMap<[u8; 16], usize>,
+    partitions: Vec<Partition>,
+    nodes: BTreeMap<NodeId, NodeState>,
+    requests: BTreeMap<u64, RequestState>,
+    next_request: u64,
+    /// By number; deadlines rise with numbers.
+    outstanding: BTreeMap<u64, Outstanding>,
+    next_batch: u64,
+    /// Partitions that back off.
+    timers: BTreeSet<(Instant, usize)>,
+    waiting_for_era: Vec<usize>,
+    eras: Eras,
+    /// Batches with smaller numbers do not wait for others.
+    flush_to: u64,
+    effects: Vec<Effect>,
+    counts: Counts,
+    scratch: Vec<Batch>,
+}
+
+impl Sender {
+    pub(super) fn new(config: SenderConfig) -> Self {
+        let eras = if config.idempotent { Eras::Wanted(None) } else { Eras::Off };
+        Self {
+            config,
+            topics: Vec::new(),
+            topic_names: BTreeMap::new(),
+            topic_ids: BTreeMap::new(),
+            partitions: Vec::new(),
+            nodes: BTreeMap::new(),
+            requests: BTreeMap::new(),
+            next_request: 0,
+            outstanding: BTreeMap::new(),
+            next_batch: 0,
+            timers: BTreeSet::new(),
+            waiting_for_era: Vec::new(),
+            eras,
+            flush_to: 0,
+            effects: Vec::new(),
+            counts: Counts::default(),
+            scratch: Vec::new(),
+        }
+    }
+
+    /// Takes on partition `index` of `topic` under the number `partition`; numbers come in order.
+    pub(super) fn add_partition(&mut self, now: Instant, partition: usize, topic: &TopicName, index: i32) {
+        debug_assert_eq!(partition, self.partitions.len(), "numbers come in order");
+        let number = *self.topic_names.entry(topic.clone()).or_insert_with(|| {
+            self.topics.push(TopicState { name: topic.clone(), id: Uuid::ZERO, partitions: Vec::new() });
+            self.topics.len() - 1
+        });
+        self.topics[number].partitions.push(partition);
+        self.partitions.push(Partition::new(number, index, now));
+    }
+
+    /// Topics and the number of partitions of each that were taken on.
+    pub(super) fn topics(&self) -> impl Iterator<Item = (&TopicName, usize)> {
+        self.topics.iter().map(|topic| (&topic.name, topic.partitions.len()))
+    }
+
+    /// Names the leader of partition `index` of `topic`, as metadata has it.
+    pub(super) fn handle_leader(
+        &mut self,
+        now: Instant,
+        topic: &TopicName,
+        index: i32,
+        leader: Option<NodeId>,
+        lanes: &mut impl Lanes,
+    ) {
+        let Some(number) = self.topic_names.get(topic) else { return };
+        let Ok(at) = usize::try_from(index) else { return };
+        let Some(partition) = self.topics[*number].partitions.get(at).copied() else { return };
+        let state = &mut self.partitions[partition];
+        if state.leader == leader {
+            return;
+        }
+        state.leader = leader;
+        state.listed = Listed::No;
+        // The new leader has not refused anything yet.
+        state.retry_at = None;
+        match leader {
+            Some(node) => {
+                let max = self.config.in_flight_max;
+                let node = self.nodes.entry(node).or_insert_with(|| {
+                    let node = NodeState::default();
+                    node.gauge.target.store(linger::target(0, max), Ordering::Relaxed);
+                    node
+                });
+                lanes.attach(partition, Some(&node.gauge));
+            }
+            None => lanes.attach(partition, None),
+        }
+        self.schedule(now, partition);
+    }
+
+    /// Names the id of `topic`.
+    pub(super) fn handle_topic_id(&mut self, topic: &TopicName, id: Uuid) {
+        let Some(number) = self.topic_names.get(topic) else { return };
+        let state = &mut self.topics[*number];
+        if state.id != id {
+            self.topic_ids.remove(&state.id.0);
+            state.id = id;
+            if id != Uuid::ZERO {
+                self.topic_ids.insert(id.0, *number);
+            }
+        }
+    }
+
+    /// The lane of `partition` turned non-empty, or one of its batches became ready.
+    pub(super) fn handle_lane(&mut self, now: Instant, partition: usize, lanes: &mut impl Lanes) {
+        self.collect(now, partition, false, lanes);
+        self.schedule(now, partition);
+    }
+
+    /// Everything that was enqueued so far leaves as soon as it can. Returns the number to ask
+    /// [`is_flushed`](Self::is_flushed) for.
+    pub(super) fn handle_flush(&mut self) -> u64 {
+        self.flush_to = self.next_batch;
+        self.hurry();
+        self.flush_to
+    }
+
+    /// Open batches leave as soon as they can: someone waits for their memory.
+    pub(super) fn hurry(&mut self) {
+        for node in self.nodes.values_mut() {
+            node.hurry |= !node.open.is_empty();
+        }
+    }
+
+    /// True if everything that was enqueued before the flush with number `to` is settled.
+    pub(super) fn is_flushed(&self, to: u64) -> bool {
+        self.outstanding.first_key_value().is_none_or(|(first, _)| *first >= to)
+    }
+
+    /// Brokers with something to send, now or soon.
+    pub(super) fn busy_nodes(&self) -> impl Iterator<Item = NodeId> {
+        self.nodes
+            .iter()
+            .filter(|(_, node)| !node.ready.is_empty() || !node.open.is_empty())
+            .map(|(id, _)| *id)
+    }
+
+    /// The next request for `node`, if it is time for one. `lanes` gives up open batches.
+    pub(super) fn poll_request(
+        &mut self,
+        now: Instant,
+        node: NodeId,
+        lanes: &mut impl Lanes,
+    ) -> Option<Outgoing> {
+        let max = self.config.in_flight_max;
+        let state = self.nodes.get_mut(&node)?;
+        if state.in_flight >= max {
+            return None;
+        }
+        let send_open =
+            !state.open.is_empty() && state.decide(now, max, self.config.linger) == Decision::Send;
+        let (ready, open) = (state.ready.len(), if send_open { state.open.len() } else { 0 });
+        let id = self.next_request;
+        let mut request = RequestState { node, records: 0, partitions: Vec::new() };
+        let mut batches = Vec::new();
+        let mut bytes = 0;
+        for step in 0..ready + open {
+            if bytes >= REQUEST_BYTES_MAX {
+                break;
+            }
+            let Some(state) = self.nodes.get_mut(&node) else { break };
+            let (next, list) = if step < ready {
+                (state.ready.pop_front(), Listed::Ready(node))
+            } else {
+                (state.open.pop_front(), Listed::Open(node))
+            };
+            let Some(partition) = next else { continue };
+            if self.partitions[partition].listed != list {
+                continue; // its leader changed, or it stands on the other list by now
+            }
+            self.partitions[partition].listed = Listed::No;
+            if let Some(drained) = self.drain(now, partition, node, id, bytes, lanes) {
+                bytes += HEADER_LEN + drained.body.len();
+                request.records +=
+                    self.partitions[partition].sent.back().map_or(0, |sent| sent.batch.count() as usize);
+                request.partitions.push(partition);
+                batches.push(drained);
+            }
+            self.schedule(now, partition);
+        }
+        let state = self.nodes.get_mut(&node)?;
+        if state.open.is_empty() {
+            state.open_since = None;
+            state.hurry = false;
+        } else if send_open {
+            state.open_since = Some(now);
+        }
+        if batches.is_empty() {
+            return None;
+        }
+        state.in_flight += 1;
+        state.set_gauge(max);
+        self.next_request += 1;
+        self.requests.insert(id, request);
+        Some(Outgoing { id, batches })
+    }
+
+    /// Takes the front batch of `partition`, if it can be sent to `node` now and fits behind `bytes`.
+    fn drain(
+        &mut self,
+        now: Instant,
+        partition: usize,
+        node: NodeId,
+        request: u64,
+        bytes: usize,
+        lanes: &mut impl Lanes,
+    ) -> Option<Drained> {
+        let era = self.eras.current();
+        let ready = Readiness::Ready(node);
+        if self.partitions[partition].readiness(now, self.config.in_flight_max, era) != ready {
+            return None;
+        }
+        if self.partitions[partition].queue.is_empty() {
+            self.collect(now, partition, true, lanes);
+            if self.partitions[partition].readiness(now, self.config.in_flight_max, era) != ready {
+                return None;
+            }
+        }
+        let state = &mut self.partitions[partition];
+        if bytes > 0 && bytes + state.queue.front()?.wire_len() > REQUEST_BYTES_MAX {
+            return None;
+        }
+        state.prepare_front(era);
+        let batch = state.queue.pop_front()?;
+        let mut header = batch.meta.header(batch.compression);
+        if let Some(sequence) = batch.sequence {
+            header.producer_id = state.era.producer_id;
+            header.producer_epoch = state.era.epoch;
+            header.base_sequence = sequence;
+        }
+        let topic = &self.topics[state.topic];
+        let drained = Drained {
+            topic: topic.name.clone(),
+            topic_id: topic.id,
+            index: state.index,
+            header: header.encode(&batch.body),
+            body: batch.body.clone(),
+        };
+        state.sent_to = node;
+        state.sent.push_back(Sent { request, batch });
+        Some(drained)
+    }
+
+    /// Takes batches over from the lane of `partition`.
+    fn collect(&mut self, now: Instant, partition: usize, close: bool, lanes: &mut impl Lanes) {
+        let mut batches = std::mem::take(&mut self.scratch);
+        let left = lanes.collect(partition, close, &mut batches);
+        if !batches.is_empty() {
+            lanes.queued(partition, batches.len() as i32);
+        }
+        for mut batch in batches.drain(..) {
+            batch.id = match self.partitions[partition].pending.pop_front() {
+                Some(id) => id,
+                None => self.begin_batch(batch.created, partition),
+            };
+            self.partitions[partition].queue.push_back(batch);
+        }
+        self.scratch = batches;
+        let state = &mut self.partitions[partition];
+        if left.open && !state.open {
+            state.open_since = now;
+        }
+        state.open = left.open;
+        let expected = left.closed + usize::from(left.open);
+        while self.partitions[partition].pending.len() < expected {
+            let id = self.begin_batch(now, partition);
+            self.partitions[partition].pending.push_back(id);
+        }
+    }
+
+    fn begin_batch(&mut self, created: Instant, partition: usize) -> u64 {
+        let id = self.next_batch;
+        self.next_batch += 1;
+        let deadline = created + self.config.delivery_timeout;
+        self.outstanding.insert(id, Outstanding { partition, deadline, parts: 1 });
+        id
+    }
+
+    /// Puts `partition` on the list that it belongs to.
+    fn schedule(&mut self, now: Instant, partition: usize) {
+        let era = self.eras.current();
+        let state = &mut self.partitions[partition];
+        match state.readiness(now, self.config.in_flight_max, era) {
+            Readiness::Idle | Readiness::Blocked => state.listed = Listed::No,
+            Readiness::Until(at) => {
+                state.listed = Listed::No;
+                self.timers.insert((at, partition));
+            }
+            Readiness::NeedsEra => {
+                state.listed = Listed::No;
+                self.waiting_for_era.push(partition);
+            }
+            Readiness::Ready(node) => {
+                let Some(broker) = self.nodes.get_mut(&node) else { return };
+                let flushed = state.pending.back().is_some_and(|id| *id < self.flush_to);
+                if !state.queue.is_empty() || flushed {
+                    if state.listed != Listed::Ready(node) {
+                        state.listed = Listed::Ready(node);
+                        broker.ready.push_back(partition);
+                    }
+                } else if state.listed != Listed::Open(node) {
+                    state.listed = Listed::Open(node);
+                    broker.open.push_back(partition);
+                    let since =
+                        broker.open_since.map_or(state.open_since, |since| since.min(state.open_since));
+                    broker.open_since = Some(since);
+                }
+            }
+        }
+    }
+
+    /// True if a producer id has to be asked for; whoever is told asks.
+    pub(super) fn poll_producer_id(&mut self, now: Instant) -> bool {
+        let wanted = self.eras.wants(now) && !self.partitions.is_empty();
+        if wanted {
+            self.eras = Eras::Asked;
+        }
+        wanted
+    }
+
+    /// The next thing for the driver to do.
+    pub(super) fn poll_effect(&mut self) -> Option<Effect> {
+        self.effects.pop()
+    }
+
+    /// When [`handle_time`](Self::handle_time) or [`poll_request`](Self::poll_request) may have something to do next.
+    /// Brokers that `can_send` denies are left out.
+    pub(super) fn next_deadline(&self, now: Instant, can_send: impl Fn(NodeId) -> bool) -> Option<Instant> {
+        let max = self.config.in_flight_max;
+        let lingers =
+            self.nodes.iter().filter_map(|(id, node)| match node.open.is_empty() || !can_send(*id) {
+                true => None,
+                false => match node.decide(now, max, self.config.linger) {
+                    Decision::Wait(at) => Some(at),
+                    Decision::Send => Some(now),
+                    Decision::NoRoom => None,
+                },
+            });
+        let era = match self.eras {
+            Eras::Wanted(at) if !self.partitions.is_empty() => Some(at.unwrap_or(now)),
+            _ => None,
+        };
+        let timer = self.timers.first().map(|(at, _)| *at);
+        let expiry = self.outstanding.first_key_value().map(|(_, batch)| batch.deadline);
+        lingers.chain(timer).chain(expiry).chain(era).min()
+    }
+
+    /// Records acknowledged and failed so far.
+    pub(super) fn counts(&self) -> Counts {
+        self.counts
+    }
+
+    /// True if nothing waits and nothing is on the way.
+    pub(super) fn is_idle(&self) -> bool {
+        self.outstanding.is_empty() && self.requests.is_empty()
+    }
+
+    fn refresh(&mut self, partition: usize) {
+        let topic = &self.topics[self.partitions[partition].topic].name;
+        let effect = Effect::Refresh(topic.clone());
+        if !self.effects.contains(&effect) {
+            self.effects.push(effect);
+        }
+    }
+
+    fn describe(&self, partition: usize) -> String {
+        let state = &self.partitions[partition];
+        format!("{}[{}]", self.topics[state.topic].name, state.index)
+    }
+
+    /// The error of records that were not acknowledged in time.
+    fn timed_out(&self, partition: usize, last: Option<&Arc<Error>>) -> Error {
+        let message = format!(
+            "records for {} were not acknowledged within {} ms (delivery.timeout.ms)",
+            self.describe(partition),
+            self.config.delivery_timeout.as_millis()
+        );
+        let error = Error::new(crate::ErrorKind::Timeout, message);
+        match last {
+            Some(last) => error.source(Arc::clone(last)),
+            None if self.partitions[partition].leader.is_none() => {
+                error.hint("the partition has no leader that we know of")
+            }
+            None => error,
+        }
+    }
+}
+
+impl NodeState {
+    fn decide(&self, now: Instant, in_flight_max: usize, linger: Duration) -> Decision {
+        let load = Load {
+            in_flight: self.in_flight,
+            in_flight_max,
+            recent_records: self.recent_records,
+            waiting_bytes: self.gauge.bytes.load(Ordering::Relaxed),
+            oldest: self.open_since.unwrap_or(now),
+            hurry: self.hurry,
+        };
+        linger::decide(now, &load, linger)
+    }
+
+    fn set_gauge(&self, in_flight_max: usize) {
+        self.gauge.in_flight.store(self.in_flight, Ordering::Relaxed);
+        self.gauge.target.store(linger::target(self.in_flight, in_flight_max), Ordering::Relaxed);
+    }
+}
