@@ -47,6 +47,13 @@ fn ids_and_names_are_kafkas() {
 }
 
 #[test]
+fn contexts_may_move_to_a_blocking_pool() {
+    fn movable<T: Send + 'static>() {}
+    movable::<Compressor>();
+    movable::<Decompressor>();
+}
+
+#[test]
 fn a_codec_that_is_off_names_its_feature() {
     for codec in Compression::ALL.into_iter().filter(|codec| !codec.is_available()) {
         let error = Compressor::new().compress(codec, None, b"x", &mut Vec::new()).unwrap_err();
