@@ -120,7 +120,7 @@ pub(crate) struct State {
 
 impl State {
     pub(crate) fn new(settings: Settings, mut rng: fastrand::Rng) -> Self {
-        let cluster_id = Str::from(base64_id(rng.u128(..)));
+        let cluster_id = Str::from(Uuid(rng.u128(..).to_be_bytes()).to_string());
         let lag = settings.replication_lag;
         let groups = Groups::new(&settings);
         let replay = (settings.mode == Mode::Replay).then(Replay::default);
@@ -778,15 +778,4 @@ pub(crate) fn check_topic_name(name: &str) -> Result<(), String> {
     } else {
         Ok(())
     }
-}
-
-/// 22 characters of URL-safe base64, as Kafka writes ids.
-pub(crate) fn base64_id(id: u128) -> String {
-    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
-    (0..22)
-        .map(|at| {
-            let bits = if at == 21 { id << 4 } else { id >> (122 - at * 6) };
-            char::from(ALPHABET[(bits & 0x3f) as usize])
-        })
-        .collect()
 }

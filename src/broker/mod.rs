@@ -31,6 +31,8 @@ mod replay;
 mod rules;
 mod sessions;
 mod settings;
+#[cfg(test)]
+mod tests;
 mod topic_configs;
 
 use std::fmt;

@@ -167,7 +167,10 @@ impl Waiters {
             self.waiting.retain(|(_, wake)| Arc::strong_count(wake) > 1);
             self.prune_at = (self.waiting.len() * 2).max(16);
         }
-        self.waiting.push((offset, wake.clone()));
+        // A request that looks again keeps its place.
+        if !self.waiting.iter().any(|(at, known)| *at == offset && Arc::ptr_eq(known, wake)) {
+            self.waiting.push((offset, wake.clone()));
+        }
     }
 
     fn reached(&mut self, high_watermark: i64) {

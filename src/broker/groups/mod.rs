@@ -1,6 +1,8 @@
 //! Classic consumer groups: which node coordinates which, the groups, and the offsets committed for them.
 
 mod group;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;

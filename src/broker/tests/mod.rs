@@ -1,0 +1,6 @@
+//! Tests of the cluster's machine, and of the whole broker over the simulated runtime.
+
+mod faults;
+mod machine;
+mod protocol;
+mod support;
