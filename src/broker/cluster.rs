@@ -413,7 +413,7 @@ impl State {
         let default_max = self.settings.message_max_bytes;
         let default_min = self.settings.min_insync_replicas;
         let counting = self.settings.mode != Mode::Store;
-        let check = !counting || self.totals.batches % 100 == 0;
+        let check = !counting || self.totals.batches.is_multiple_of(100);
         let unknown = || {
             Refusal::new(
                 ErrorCode::UNKNOWN_TOPIC_OR_PARTITION,

@@ -63,6 +63,7 @@ impl BatchHead {
         self.attributes & CODEC_MASK
     }
 
+    #[cfg(test)]
     pub(crate) fn is_log_append_time(&self) -> bool {
         self.attributes & LOG_APPEND_TIME != 0
     }

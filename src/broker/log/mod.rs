@@ -148,11 +148,6 @@ impl Log {
         before - self.bytes
     }
 
-    /// Offset behind the oldest kept batch.
-    pub(crate) fn first_batch_end(&self) -> Option<i64> {
-        self.batches.front().map(|batch| batch.last_offset + 1)
-    }
-
     /// The largest epoch of this log not above `epoch`, and the offset at which it ended (KIP-101, KIP-279).
     pub(crate) fn end_of_epoch(&self, epoch: i32) -> Option<(i32, i64)> {
         let behind = self.epochs.partition_point(|(known, _)| *known <= epoch);
