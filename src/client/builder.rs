@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::cluster::{Cluster, ClusterConfig};
+use crate::consumer::MemoryBudget;
 use crate::runtime::{self, Runtime};
 use crate::{Result, wire};
 
@@ -19,6 +20,7 @@ pub struct ClientBuilder {
     client_id: String,
     config: ClusterConfig,
     runtime: Option<Arc<dyn Runtime>>,
+    budget: MemoryBudget,
 }
 
 impl ClientBuilder {
@@ -28,6 +30,7 @@ impl ClientBuilder {
             client_id: "carafe".to_owned(),
             config: ClusterConfig::default(),
             runtime: None,
+            budget: MemoryBudget::default(),
         }
     }
 
@@ -116,6 +119,13 @@ impl ClientBuilder {
         self
     }
 
+    /// Memory that fetched data of all consumers of this client may take. Default 64 MiB. Pass a clone of another client's
+    /// budget to bound both together.
+    pub fn memory_budget(mut self, budget: MemoryBudget) -> Self {
+        self.budget = budget;
+        self
+    }
+
     /// Checks the settings and makes the client. Nothing is dialled yet; see [`Client::ready`].
     ///
     /// # Errors
@@ -161,7 +171,7 @@ impl ClientBuilder {
             Some(runtime) => runtime,
             None => runtime::RealRuntime::try_current()?,
         };
-        Ok(Client { cluster: Cluster::new(runtime, config) })
+        Ok(Client { cluster: Cluster::new(runtime, config), budget: self.budget })
     }
 }
 

@@ -10,7 +10,9 @@ use tokio::time::Instant;
 use crate::Result;
 use crate::admin::Admin;
 use crate::cluster::Cluster;
+use crate::consumer::{GroupConsumerBuilder, MemoryBudget, PartitionReaderBuilder};
 use crate::producer::{Producer, ProducerBuilder};
+use crate::types::GroupId;
 
 mod bootstrap;
 mod builder;
@@ -31,6 +33,7 @@ pub use builder::ClientBuilder;
 #[derive(Clone, Debug)]
 pub struct Client {
     cluster: Cluster,
+    budget: MemoryBudget,
 }
 
 impl Client {
@@ -56,6 +59,21 @@ impl Client {
     /// Settings for a new producer, which shares this client's connections.
     pub fn producer(&self) -> ProducerBuilder {
         Producer::builder(self.cluster.clone())
+    }
+
+    /// Settings for a member of the consumer group `group`.
+    pub fn group_consumer(&self, group: impl Into<GroupId>) -> GroupConsumerBuilder {
+        GroupConsumerBuilder::new(self.cluster.clone(), self.budget.clone(), group.into())
+    }
+
+    /// Settings for reading partitions without a group.
+    pub fn partition_reader(&self) -> PartitionReaderBuilder {
+        PartitionReaderBuilder::new(self.cluster.clone(), self.budget.clone())
+    }
+
+    /// The memory that fetched data of all consumers of this client may take.
+    pub fn memory_budget(&self) -> &MemoryBudget {
+        &self.budget
     }
 
     // Producers and consumers are made here, each from `self.cluster()` and its own settings.

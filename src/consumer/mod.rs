@@ -1,14 +1,30 @@
 //! Consumers: groups, single partitions, and the batches they hand out.
+//!
+//! * [`Batch`], [`Message`], [`Mark`]: what is consumed, and how far.
+//! * [`GroupConsumer`]: a member of a group. [`PartitionReader`]: partitions without one.
+//! * `positions`: the machine of what is read where; `core` shares it between handle and tasks.
+//! * `fetch`: sessions, answers, look-ups. `group`: membership and commits.
 
 mod batch;
 mod config;
+mod core;
+mod event;
+mod fetch;
 mod group;
+mod group_consumer;
 mod mark;
 mod message;
+mod positions;
+mod reader;
+#[cfg(all(test, feature = "broker"))]
+mod tests;
 
 pub use crate::sync::budget::MemoryBudget;
 pub use crate::wire::records::{HeaderRef, HeadersIter, HeadersRef, RecordRef};
 pub use batch::{Batch, Records};
 pub use config::{Assignor, ConsumerConfig, FirstStart, Isolation, OutOfRange, StartOffset, Truncation};
+pub use event::{Event, PartitionFailure, Revocation};
+pub use group_consumer::{GroupConsumer, GroupConsumerBuilder};
 pub use mark::Mark;
 pub use message::Message;
+pub use reader::{PartitionReader, PartitionReaderBuilder};

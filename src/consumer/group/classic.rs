@@ -442,6 +442,13 @@ impl Classic {
         }
     }
 
+    /// True if the revocation with this ticket is still open.
+    pub(crate) fn is_revoking(&self, ticket: u64) -> bool {
+        let open =
+            matches!(self.state, State::Revoking { .. } | State::Applying { .. } | State::Leaving { .. });
+        open && ticket == self.ticket
+    }
+
     /// Member id and generation under which offsets may be committed now; none while the group rebalances.
     pub(crate) fn commit_identity(&self) -> Option<(ByteString, i32)> {
         let stable = matches!(

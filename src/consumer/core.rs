@@ -1,0 +1,141 @@
+//! What the handle and the tasks of one consumer share: the positions behind a lock that is never held across an await,
+//! and two ways to wake each other.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::{Notify, watch};
+
+use crate::consumer::event::Event;
+use crate::consumer::positions::Positions;
+use crate::{Error, ErrorKind, Result};
+
+/// Shared by handle and tasks.
+#[derive(Debug)]
+pub(crate) struct Core {
+    state: Mutex<CoreState>,
+    /// Wakes those who wait for an event.
+    app: Notify,
+    /// Counts changes that concern fetching.
+    changed: watch::Sender<u64>,
+}
+
+#[derive(Debug)]
+struct CoreState {
+    positions: Positions,
+    /// Why nothing more will come.
+    end: Option<End>,
+    auto_store: bool,
+}
+
+#[derive(Debug)]
+enum End {
+    Failed(Option<Error>),
+    Closed,
+}
+
+impl Core {
+    pub(crate) fn new(positions: Positions, auto_store: bool) -> Self {
+        Self {
+            state: Mutex::new(CoreState { positions, end: None, auto_store }),
+            app: Notify::new(),
+            changed: watch::Sender::new(0),
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, CoreState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Reads or changes positions without waking anyone.
+    pub(crate) fn with<T>(&self, f: impl FnOnce(&mut Positions) -> T) -> T {
+        f(&mut self.state().positions)
+    }
+
+    /// Changes positions and wakes everyone: handle and tasks.
+    pub(crate) fn update<T>(&self, f: impl FnOnce(&mut Positions) -> T) -> T {
+        let result = self.with(f);
+        self.wake_tasks();
+        self.wake_app();
+        result
+    }
+
+    pub(crate) fn wake_app(&self) {
+        self.app.notify_waiters();
+    }
+
+    pub(crate) fn wake_tasks(&self) {
+        self.changed.send_modify(|count| *count = count.wrapping_add(1));
+    }
+
+    /// Sees changes from now on.
+    pub(crate) fn changes(&self) -> watch::Receiver<u64> {
+        self.changed.subscribe()
+    }
+
+    /// Tells the application `event`.
+    pub(crate) fn emit(&self, event: Event) {
+        self.with(|positions| positions.push_event(event));
+        self.wake_app();
+    }
+
+    /// Nothing more will come, because of `error`; what is there already is still handed out.
+    pub(crate) fn fail(&self, error: Error) {
+        let mut state = self.state();
+        if state.end.is_none() {
+            state.end = Some(End::Failed(Some(error)));
+        }
+        drop(state);
+        self.wake_app();
+        self.wake_tasks();
+    }
+
+    /// Nothing more will come, because the consumer was closed.
+    pub(crate) fn close(&self) {
+        self.state().end = Some(End::Closed);
+        self.wake_app();
+        self.wake_tasks();
+    }
+
+    fn poll_next(&self, first: bool) -> Option<Result<Event>> {
+        let mut state = self.state();
+        if first && state.auto_store {
+            state.positions.store_handed_out();
+        }
+        if matches!(state.end, Some(End::Closed)) {
+            return Some(Err(Error::new(ErrorKind::State, "the consumer is closed")));
+        }
+        if let Some((event, used_up)) = state.positions.pop() {
+            drop(state);
+            if used_up {
+                self.wake_tasks();
+            }
+            return Some(Ok(event));
+        }
+        match &mut state.end {
+            Some(End::Failed(error)) => Some(Err(error.take().unwrap_or_else(|| {
+                Error::new(ErrorKind::State, "the consumer has failed; its error was returned before")
+            }))),
+            _ => None,
+        }
+    }
+
+    /// The next event. Cancel-safe: nothing is taken before it is returned.
+    pub(crate) async fn next(&self) -> Result<Event> {
+        let mut first = true;
+        loop {
+            let mut notified = std::pin::pin!(self.app.notified());
+            // Counts from here on, so that nothing is missed between the look and the wait.
+            notified.as_mut().enable();
+            if let Some(event) = self.poll_next(first) {
+                return event;
+            }
+            first = false;
+            notified.await;
+        }
+    }
+
+    /// The next event if there is one.
+    pub(crate) fn try_next(&self) -> Option<Result<Event>> {
+        self.poll_next(true)
+    }
+}

@@ -1,0 +1,91 @@
+//! What a consumer tells besides records.
+
+use std::fmt;
+
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use crate::Error;
+use crate::consumer::Batch;
+use crate::types::{Offset, TopicPartition};
+
+/// What [`GroupConsumer::next`](crate::consumer::GroupConsumer::next) yields.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Event {
+    /// Records of one partition.
+    Batch(Batch),
+    /// These partitions were assigned in addition to those held before. Batches of them follow.
+    Assigned(Vec<TopicPartition>),
+    /// These partitions have to be given back. No batches of them follow; marks are still accepted until the revocation
+    /// is done.
+    Revoked(Revocation),
+    /// These partitions were lost: the group may have given them to others already. Marks for them are refused.
+    Lost(Vec<TopicPartition>),
+    /// A partition cannot be read on, or not now.
+    PartitionFailed(PartitionFailure),
+    /// All records up to here were handed out; only with
+    /// [`partition_end_events`](crate::consumer::ConsumerConfig::partition_end_events). Told once until more arrives.
+    PartitionEnd {
+        /// The partition.
+        partition: TopicPartition,
+        /// The next offset that will be written.
+        offset: Offset,
+    },
+}
+
+/// Partitions that the group wants back. Heartbeats go on while it is open; the partitions are given back when it is
+/// [done](Self::done) or dropped, and lost at the [deadline](Self::deadline).
+#[must_use = "dropping a revocation gives the partitions back at once"]
+pub struct Revocation {
+    partitions: Vec<TopicPartition>,
+    deadline: Instant,
+    done: Option<oneshot::Sender<()>>,
+}
+
+impl Revocation {
+    pub(crate) fn new(partitions: Vec<TopicPartition>, deadline: Instant) -> (Self, oneshot::Receiver<()>) {
+        let (done, waiting) = oneshot::channel();
+        (Self { partitions, deadline, done: Some(done) }, waiting)
+    }
+
+    /// The partitions.
+    pub fn partitions(&self) -> &[TopicPartition] {
+        &self.partitions
+    }
+
+    /// When the partitions are lost if this is not done.
+    pub fn deadline(&self) -> Instant {
+        self.deadline
+    }
+
+    /// The application has finished with the partitions. What was stored for them is committed (unless automatic commits
+    /// are off), then they are given back.
+    pub fn done(mut self) {
+        if let Some(done) = self.done.take() {
+            // Nobody waits any more if the partitions were lost meanwhile.
+            let _ = done.send(());
+        }
+    }
+}
+
+impl fmt::Debug for Revocation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Revocation").field("partitions", &self.partitions).finish_non_exhaustive()
+    }
+}
+
+/// Why a partition cannot be read.
+#[derive(Debug)]
+pub struct PartitionFailure {
+    /// The partition.
+    pub partition: TopicPartition,
+    /// The offset that could not be read, where reading got so far.
+    pub offset: Option<Offset>,
+    /// What is wrong, and what to try. `CorruptRecord`: a batch is damaged. `OffsetOutOfRange`: the position is outside
+    /// of the log, was truncated, or there is no committed one and the policy is to stop.
+    pub error: Error,
+    /// True if the partition yields nothing more until it is sought to another offset or assigned anew; false if it is
+    /// tried again.
+    pub stopped: bool,
+}

@@ -1,0 +1,250 @@
+//! One partition's part of a fetch answer becomes a [`Batch`]: checksums, decompression, and nothing of what the
+//! application must not see: aborted transactions, control records, records below the position.
+
+use std::collections::BTreeSet;
+
+use bytes::Bytes;
+
+use crate::consumer::batch::{Batch, Held};
+use crate::consumer::config::Isolation;
+use crate::sync::budget::{Credit, MemoryBudget};
+use crate::types::TopicPartition;
+use crate::wire::compression::{Compression, Decompressor};
+use crate::wire::fetch::{AbortedTransaction, PartitionData};
+use crate::wire::records::{BatchError, BatchIter, ControlRecord, RawBatch, RecordRange, decode_records};
+use crate::{Error, ErrorKind};
+
+/// Decompressing one part stops after this many bytes; the rest is fetched again. One batch may be larger.
+const INFLATED_SOFT_MAX: usize = 8 << 20;
+
+/// What decides how a part is read.
+#[derive(Clone, Debug)]
+pub(crate) struct DecodeConfig {
+    pub(crate) check_crcs: bool,
+    pub(crate) isolation: Isolation,
+    pub(crate) batch_decompressed_max: usize,
+}
+
+/// Where a part belongs.
+#[derive(Clone, Debug)]
+pub(crate) struct Place {
+    pub(crate) partition: TopicPartition,
+    pub(crate) assignment: u64,
+    /// Records below are left out.
+    pub(crate) position: i64,
+    pub(crate) last_epoch: i32,
+}
+
+/// What a part held.
+#[derive(Debug)]
+pub(crate) struct Decoded {
+    /// `None` without records for the application.
+    pub(crate) batch: Option<Batch>,
+    /// Where to fetch next.
+    pub(crate) next_offset: i64,
+    /// Epoch of the record in front of that.
+    pub(crate) last_epoch: i32,
+    /// The batch at `next_offset` cannot be read.
+    pub(crate) fault: Option<Error>,
+    /// Nothing but the beginning of a batch was there.
+    pub(crate) cut: bool,
+}
+
+/// Aborted transactions of a part, as they begin and end along the log (client rules of KIP-98).
+#[derive(Debug)]
+struct Aborted {
+    /// By first offset, latest first.
+    begin: Vec<AbortedTransaction>,
+    producers: BTreeSet<i64>,
+}
+
+impl Aborted {
+    fn new(list: Option<Vec<AbortedTransaction>>, isolation: Isolation) -> Self {
+        let mut begin = match isolation {
+            Isolation::ReadCommitted => list.unwrap_or_default(),
+            Isolation::ReadUncommitted => Vec::new(),
+        };
+        // Not every broker sorts the list.
+        begin.sort_by_key(|transaction| std::cmp::Reverse(transaction.first_offset));
+        Self { begin, producers: BTreeSet::new() }
+    }
+
+    /// True if the batch is to be left out.
+    fn covers(&mut self, raw: &RawBatch) -> bool {
+        let last = raw.header.base_offset + i64::from(raw.header.last_offset_delta);
+        while let Some(transaction) = self.begin.last().filter(|transaction| transaction.first_offset <= last)
+        {
+            self.producers.insert(transaction.producer_id);
+            self.begin.pop();
+        }
+        raw.header.attributes.is_transactional() && self.producers.contains(&raw.header.producer_id)
+    }
+
+    fn ended(&mut self, producer_id: i64) {
+        self.producers.remove(&producer_id);
+    }
+}
+
+/// Reads a part. `blob` are the records of `part` in the buffer that the batch is to keep; `credit` covers what is
+/// allocated here, as far as it goes.
+pub(crate) fn decode(
+    place: &Place,
+    part: PartitionData<()>,
+    blob: Bytes,
+    config: &DecodeConfig,
+    budget: &MemoryBudget,
+    credit: &mut Credit,
+) -> Decoded {
+    let mut reading = Reading {
+        config,
+        positions: Vec::new(),
+        epochs: Vec::new(),
+        next_offset: place.position,
+        last_epoch: place.last_epoch,
+        inflated: None,
+        decompressor: Decompressor::new(),
+    };
+    let mut aborted = Aborted::new(part.aborted_transactions, config.isolation);
+    let mut batches = BatchIter::new(blob.clone()).check_crc(config.check_crcs);
+    // Inflated records and records in the blob cannot share one vector of positions: one batch decides for all.
+    let compressed = blob_is_compressed(&blob);
+    if compressed {
+        reading.inflated = Some(budget.buffer(blob.len().saturating_mul(4).min(INFLATED_SOFT_MAX)));
+    }
+    let mut fault = None;
+    let mut seen = false;
+    for raw in &mut batches {
+        seen = true;
+        let read = raw.and_then(|raw| reading.batch(&raw, &blob, &mut aborted));
+        match read {
+            Ok(()) => {}
+            Err(error) => {
+                fault = Some(corrupt(place, reading.next_offset, error));
+                break;
+            }
+        }
+        if reading.inflated.as_ref().is_some_and(|inflated| inflated.len() >= INFLATED_SOFT_MAX) {
+            break;
+        }
+    }
+    let cut = !seen && batches.tail().is_some();
+    let Reading { positions, epochs, next_offset, last_epoch, inflated, .. } = reading;
+    let batch = (!positions.is_empty()).then(|| {
+        let data = match inflated {
+            Some(inflated) => {
+                let capacity = inflated.capacity();
+                credit.split(capacity).wrap(inflated)
+            }
+            None => blob,
+        };
+        let own = credit.split(positions.capacity() * size_of::<RecordRange>());
+        Batch::new(Held {
+            topic_partition: place.partition.clone(),
+            data,
+            positions,
+            epochs,
+            next_offset,
+            high_watermark: part.high_watermark,
+            last_stable_offset: part.last_stable_offset,
+            log_start_offset: part.log_start_offset,
+            assignment: place.assignment,
+            _credit: Some(own),
+        })
+    });
+    Decoded { batch, next_offset, last_epoch, fault, cut }
+}
+
+/// True if any batch that can be made out has a codec.
+fn blob_is_compressed(blob: &Bytes) -> bool {
+    BatchIter::new(blob.clone()).check_crc(false).flatten().any(|raw| raw.header.attributes.codec_id() != 0)
+}
+
+struct Reading<'a> {
+    config: &'a DecodeConfig,
+    positions: Vec<RecordRange>,
+    epochs: Vec<(u32, i32)>,
+    next_offset: i64,
+    last_epoch: i32,
+    /// Uncompressed records of all batches, if any of them is compressed.
+    inflated: Option<Vec<u8>>,
+    decompressor: Decompressor,
+}
+
+impl Reading<'_> {
+    fn batch(&mut self, raw: &RawBatch, blob: &Bytes, aborted: &mut Aborted) -> Result<(), BatchError> {
+        let header = &raw.header;
+        let end = header.base_offset + i64::from(header.last_offset_delta) + 1;
+        let skip = aborted.covers(raw);
+        if header.attributes.is_control() {
+            if self.config.isolation == Isolation::ReadCommitted && aborts(raw)? {
+                aborted.ended(header.producer_id);
+            }
+        } else if !skip && end > self.next_offset {
+            self.records(raw, blob)?;
+        }
+        // The end survives compaction of the last records; a batch below the position changes nothing.
+        if end > self.next_offset {
+            self.next_offset = end;
+            self.last_epoch = header.partition_leader_epoch;
+        }
+        Ok(())
+    }
+
+    fn records(&mut self, raw: &RawBatch, blob: &Bytes) -> Result<(), BatchError> {
+        let before = self.positions.len();
+        let from = self.next_offset;
+        match &mut self.inflated {
+            None => {
+                raw.compression()?;
+                decode_records(&raw.header, blob, raw.body_range(), from, &mut self.positions)?;
+            }
+            Some(inflated) => {
+                let start = inflated.len();
+                raw.decompress(&mut self.decompressor, self.config.batch_decompressed_max, inflated)?;
+                let range = start..inflated.len();
+                decode_records(&raw.header, inflated, range, from, &mut self.positions)?;
+            }
+        }
+        let epoch = raw.header.partition_leader_epoch;
+        if self.positions.len() > before && self.epochs.last().is_none_or(|(_, last)| *last != epoch) {
+            self.epochs.push((before as u32, epoch));
+        }
+        Ok(())
+    }
+}
+
+/// True for an abort marker.
+fn aborts(raw: &RawBatch) -> Result<bool, BatchError> {
+    let mut positions = Vec::new();
+    let data = raw.decode(&mut Decompressor::new(), 1 << 16, i64::MIN, &mut positions)?;
+    let marker = positions.first().map(|position| ControlRecord::parse(&position.get(&data)));
+    Ok(matches!(marker, Some(ControlRecord::Abort { .. })))
+}
+
+fn corrupt(place: &Place, offset: i64, error: BatchError) -> Error {
+    let hint = error_hint(&error);
+    Error::new(ErrorKind::CorruptRecord, format!("{} cannot be read at offset {offset}", place.partition))
+        .retriable(false)
+        .hint(hint)
+        .source(error)
+}
+
+fn error_hint(error: &BatchError) -> &'static str {
+    use crate::wire::records::BatchFault;
+    match &error.fault {
+        BatchFault::Compression {
+            codec: Compression::Gzip | Compression::Snappy | Compression::Zstd,
+            error,
+        } if error.is_unsupported() => {
+            "this build of carafe lacks the codec; seek past the batch or build with its feature"
+        }
+        BatchFault::OldMagic(_) => {
+            "the record is in a format that brokers stopped writing with Kafka 0.11; seek past it"
+        }
+        _ => "the log or the network damaged it; seek past the batch to go on without it",
+    }
+}
+
+#[cfg(test)]
+#[path = "decode_tests.rs"]
+mod tests;

@@ -1,0 +1,1 @@
+//! Parts of answers, good and bad.

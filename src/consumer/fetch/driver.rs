@@ -1,0 +1,456 @@
+//! The tasks that fetch: one that follows leaders and starts look-ups, and one per broker that owns a fetch session.
+//! They carry answers to [`Positions`](crate::consumer::positions::Positions) and decide nothing.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until};
+
+use crate::cluster::{Cluster, Duty, Metadata};
+use crate::consumer::config::ConsumerConfig;
+use crate::consumer::core::Core;
+use crate::consumer::fetch::decode::{DecodeConfig, Place, decode};
+use crate::consumer::fetch::offsets::{isolation_level, look_up};
+use crate::consumer::fetch::session::{Session, Want};
+use crate::consumer::positions::{Fetched, Plan, Planned, Question};
+use crate::runtime::AbortOnDrop;
+use crate::sync::budget::{Credit, MemoryBudget};
+use crate::types::{NodeId, Partition, TopicName, TopicPartition};
+use crate::wire::fetch::{self, PartitionData, Response};
+use crate::wire::{ApiKey, Str, Uuid};
+use crate::{Error, ErrorCode, ErrorKind};
+
+/// The last version that names topics.
+const NAMED_VERSION_MAX: i16 = 12;
+/// From this version on a broker detects truncation by itself.
+const DIVERGING_VERSION: i16 = 12;
+/// Least credit worth a request.
+const CREDIT_MIN: usize = 64 << 10;
+/// A part that fills at least this share (1/n) of the answer's allocation keeps it instead of being copied.
+const KEEP_SHARE: usize = 2;
+/// While waiting for credit, prefetched data of paused partitions goes after this time.
+const CREDIT_PATIENCE: Duration = Duration::from_millis(10);
+
+/// What all tasks of a consumer's fetching need.
+#[derive(Clone, Debug)]
+pub(crate) struct Fetching {
+    pub(crate) cluster: Cluster,
+    pub(crate) core: Arc<Core>,
+    pub(crate) config: Arc<ConsumerConfig>,
+    pub(crate) budget: MemoryBudget,
+    /// Names this consumer's connections.
+    pub(crate) id: u64,
+}
+
+impl Fetching {
+    /// Starts the tasks; they end with the guard.
+    pub(crate) fn start(self) -> AbortOnDrop {
+        let runtime = Arc::clone(self.cluster.runtime());
+        runtime.spawn("carafe-positions", Box::pin(self.run())).abort_on_drop()
+    }
+
+    /// Follows leaders, starts look-ups, and keeps one fetch task per leader.
+    async fn run(self) {
+        let _release = Release(&self);
+        let mut metadata = self.cluster.subscribe();
+        let mut changes = self.core.changes();
+        let mut nodes: BTreeMap<NodeId, AbortOnDrop> = BTreeMap::new();
+        loop {
+            changes.mark_unchanged();
+            let now = Instant::now();
+            let snapshot = Arc::clone(&metadata.borrow_and_update());
+            self.follow_leaders(&snapshot);
+            self.start_lookups(now);
+            let (wanted, next) = self.core.with(|positions| (positions.nodes(), positions.next_lookup()));
+            nodes.retain(|node, _| wanted.contains(node));
+            for node in wanted {
+                nodes.entry(node).or_insert_with(|| {
+                    let fetcher =
+                        Fetcher { fetching: self.clone(), node, session: Session::default(), failures: 0 };
+                    let task = self.cluster.runtime().spawn("carafe-fetch", Box::pin(fetcher.run()));
+                    task.abort_on_drop()
+                });
+            }
+            // Biased: the order does not matter, since every turn looks at everything.
+            tokio::select! {
+                biased;
+                changed = metadata.changed() => if changed.is_err() { return },
+                changed = changes.changed() => if changed.is_err() { return },
+                () = sleep_until_some(next) => {}
+            }
+        }
+    }
+
+    fn follow_leaders(&self, snapshot: &Metadata) {
+        let (missing, changed) = self.core.with(|positions| {
+            let before = positions.nodes();
+            let missing = positions.handle_leaders(|partition| {
+                let topic = snapshot.topic(&partition.topic)?;
+                let info = topic.partition(partition.partition)?;
+                Some((info.leader?, info.leader_epoch.0, topic.id))
+            });
+            (missing, before != positions.nodes())
+        });
+        let topics: BTreeSet<TopicName> = missing.into_iter().map(|partition| partition.topic).collect();
+        for topic in topics {
+            self.cluster.want_topic(&topic, false);
+        }
+        if changed {
+            self.core.wake_tasks();
+        }
+    }
+
+    fn start_lookups(&self, now: Instant) {
+        let mut groups: BTreeMap<(NodeId, u8), Vec<_>> = BTreeMap::new();
+        for lookup in self.core.with(|positions| positions.lookups(now)) {
+            let kind = match lookup.question {
+                Question::Offset(_) => 0,
+                Question::Range => 1,
+                Question::Epoch(_) => 2,
+            };
+            groups.entry((lookup.leader, kind)).or_default().push(lookup);
+        }
+        for ((leader, _), lookups) in groups {
+            let (cluster, core, isolation) =
+                (self.cluster.clone(), Arc::clone(&self.core), self.config.isolation);
+            let work = async move { look_up(cluster, &core, leader, lookups, isolation).await };
+            self.cluster.runtime().spawn("carafe-offsets", Box::pin(work));
+        }
+    }
+}
+
+/// Closes the fetch connections when fetching ends.
+struct Release<'a>(&'a Fetching);
+
+impl Drop for Release<'_> {
+    fn drop(&mut self) {
+        self.0.cluster.release(Duty::Fetch(self.0.id));
+    }
+}
+
+async fn sleep_until_some(at: Option<Instant>) {
+    match at {
+        Some(at) => sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// One broker's session.
+struct Fetcher {
+    fetching: Fetching,
+    node: NodeId,
+    session: Session,
+    failures: u32,
+}
+
+impl Fetcher {
+    async fn run(mut self) {
+        let _share = self.fetching.budget.session();
+        let core = Arc::clone(&self.fetching.core);
+        let mut changes = core.changes();
+        loop {
+            changes.mark_unchanged();
+            match core.with(|positions| positions.plan(self.node, Instant::now())) {
+                Plan::Fetch(_) => {}
+                Plan::Wait(at) => {
+                    wait(&mut changes, at).await;
+                    continue;
+                }
+                Plan::Idle => {
+                    wait(&mut changes, None).await;
+                    continue;
+                }
+            }
+            let credit = self.credit().await;
+            // Much may have changed while waiting for credit.
+            let Plan::Fetch(planned) = core.with(|positions| positions.plan(self.node, Instant::now()))
+            else {
+                continue;
+            };
+            match self.fetch(planned, credit).await {
+                Ok(()) => self.failures = 0,
+                Err(error) => {
+                    self.session.reset();
+                    self.failures += 1;
+                    tracing::debug!(node = %self.node, %error, "fetch failed");
+                    let backoff = self.fetching.cluster.config().retry_backoff;
+                    let pause = backoff.delay(self.failures, self.fetching.cluster.runtime().random());
+                    // A leader that moves away ends this task, so the pause holds nobody up.
+                    sleep_until(Instant::now() + pause).await;
+                }
+            }
+        }
+    }
+
+    /// Credit for one answer.
+    async fn credit(&self) -> Credit {
+        let budget = &self.fetching.budget;
+        let wanted = self.fetching.config.max_bytes.min(budget.fair_share());
+        let reserve = budget.reserve(CREDIT_MIN.min(wanted), wanted);
+        tokio::pin!(reserve);
+        loop {
+            // Biased: credit goes first; the timer only helps where there is none.
+            tokio::select! {
+                biased;
+                credit = &mut reserve => return credit,
+                () = tokio::time::sleep(CREDIT_PATIENCE) => {
+                    if !self.fetching.core.with(|positions| positions.shed()) {
+                        return reserve.await;
+                    }
+                }
+            }
+        }
+    }
+
+    async fn fetch(&mut self, planned: Vec<Planned>, mut credit: Credit) -> Result<(), Error> {
+        let cluster = self.fetching.cluster.clone();
+        let core = Arc::clone(&self.fetching.core);
+        let config = Arc::clone(&self.fetching.config);
+        let request_timeout = cluster.config().connection.request_timeout;
+        let deadline = Instant::now() + request_timeout + config.max_wait;
+        let duty = Duty::Fetch(self.fetching.id);
+        let connection = match cluster.connection(self.node, duty, deadline).await {
+            Ok(connection) => connection,
+            Err(error) => {
+                self.doubt(&planned);
+                return Err(error);
+            }
+        };
+        let mut version = connection.version(ApiKey::FETCH, fetch::VERSIONS)?;
+        if planned.iter().any(|planned| planned.topic_id == Uuid::default()) {
+            version = version.min(NAMED_VERSION_MAX);
+        }
+        let planned = if version < DIVERGING_VERSION { self.check_epochs(planned) } else { planned };
+        if planned.is_empty() {
+            return Ok(());
+        }
+        let wants: Vec<Want> = planned
+            .iter()
+            .map(|planned| Want {
+                partition: planned.partition.clone(),
+                topic_id: planned.topic_id,
+                offset: planned.offset,
+                leader_epoch: planned.leader_epoch,
+                last_epoch: planned.last_epoch,
+            })
+            .collect();
+        let limits = fetch::Request {
+            max_wait_ms: i32::try_from(config.max_wait.as_millis()).unwrap_or(i32::MAX),
+            min_bytes: i32::try_from(config.min_bytes).unwrap_or(i32::MAX),
+            max_bytes: i32::try_from(credit.bytes()).unwrap_or(i32::MAX),
+            isolation_level: isolation_level(config.isolation),
+            rack_id: Str::new(),
+            ..fetch::Request::default()
+        };
+        let share = i32::try_from(config.partition_max_bytes.min(credit.bytes())).unwrap_or(i32::MAX);
+        let request = self.session.build(limits, &wants, share, version);
+        let mut body = BytesMut::new();
+        request.encode(&mut body, version).map_err(Error::from)?;
+        let answer = connection.send_raw(ApiKey::FETCH, version, vec![body.freeze()], deadline, true).await;
+        let answer = match answer {
+            Ok(answer) => answer,
+            Err(error) => {
+                self.doubt(&planned);
+                return Err(error.error);
+            }
+        };
+        let response = answer.reader().and_then(|mut reader| Ok(Response::decode(&mut reader, version)?));
+        let response = response.inspect_err(|error| connection.fail(error))?;
+        let frame_len = answer.frame.len();
+        // The parts must be alone with their buffer, or it would count twice.
+        drop(answer);
+        let planned: BTreeMap<TopicPartition, Planned> =
+            planned.into_iter().map(|planned| (planned.partition.clone(), planned)).collect();
+        self.handle_response(response, &planned, frame_len, &mut credit)?;
+        // What was fetched is planned anew by everyone; those who wait for records wake here.
+        core.wake_app();
+        Ok(())
+    }
+
+    /// Brokers before Kafka 2.7 do not detect truncation: the positions are checked first.
+    fn check_epochs(&self, planned: Vec<Planned>) -> Vec<Planned> {
+        let (check, rest): (Vec<Planned>, Vec<Planned>) =
+            planned.into_iter().partition(|planned| planned.unchecked);
+        if !check.is_empty() {
+            self.fetching.core.update(|positions| {
+                for planned in &check {
+                    positions.check_epoch(&planned.partition, planned.version);
+                }
+            });
+        }
+        rest
+    }
+
+    /// The node cannot be reached: its partitions may have moved.
+    fn doubt(&self, planned: &[Planned]) {
+        let topics: BTreeSet<&TopicName> = planned.iter().map(|planned| &planned.partition.topic).collect();
+        for topic in topics {
+            self.fetching.cluster.leader_failed(topic);
+        }
+    }
+
+    fn handle_response(
+        &mut self,
+        response: Response,
+        planned: &BTreeMap<TopicPartition, Planned>,
+        frame_len: usize,
+        credit: &mut Credit,
+    ) -> Result<(), Error> {
+        let cluster = self.fetching.cluster.clone();
+        if !response.error_code.is_ok() {
+            if response.error_code.needs_metadata() {
+                self.doubt(&planned.values().cloned().collect::<Vec<_>>());
+            }
+            if self.session.refuse(response.error_code) {
+                return Ok(());
+            }
+            return Err(Error::from_code(response.error_code, "fetching failed"));
+        }
+        let names: BTreeMap<[u8; 16], &TopicName> =
+            planned.values().map(|planned| (planned.topic_id.0, &planned.partition.topic)).collect();
+        let mut parts = Vec::new();
+        for topic in response.topics {
+            let name = if topic.name.is_empty() {
+                match names.get(&topic.topic_id.0) {
+                    Some(name) => (*name).clone(),
+                    None => continue,
+                }
+            } else {
+                TopicName::from(topic.name)
+            };
+            for part in topic.partitions {
+                let partition = TopicPartition { topic: name.clone(), partition: Partition(part.partition) };
+                parts.push((partition, part));
+            }
+        }
+        self.session.accept(response.session_id, parts.iter().map(|(partition, _)| partition));
+        let total: usize = parts.iter().map(|(_, part)| part.records.len()).sum();
+        let config = &self.fetching.config;
+        let decode_config = DecodeConfig {
+            check_crcs: config.check_crcs,
+            isolation: config.isolation,
+            batch_decompressed_max: config.batch_decompressed_max,
+        };
+        let mut seen = BTreeSet::new();
+        for (partition, part) in parts {
+            // Named twice: the first counts.
+            let Some(plan) = planned.get(&partition).filter(|_| seen.insert(partition.clone())) else {
+                continue;
+            };
+            let hint = part.current_leader;
+            let code = part.error_code;
+            let fetched = if code.is_ok() {
+                self.read(plan, part, total, frame_len, &decode_config, credit)
+            } else {
+                let news = hint.is_some_and(|hint| {
+                    cluster.leader_hint(&partition.topic, partition.partition, hint, &response.node_endpoints)
+                });
+                if !news && code.needs_metadata() {
+                    cluster.leader_failed(&partition.topic);
+                }
+                fetch_error(&partition, plan.offset, code, !news)
+            };
+            let dice = cluster.runtime().random();
+            self.fetching.core.with(|positions| {
+                positions.handle_fetched(&partition, plan.version, fetched, Instant::now(), dice);
+            });
+        }
+        self.fetching.core.wake_tasks();
+        Ok(())
+    }
+
+    fn read(
+        &self,
+        plan: &Planned,
+        part: PartitionData,
+        total: usize,
+        frame_len: usize,
+        config: &DecodeConfig,
+        credit: &mut Credit,
+    ) -> Fetched {
+        if let Some(diverging) = part.diverging_epoch {
+            return Fetched::Diverging { epoch: diverging.epoch, end_offset: diverging.end_offset };
+        }
+        let (high_watermark, last_stable_offset) = (part.high_watermark, part.last_stable_offset);
+        let PartitionData { records, .. } = &part;
+        let budget = &self.fetching.budget;
+        let len = records.len();
+        let blob = if len == 0 {
+            Bytes::new()
+        } else if len * KEEP_SHARE >= frame_len && len == total {
+            // Nearly all of the answer: it may keep the buffer it came in.
+            credit.split(frame_len).attach(records.clone(), frame_len)
+        } else {
+            let mut buffer = budget.buffer(len);
+            buffer.extend_from_slice(records);
+            let capacity = buffer.capacity();
+            credit.split(capacity).wrap(buffer)
+        };
+        let place = Place {
+            partition: plan.partition.clone(),
+            assignment: plan.assignment,
+            position: plan.offset,
+            last_epoch: plan.last_epoch,
+        };
+        let part = PartitionData {
+            partition: part.partition,
+            error_code: part.error_code,
+            high_watermark,
+            last_stable_offset,
+            log_start_offset: part.log_start_offset,
+            diverging_epoch: None,
+            current_leader: None,
+            aborted_transactions: part.aborted_transactions,
+            preferred_read_replica: None,
+            records: (),
+        };
+        let decoded = decode(&place, part, blob, config, budget, credit);
+        Fetched::Records {
+            batch: decoded.batch,
+            next_offset: decoded.next_offset,
+            last_epoch: decoded.last_epoch,
+            high_watermark,
+            last_stable_offset,
+            fault: decoded.fault,
+            cut: decoded.cut,
+        }
+    }
+}
+
+/// What an error of one partition means.
+fn fetch_error(partition: &TopicPartition, offset: i64, code: ErrorCode, pause: bool) -> Fetched {
+    let error = || Error::from_code(code, format!("reading {partition} at offset {offset} failed"));
+    match code {
+        ErrorCode::OFFSET_OUT_OF_RANGE => Fetched::OutOfRange,
+        ErrorCode::TOPIC_AUTHORIZATION_FAILED => Fetched::Denied(error()),
+        ErrorCode::CORRUPT_MESSAGE => Fetched::Fatal(
+            Error::new(ErrorKind::CorruptRecord, format!("{partition} cannot be read at offset {offset}"))
+                .code(code)
+                .retriable(false)
+                .hint("the broker found the log damaged; seek past the offset to go on without it"),
+        ),
+        code if code.is_retriable()
+            || matches!(
+                code,
+                ErrorCode::UNKNOWN_SERVER_ERROR
+                    | ErrorCode::OFFSET_MOVED_TO_TIERED_STORAGE
+                    | ErrorCode::INCONSISTENT_TOPIC_ID
+            ) =>
+        {
+            Fetched::Retry { pause }
+        }
+        _ => Fetched::Fatal(error()),
+    }
+}
+
+async fn wait(changes: &mut watch::Receiver<u64>, at: Option<Instant>) {
+    // Biased: whichever comes first leads to the same look at everything.
+    tokio::select! {
+        biased;
+        changed = changes.changed() => if changed.is_err() { std::future::pending().await },
+        () = sleep_until_some(at) => {}
+    }
+}

@@ -1,0 +1,203 @@
+//! Look-ups of offsets at partition leaders: ListOffsets and OffsetForLeaderEpoch. What to ask and what an answer means
+//! is decided by [`Positions`](crate::consumer::positions::Positions).
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::cluster::Cluster;
+use crate::consumer::config::Isolation;
+use crate::consumer::core::Core;
+use crate::consumer::positions::{Answer, EARLIEST, LATEST, Lookup, Question};
+use crate::types::{NodeId, TopicPartition};
+use crate::wire::messages::list_offsets::{ListOffsetsPartition, ListOffsetsRequest, ListOffsetsTopic};
+use crate::wire::messages::offset_for_leader_epoch::{
+    OffsetForLeaderEpochRequest, OffsetForLeaderPartition, OffsetForLeaderTopic,
+};
+use crate::{Error, ErrorCode, ErrorKind, Result};
+
+/// How long one round of look-ups may take before it is tried anew.
+const ROUND: Duration = Duration::from_secs(30);
+
+/// Asks everything in `lookups`, which have one leader and one kind of question, and tells the answers.
+pub(crate) async fn look_up(
+    cluster: Cluster,
+    core: &Core,
+    leader: NodeId,
+    lookups: Vec<Lookup>,
+    isolation: Isolation,
+) {
+    let deadline = Instant::now() + ROUND;
+    let answers = match lookups.first().map(|lookup| lookup.question) {
+        Some(Question::Epoch(_)) => epochs(&cluster, leader, &lookups, deadline).await,
+        Some(Question::Range) => range(&cluster, leader, &lookups, isolation, deadline).await,
+        Some(Question::Offset(_)) => {
+            let timestamp = |lookup: &Lookup| match lookup.question {
+                Question::Offset(timestamp) => timestamp,
+                _ => LATEST,
+            };
+            list(&cluster, leader, &lookups, timestamp, isolation, deadline).await
+        }
+        None => return,
+    };
+    let dice = cluster.runtime().random();
+    let now = Instant::now();
+    let mut stale = Vec::new();
+    core.update(|positions| match answers {
+        Ok(mut answers) => {
+            for lookup in &lookups {
+                let answer = answers.remove(&lookup.partition).unwrap_or_else(|| {
+                    let message = format!("the broker left {} out of its answer", lookup.partition);
+                    Err(Error::new(ErrorKind::Protocol, message).retriable(true))
+                });
+                match answer {
+                    Ok(answer) => positions.handle_answer(&lookup.partition, lookup.version, answer),
+                    Err(error) => {
+                        if error.error_code().is_some_and(ErrorCode::needs_metadata) {
+                            stale.push(lookup.partition.topic.clone());
+                        }
+                        positions.handle_lookup_failed(&lookup.partition, lookup.version, error, now, dice);
+                    }
+                }
+            }
+        }
+        Err(error) => {
+            let text = error.to_string();
+            for lookup in &lookups {
+                stale.push(lookup.partition.topic.clone());
+                let mut each = Error::new(error.kind(), text.clone()).retriable(
+                    error.is_retriable() || matches!(error.kind(), ErrorKind::Network | ErrorKind::Timeout),
+                );
+                if let Some(code) = error.error_code() {
+                    each = each.code(code);
+                }
+                positions.handle_lookup_failed(&lookup.partition, lookup.version, each, now, dice);
+            }
+        }
+    });
+    for topic in stale {
+        cluster.leader_failed(&topic);
+    }
+}
+
+type Answers = BTreeMap<TopicPartition, Result<Answer>>;
+
+async fn range(
+    cluster: &Cluster,
+    leader: NodeId,
+    lookups: &[Lookup],
+    isolation: Isolation,
+    deadline: Instant,
+) -> Result<Answers> {
+    let earliest = list(cluster, leader, lookups, |_| EARLIEST, isolation, deadline).await?;
+    let mut latest = list(cluster, leader, lookups, |_| LATEST, isolation, deadline).await?;
+    Ok(earliest
+        .into_iter()
+        .filter_map(|(partition, earliest)| {
+            let latest = latest.remove(&partition)?;
+            let answer = match (earliest, latest) {
+                (Ok(Answer::Offset { offset: earliest, .. }), Ok(Answer::Offset { offset: latest, .. })) => {
+                    Ok(Answer::Range { earliest, latest })
+                }
+                (Err(error), _) | (_, Err(error)) => Err(error),
+                _ => return None,
+            };
+            Some((partition, answer))
+        })
+        .collect())
+}
+
+async fn list(
+    cluster: &Cluster,
+    leader: NodeId,
+    lookups: &[Lookup],
+    timestamp: impl Fn(&Lookup) -> i64,
+    isolation: Isolation,
+    deadline: Instant,
+) -> Result<Answers> {
+    let mut request = ListOffsetsRequest {
+        replica_id: -1,
+        isolation_level: isolation_level(isolation),
+        timeout_ms: i32::try_from(ROUND.as_millis()).unwrap_or(i32::MAX),
+        ..ListOffsetsRequest::default()
+    };
+    for lookup in lookups {
+        let partition = ListOffsetsPartition {
+            partition_index: lookup.partition.partition.0,
+            current_leader_epoch: lookup.leader_epoch,
+            timestamp: timestamp(lookup),
+        };
+        match request.topics.last_mut() {
+            Some(topic) if *topic.name == *lookup.partition.topic.as_str() => {
+                topic.partitions.push(partition)
+            }
+            _ => request.topics.push(ListOffsetsTopic {
+                name: lookup.partition.topic.to_byte_string(),
+                partitions: vec![partition],
+            }),
+        }
+    }
+    let response = cluster.request_node(leader, &request, deadline, |_| ErrorCode::NONE).await?;
+    let mut answers = Answers::new();
+    for topic in response.topics {
+        for partition in topic.partitions {
+            let tp = TopicPartition::new(topic.name.clone(), partition.partition_index);
+            let answer = match ErrorCode(partition.error_code) {
+                ErrorCode::NONE => {
+                    Ok(Answer::Offset { offset: partition.offset, epoch: partition.leader_epoch })
+                }
+                // Old segments have no index of timestamps: nothing found.
+                ErrorCode::UNSUPPORTED_FOR_MESSAGE_FORMAT => Ok(Answer::Offset { offset: -1, epoch: -1 }),
+                code => Err(Error::from_code(code, format!("looking up an offset of {tp} failed"))),
+            };
+            answers.insert(tp, answer);
+        }
+    }
+    Ok(answers)
+}
+
+async fn epochs(cluster: &Cluster, leader: NodeId, lookups: &[Lookup], deadline: Instant) -> Result<Answers> {
+    let mut request =
+        OffsetForLeaderEpochRequest { replica_id: -1, ..OffsetForLeaderEpochRequest::default() };
+    for lookup in lookups {
+        let Question::Epoch(epoch) = lookup.question else { continue };
+        let partition = OffsetForLeaderPartition {
+            partition: lookup.partition.partition.0,
+            current_leader_epoch: lookup.leader_epoch,
+            leader_epoch: epoch,
+        };
+        match request.topics.last_mut() {
+            Some(topic) if *topic.topic == *lookup.partition.topic.as_str() => {
+                topic.partitions.push(partition)
+            }
+            _ => request.topics.push(OffsetForLeaderTopic {
+                topic: lookup.partition.topic.to_byte_string(),
+                partitions: vec![partition],
+            }),
+        }
+    }
+    let response = cluster.request_node(leader, &request, deadline, |_| ErrorCode::NONE).await?;
+    let mut answers = Answers::new();
+    for topic in response.topics {
+        for partition in topic.partitions {
+            let tp = TopicPartition::new(topic.topic.clone(), partition.partition);
+            let answer = match ErrorCode(partition.error_code) {
+                ErrorCode::NONE => {
+                    Ok(Answer::Epoch { epoch: partition.leader_epoch, end_offset: partition.end_offset })
+                }
+                code => Err(Error::from_code(code, format!("looking up an epoch of {tp} failed"))),
+            };
+            answers.insert(tp, answer);
+        }
+    }
+    Ok(answers)
+}
+
+/// The isolation level as requests carry it.
+pub(crate) fn isolation_level(isolation: Isolation) -> i8 {
+    match isolation {
+        Isolation::ReadCommitted => 1,
+        Isolation::ReadUncommitted => 0,
+    }
+}

@@ -1,0 +1,366 @@
+//! The handle of a member of a consumer group.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::sync::Arc;
+
+use bytestring::ByteString;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, timeout_at};
+
+use crate::cluster::Cluster;
+use crate::consumer::batch::Batch;
+use crate::consumer::config::{ConsumerConfig, StartOffset};
+use crate::consumer::core::Core;
+use crate::consumer::event::Event;
+use crate::consumer::fetch::driver::Fetching;
+use crate::consumer::group::calls::Caller;
+use crate::consumer::group::classic::{Classic, ClassicConfig};
+use crate::consumer::group::commits::Job;
+use crate::consumer::group::driver::{Command, GroupDriver};
+use crate::consumer::mark::Mark;
+use crate::consumer::positions::{Positions, PositionsConfig};
+use crate::runtime::AbortOnDrop;
+use crate::sync::budget::MemoryBudget;
+use crate::types::{GroupId, Offset, TopicName, TopicPartition};
+use crate::{Error, ErrorKind, Result};
+
+/// Settings of a [`GroupConsumer`]; from [`Client::group_consumer`](crate::client::Client::group_consumer).
+#[derive(Debug)]
+#[must_use = "settings do nothing until build() is called"]
+pub struct GroupConsumerBuilder {
+    cluster: Cluster,
+    budget: MemoryBudget,
+    group: GroupId,
+    config: ConsumerConfig,
+    topics: BTreeSet<TopicName>,
+}
+
+impl GroupConsumerBuilder {
+    pub(crate) fn new(cluster: Cluster, budget: MemoryBudget, group: GroupId) -> Self {
+        Self { cluster, budget, group, config: ConsumerConfig::default(), topics: BTreeSet::new() }
+    }
+
+    /// The settings of consuming.
+    pub fn config(mut self, config: ConsumerConfig) -> Self {
+        self.config = config;
+        self
+    }
+
+    /// Topics to subscribe to; may be left out and [subscribed](GroupConsumer::subscribe) to later.
+    pub fn topics<T: Into<TopicName>>(mut self, topics: impl IntoIterator<Item = T>) -> Self {
+        self.topics.extend(topics.into_iter().map(Into::into));
+        self
+    }
+
+    /// Counts fetched data against `budget` instead of the client's own.
+    pub fn memory_budget(mut self, budget: MemoryBudget) -> Self {
+        self.budget = budget;
+        self
+    }
+
+    /// Checks the settings and joins the group in the background.
+    ///
+    /// # Errors
+    ///
+    /// `Config`, with everything that is wrong.
+    pub fn build(self) -> Result<GroupConsumer> {
+        self.config.validate()?;
+        if self.group.as_str().is_empty() {
+            return Err(
+                Error::new(ErrorKind::Config, "the group id is empty").hint("name the consumer group")
+            );
+        }
+        Ok(GroupConsumer::new(self.cluster, self.budget, &self.group, self.config, self.topics))
+    }
+}
+
+/// A member of a consumer group: the group's partitions are divided among its members, and each member reads its own.
+///
+/// Everything is driven by [`next`](Self::next) or, for plain uses, [`next_batch`](Self::next_batch). Joining, heartbeats,
+/// fetching and commits go on in background tasks, however long the application takes between two calls. Cheap to clone;
+/// all clones are handles of the same member. When the last one is dropped without [`close`](Self::close), what was stored
+/// is committed and the group is left in the background, for up to five seconds.
+#[derive(Clone)]
+pub struct GroupConsumer {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    group: GroupId,
+    caller: Caller,
+    core: Arc<Core>,
+    config: Arc<ConsumerConfig>,
+    commands: mpsc::UnboundedSender<Command>,
+    _fetching: AbortOnDrop,
+}
+
+impl GroupConsumer {
+    fn new(
+        cluster: Cluster,
+        budget: MemoryBudget,
+        group: &GroupId,
+        config: ConsumerConfig,
+        topics: BTreeSet<TopicName>,
+    ) -> Self {
+        let config = Arc::new(config);
+        let backoff = cluster.config().retry_backoff;
+        let positions = Positions::new(PositionsConfig { consumer: (*config).clone(), backoff });
+        let core = Arc::new(Core::new(positions, config.auto_store));
+        let fetching = Fetching {
+            cluster: cluster.clone(),
+            core: Arc::clone(&core),
+            config: Arc::clone(&config),
+            budget,
+            id: cluster.next_id(),
+        };
+        let name = ByteString::from(group.as_str());
+        let caller = Caller { cluster: cluster.clone(), group: name.clone(), id: cluster.next_id() };
+        let mut machine = Classic::new(ClassicConfig {
+            group: name,
+            assignors: config.assignors.clone(),
+            session_timeout: config.session_timeout,
+            heartbeat_interval: config.heartbeat_interval,
+            rebalance_timeout: config.rebalance_timeout,
+            revoke_timeout: config.revoke_limit(),
+            backoff,
+        });
+        if !topics.is_empty() {
+            machine.handle_subscribe(topics);
+        }
+        let (commands, receiver) = mpsc::unbounded_channel();
+        let driver =
+            GroupDriver::new(caller.clone(), Arc::clone(&core), Arc::clone(&config), machine, receiver);
+        cluster.runtime().spawn("carafe-group", Box::pin(driver.run()));
+        let inner =
+            Inner { group: group.clone(), caller, core, config, commands, _fetching: fetching.start() };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// The group.
+    pub fn group(&self) -> &GroupId {
+        &self.inner.group
+    }
+
+    /// Subscribes to exactly these topics from now on; the group rebalances. Topics that do not exist yet are read once
+    /// they do. An empty list gives everything back and leaves the group.
+    ///
+    /// # Errors
+    ///
+    /// `State` if the consumer was closed.
+    pub fn subscribe<T: Into<TopicName>>(&self, topics: impl IntoIterator<Item = T>) -> Result<()> {
+        let topics = topics.into_iter().map(Into::into).collect();
+        self.command(Command::Subscribe(topics))
+    }
+
+    /// The next event: records, assignment, revocation, or a partition in trouble. Waits as long as it takes.
+    ///
+    /// With [`auto_store`](ConsumerConfig::auto_store), calling it says that all batches handed out before are done.
+    ///
+    /// Cancel-safe: dropping the future loses nothing. Several tasks may call it; each event goes to one of them.
+    ///
+    /// # Errors
+    ///
+    /// Errors end the consumer: the group refuses the member for good (`Fenced`, `Authorization`, `Config`, …), or
+    /// `State` once it was closed.
+    pub async fn next(&self) -> Result<Event> {
+        self.inner.core.next().await
+    }
+
+    /// The next event if there is one already; see [`next`](Self::next).
+    ///
+    /// # Errors
+    ///
+    /// As [`next`](Self::next).
+    pub fn try_next(&self) -> Result<Option<Event>> {
+        self.inner.core.try_next().transpose()
+    }
+
+    /// The next batch, for applications that need not know of rebalances: revocations are answered at once, when this is
+    /// called the next time. Cancel-safe.
+    ///
+    /// # Errors
+    ///
+    /// As [`next`](Self::next), and when a partition stops: its error, which names partition and offset. The other
+    /// partitions are read on by calling it again.
+    pub async fn next_batch(&self) -> Result<Batch> {
+        loop {
+            match self.next().await? {
+                Event::Batch(batch) => return Ok(batch),
+                Event::PartitionFailed(failure) if failure.stopped => return Err(failure.error),
+                Event::PartitionFailed(failure) => {
+                    tracing::warn!(partition = %failure.partition, error = %failure.error, "partition is tried again");
+                }
+                Event::Revoked(revocation) => revocation.done(),
+                Event::Assigned(_) | Event::Lost(_) | Event::PartitionEnd { .. } => {}
+            }
+        }
+    }
+
+    /// Keeps `mark` for the next automatic commit, and for the one before its partition is given back. Nothing waits.
+    ///
+    /// # Errors
+    ///
+    /// `State` if the partition is not assigned, `Fenced` if the mark belongs to an assignment that was lost.
+    pub fn store(&self, mark: Mark) -> Result<()> {
+        self.inner.core.with(|positions| positions.store(mark))
+    }
+
+    /// Commits `marks` and waits for the coordinator's answer; tried again, also across rebalances that leave the
+    /// partitions here, until the client's `api_timeout`. Commits reach the broker in the order in which they were asked
+    /// for. Dropping the future does not take the commit back.
+    ///
+    /// # Errors
+    ///
+    /// `State` and `Fenced` as [`store`](Self::store), `Fenced` too if a partition is lost meanwhile; `Timeout`; otherwise
+    /// the broker's refusal. Of several marks some may have been committed.
+    pub async fn commit(&self, marks: impl IntoIterator<Item = Mark>) -> Result<()> {
+        let marks: Vec<Mark> = marks.into_iter().collect();
+        if marks.is_empty() {
+            return Ok(());
+        }
+        self.inner.core.with(|positions| marks.iter().try_for_each(|mark| positions.check_mark(mark)))?;
+        let (reply, answer) = oneshot::channel();
+        let deadline = self.inner.caller.cluster.default_deadline();
+        self.command(Command::Commit(Job { marks, deadline, reply: Some(reply) }))?;
+        answer.await.unwrap_or_else(|_| Err(closed()))
+    }
+
+    /// Commits everything that is stored, as the next automatic commit would; see [`commit`](Self::commit).
+    ///
+    /// # Errors
+    ///
+    /// As [`commit`](Self::commit).
+    pub async fn commit_stored(&self) -> Result<()> {
+        let marks = self.inner.core.with(|positions| positions.stored(None));
+        self.commit(marks).await
+    }
+
+    /// Stops handing out records of these partitions; what was prefetched is kept unless memory is needed. Once this
+    /// returns, [`next`](Self::next) yields no batch of them.
+    ///
+    /// # Errors
+    ///
+    /// `State` if one is not assigned; the others are paused.
+    pub fn pause<'a>(&self, partitions: impl IntoIterator<Item = &'a TopicPartition>) -> Result<()> {
+        self.each(partitions, |positions, partition| positions.pause(partition))
+    }
+
+    /// Ends a [pause](Self::pause).
+    ///
+    /// # Errors
+    ///
+    /// `State` if one is not assigned; the others are resumed.
+    pub fn resume<'a>(&self, partitions: impl IntoIterator<Item = &'a TopicPartition>) -> Result<()> {
+        self.each(partitions, |positions, partition| positions.resume(partition))
+    }
+
+    /// With [`hold_after_delivery`](ConsumerConfig::hold_after_delivery): the batch that is out was dealt with, the next
+    /// one may follow. Without effect if the partition is gone.
+    pub fn release(&self, partition: &TopicPartition) {
+        self.inner.core.update(|positions| positions.release(partition));
+    }
+
+    /// Goes on reading at another place. What was fetched is discarded; a batch that is out stays valid, and so does its
+    /// mark.
+    ///
+    /// # Errors
+    ///
+    /// `State` if the partition is not assigned.
+    pub fn seek(&self, partition: &TopicPartition, to: StartOffset) -> Result<()> {
+        self.inner.core.update(|positions| positions.seek(partition, to))
+    }
+
+    /// The next offset that [`next`](Self::next) will hand out, once it is known.
+    pub fn position(&self, partition: &TopicPartition) -> Option<Offset> {
+        self.inner.core.with(|positions| positions.position(partition))
+    }
+
+    /// The end of a partition as of the last answer of its leader, once there was one.
+    pub fn high_watermark(&self, partition: &TopicPartition) -> Option<Offset> {
+        self.inner.core.with(|positions| positions.high_watermark(partition))
+    }
+
+    /// The partitions that this member reads now.
+    pub fn assignment(&self) -> Vec<TopicPartition> {
+        self.inner.core.with(|positions| positions.assigned())
+    }
+
+    /// What the group has committed for `partitions`, with the text kept beside it; partitions without a committed offset
+    /// are absent.
+    ///
+    /// # Errors
+    ///
+    /// `Timeout` after the client's `api_timeout`, `Authorization`, or the broker's refusal.
+    pub async fn committed(&self, partitions: &[TopicPartition]) -> Result<BTreeMap<TopicPartition, Mark>> {
+        let caller = &self.inner.caller;
+        let answers = caller.committed(partitions, caller.cluster.default_deadline()).await?;
+        let mut marks = BTreeMap::new();
+        for (partition, answer) in answers {
+            let message = || format!("fetching the committed offset of {partition} failed");
+            if let Some((offset, epoch, text)) = answer.map_err(|code| Error::from_code(code, message()))? {
+                let mut mark = Mark::new(partition.clone(), Offset(offset)).leader_epoch(epoch.into());
+                if let Some(text) = text.filter(|text| !text.is_empty()) {
+                    mark = mark.metadata(text);
+                }
+                marks.insert(partition, mark);
+            }
+        }
+        Ok(marks)
+    }
+
+    /// Ends the membership: commits what is stored (with [`auto_store`](ConsumerConfig::auto_store): everything that was
+    /// handed out), gives all partitions back and leaves the group, until `deadline` at the latest. Open revocations count
+    /// as done. All clones are closed with it.
+    ///
+    /// # Errors
+    ///
+    /// `Timeout` if that could not be finished by `deadline`; the member is gone all the same, once its session times out.
+    pub async fn close(&self, deadline: Instant) -> Result<()> {
+        if self.inner.config.auto_store {
+            self.inner.core.with(|positions| positions.store_handed_out());
+        }
+        let (reply, answer) = oneshot::channel();
+        if self.command(Command::Close { deadline, reply }).is_err() {
+            return Ok(());
+        }
+        let late = || {
+            Error::new(
+                ErrorKind::Timeout,
+                format!("group {} was not left before the deadline", self.inner.group),
+            )
+        };
+        match timeout_at(deadline, answer).await {
+            Ok(_) => Ok(()),
+            Err(_) => Err(late()),
+        }
+    }
+
+    fn each<'a>(
+        &self,
+        partitions: impl IntoIterator<Item = &'a TopicPartition>,
+        act: impl Fn(&mut Positions, &TopicPartition) -> Result<()>,
+    ) -> Result<()> {
+        self.inner.core.update(|positions| {
+            let mut result = Ok(());
+            for partition in partitions {
+                result = result.and(act(positions, partition));
+            }
+            result
+        })
+    }
+
+    fn command(&self, command: Command) -> Result<()> {
+        self.inner.commands.send(command).map_err(|_| closed())
+    }
+}
+
+fn closed() -> Error {
+    Error::new(ErrorKind::State, "the consumer is closed")
+}
+
+impl fmt::Debug for GroupConsumer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("GroupConsumer").field("group", &self.inner.group).finish_non_exhaustive()
+    }
+}

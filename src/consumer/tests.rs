@@ -1,0 +1,392 @@
+//! Consumers against the embedded cluster, over the simulated network.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep, timeout};
+
+use super::*;
+use crate::ErrorKind;
+use crate::broker::{self, Action, Matcher};
+use crate::client::Client;
+use crate::cluster::{Cluster, Duty};
+use crate::runtime::Runtime;
+use crate::runtime::sim::SimRuntime;
+use crate::types::{Offset, TopicPartition};
+use crate::wire::ApiKey;
+use crate::wire::compression::Compression;
+use crate::wire::produce::{self, PartitionBatch, RequestHead};
+use crate::wire::records::BatchWriter;
+
+struct Bench {
+    broker: broker::Cluster,
+    client: Client,
+}
+
+async fn bench(nodes: u16, topics: &[(&str, i32)]) -> Bench {
+    let sim: Arc<dyn Runtime> = SimRuntime::new(11);
+    let mut builder = broker::Cluster::builder()
+        .nodes(nodes)
+        .runtime(Arc::clone(&sim))
+        .group_initial_rebalance_delay(Duration::from_millis(100));
+    for (topic, partitions) in topics {
+        builder = builder.topic(*topic, *partitions);
+    }
+    let broker = builder.start().await.unwrap();
+    let client =
+        Client::builder().bootstrap_servers(broker.bootstrap_servers()).runtime(sim).build().await.unwrap();
+    Bench { broker, client }
+}
+
+fn tp(topic: &str, partition: i32) -> TopicPartition {
+    TopicPartition::new(topic.to_owned(), partition)
+}
+
+/// Writes `count` records with consecutive numbers as values, `per_batch` in a batch.
+async fn produce(cluster: &Cluster, partition: &TopicPartition, from: u32, count: u32, per_batch: u32) {
+    let mut next = from;
+    while next < from + count {
+        let end = (next + per_batch).min(from + count);
+        let mut writer = BatchWriter::with_capacity(1024);
+        for number in next..end {
+            let value = number.to_string();
+            let none = std::iter::empty;
+            let size = writer
+                .measure(1_000 + i64::from(number), Some(b"k"), Some(value.as_bytes()), none())
+                .unwrap();
+            writer.append(size, 1_000 + i64::from(number), Some(b"k"), Some(value.as_bytes()), none());
+        }
+        let (body, meta) = writer.finish();
+        let body = bytes::Bytes::from(body.to_vec());
+        let header = meta.header(Compression::None).encode(&body);
+        loop {
+            let deadline = Instant::now() + Duration::from_secs(60);
+            let (node, _) = cluster.leader(partition, deadline).await.unwrap();
+            let metadata = cluster.metadata();
+            let batch = PartitionBatch {
+                topic: partition.topic.to_byte_string(),
+                topic_id: metadata.topic(&partition.topic).unwrap().id,
+                partition: partition.partition.0,
+                header,
+                body: body.clone(),
+            };
+            let head = RequestHead { transactional_id: None, acks: -1, timeout_ms: 30_000 };
+            let sent = async {
+                let connection = cluster.connection(node, Duty::Produce, deadline).await.ok()?;
+                let version = connection.version(ApiKey::PRODUCE, produce::VERSIONS).unwrap();
+                let body = produce::encode_request(&head, &[batch], version).unwrap();
+                let answer =
+                    connection.send_raw(ApiKey::PRODUCE, version, body, deadline, true).await.ok()?;
+                let response = produce::Response::decode(&mut answer.reader().ok()?, version).ok()?;
+                response.partitions().next().map(|(_, partition)| partition.error_code.is_ok())
+            };
+            if sent.await == Some(true) {
+                break;
+            }
+            cluster.leader_failed(&partition.topic);
+            sleep(Duration::from_millis(50)).await;
+        }
+        next = end;
+    }
+}
+
+fn numbers(batch: &Batch) -> Vec<u32> {
+    batch.iter().map(|record| std::str::from_utf8(record.value.unwrap()).unwrap().parse().unwrap()).collect()
+}
+
+/// Reads until `count` records came; panics after a minute without any.
+async fn read(consumer: &GroupConsumer, count: usize) -> BTreeMap<TopicPartition, Vec<u32>> {
+    let mut seen: BTreeMap<TopicPartition, Vec<u32>> = BTreeMap::new();
+    while seen.values().map(Vec::len).sum::<usize>() < count {
+        let batch =
+            timeout(Duration::from_secs(60), consumer.next_batch()).await.expect("nothing came").unwrap();
+        seen.entry(batch.topic_partition().clone()).or_default().extend(numbers(&batch));
+    }
+    seen
+}
+
+fn soon() -> Instant {
+    Instant::now() + Duration::from_secs(20)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reader_reads_everything_and_stops_at_the_end() {
+    let Bench { broker: _broker, client } = bench(3, &[("t", 4)]).await;
+    for partition in 0..4 {
+        produce(client.cluster(), &tp("t", partition), 0, 100, 7).await;
+    }
+    let config = ConsumerConfig::new().partition_end_events(true);
+    let reader =
+        client.partition_reader().topic("t", StartOffset::Earliest).config(config).build().await.unwrap();
+    let ends = reader.end_offsets().await.unwrap();
+    assert_eq!(ends.len(), 4);
+    let mut seen: BTreeMap<TopicPartition, Vec<u32>> = BTreeMap::new();
+    let collect = |batch: Batch| {
+        seen.entry(batch.topic_partition().clone()).or_default().extend(numbers(&batch));
+        Ok(())
+    };
+    reader.read_until(&ends, collect).await.unwrap();
+    for partition in 0..4 {
+        assert_eq!(seen[&tp("t", partition)], (0..100).collect::<Vec<_>>());
+    }
+    // From the middle, by offset and by time.
+    for start in [StartOffset::At(Offset(40)), StartOffset::Timestamp(crate::types::Timestamp(1_040))] {
+        reader.seek(&tp("t", 2), start).unwrap();
+        reader.resume(&[tp("t", 2)]).unwrap();
+        let batch = reader.next().await.unwrap();
+        assert_eq!((batch.first_offset(), batch.lag()), (Some(Offset(40)), 0));
+    }
+    drop(reader);
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(client.memory_budget().used(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn offsets_are_committed_and_the_next_member_goes_on_there() {
+    let Bench { broker, client } = bench(3, &[("t", 3)]).await;
+    for partition in 0..3 {
+        produce(client.cluster(), &tp("t", partition), 0, 50, 10).await;
+    }
+    let consumer = client.group_consumer("g").topics(["t"]).build().unwrap();
+    read(&consumer, 150).await;
+    consumer.close(soon()).await.unwrap();
+    let committed = broker.control().committed("g");
+    assert_eq!(committed.values().copied().collect::<Vec<_>>(), [50, 50, 50]);
+    assert!(broker.control().group("g").unwrap().members.is_empty());
+
+    produce(client.cluster(), &tp("t", 1), 50, 5, 5).await;
+    let consumer = client.group_consumer("g").topics(["t"]).build().unwrap();
+    let seen = read(&consumer, 5).await;
+    assert_eq!(seen[&tp("t", 1)], [50, 51, 52, 53, 54]);
+    // By hand.
+    let batch_mark = Mark::new(tp("t", 1), Offset(53)).metadata("so far");
+    consumer.commit([batch_mark]).await.unwrap();
+    let mark = &consumer.committed(&[tp("t", 1)]).await.unwrap()[&tp("t", 1)];
+    assert_eq!((mark.offset(), mark.text()), (Offset(53), Some("so far")));
+    assert_eq!(
+        consumer.commit([Mark::new(tp("x", 1), Offset(3))]).await.unwrap_err().kind(),
+        ErrorKind::State
+    );
+    consumer.close(soon()).await.unwrap();
+    assert_eq!(consumer.next().await.unwrap_err().kind(), ErrorKind::State);
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_members_share_and_hand_over_cooperatively() {
+    let Bench { broker, client } = bench(3, &[("t", 6)]).await;
+    let first = client.group_consumer("g").topics(["t"]).build().unwrap();
+    let Event::Assigned(all) = first.next().await.unwrap() else { panic!("assignment expected") };
+    assert_eq!(all.len(), 6);
+    let second = client.group_consumer("g").topics(["t"]).build().unwrap();
+    // The first learns of it, gives three up, keeps three.
+    let revocation = loop {
+        if let Event::Revoked(revocation) = first.next().await.unwrap() {
+            break revocation;
+        }
+    };
+    assert_eq!(revocation.partitions().len(), 3);
+    // Heartbeats go on however long it takes.
+    sleep(Duration::from_secs(100)).await;
+    assert_eq!(broker.control().group("g").unwrap().members.len(), 2);
+    revocation.done();
+    let given = loop {
+        match second.next().await.unwrap() {
+            Event::Assigned(given) if !given.is_empty() => break given,
+            Event::Assigned(_) => {}
+            event => panic!("{event:?}"),
+        }
+    };
+    assert_eq!(given.len(), 3);
+    let kept: BTreeSet<_> = first.assignment().into_iter().collect();
+    assert!(given.iter().all(|partition| !kept.contains(partition)) && kept.len() == 3);
+
+    for partition in 0..6 {
+        produce(client.cluster(), &tp("t", partition), 0, 20, 5).await;
+    }
+    let (a, b) = tokio::join!(read(&first, 60), read(&second, 60));
+    assert!(a.values().chain(b.values()).all(|numbers| *numbers == (0..20).collect::<Vec<_>>()));
+    // One leaves, the other takes over.
+    second.close(soon()).await.unwrap();
+    let Event::Assigned(back) = first.next().await.unwrap() else { panic!("assignment expected") };
+    assert_eq!(back.len(), 3);
+    first.close(soon()).await.unwrap();
+    assert_eq!(broker.control().committed("g").into_values().collect::<Vec<_>>(), [20; 6]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_leader_move_and_a_killed_node_lose_nothing() {
+    let Bench { broker, client } = bench(3, &[("t", 3)]).await;
+    let control = broker.control();
+    let consumer = client.group_consumer("g").topics(["t"]).build().unwrap();
+    let writer = {
+        let (client, control) = (client.clone(), control.clone());
+        async move {
+            for round in 0..20 {
+                for partition in 0..3 {
+                    produce(client.cluster(), &tp("t", partition), round * 10, 10, 3).await;
+                }
+                match round {
+                    3 | 6 => {
+                        let state = control.partition("t", 0).unwrap();
+                        let other = state.isr.iter().find(|node| Some(**node) != state.leader).unwrap();
+                        control.move_leader("t", 0, *other).unwrap();
+                    }
+                    9 => {
+                        let victim = control.partition("t", 1).unwrap().leader.unwrap();
+                        control.kill_node(victim);
+                    }
+                    _ => {}
+                }
+                sleep(Duration::from_millis(300)).await;
+            }
+        }
+    };
+    let ((), seen) = tokio::join!(writer, read(&consumer, 600));
+    for partition in 0..3 {
+        assert_eq!(seen[&tp("t", partition)], (0..200).collect::<Vec<_>>(), "{partition}");
+    }
+    consumer.close(soon()).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_coordinator_moves_and_the_membership_stays() {
+    let Bench { broker, client } = bench(3, &[("t", 2)]).await;
+    let control = broker.control();
+    let consumer = client.group_consumer("g").topics(["t"]).build().unwrap();
+    produce(client.cluster(), &tp("t", 0), 0, 10, 10).await;
+    read(&consumer, 10).await;
+    let generation = control.group("g").unwrap().generation;
+    for node in control.nodes() {
+        control.move_coordinator("g", node).unwrap();
+        sleep(Duration::from_secs(10)).await;
+        consumer.commit([Mark::new(tp("t", 0), Offset(5))]).await.unwrap();
+    }
+    assert_eq!(control.group("g").unwrap().generation, generation);
+    assert_eq!(consumer.assignment().len(), 2);
+    consumer.close(soon()).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_member_that_was_expelled_loses_and_comes_back() {
+    let Bench { broker, client } = bench(1, &[("t", 2)]).await;
+    let control = broker.control();
+    let consumer = client.group_consumer("g").topics(["t"]).build().unwrap();
+    produce(client.cluster(), &tp("t", 0), 0, 10, 10).await;
+    let batch = consumer.next_batch().await.unwrap();
+    let mark = batch.mark();
+    let silence = control.intercept(Matcher::api(ApiKey::HEARTBEAT), Action::DropRequest);
+    let lost = loop {
+        match timeout(Duration::from_secs(120), consumer.next()).await.unwrap().unwrap() {
+            Event::Lost(lost) => break lost,
+            Event::Batch(_) | Event::Assigned(_) => {}
+            event => panic!("{event:?}"),
+        }
+    };
+    silence.remove();
+    assert_eq!(lost.len(), 2);
+    let again = loop {
+        if let Event::Assigned(again) = consumer.next().await.unwrap() {
+            break again;
+        }
+    };
+    assert_eq!(again.len(), 2);
+    // The old mark is refused, although the partition is ours again.
+    assert!(consumer.store(mark.clone()).unwrap_err().is_fenced());
+    assert!(consumer.commit([mark]).await.unwrap_err().is_fenced());
+    consumer.close(soon()).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn pause_hold_and_seek() {
+    let Bench { broker: _broker, client } = bench(1, &[("t", 2)]).await;
+    for partition in 0..2 {
+        produce(client.cluster(), &tp("t", partition), 0, 10, 5).await;
+    }
+    let config = ConsumerConfig::new().hold_after_delivery(true);
+    let consumer = client.group_consumer("g").topics(["t"]).config(config).build().unwrap();
+    let (a, b) = (consumer.next_batch().await.unwrap(), consumer.next_batch().await.unwrap());
+    assert_ne!(a.topic_partition(), b.topic_partition());
+    for partition in 0..2 {
+        produce(client.cluster(), &tp("t", partition), 10, 10, 5).await;
+    }
+    // Both are out: nothing more comes until one is released.
+    assert!(timeout(Duration::from_secs(5), consumer.next_batch()).await.is_err());
+    consumer.release(a.topic_partition());
+    let more = timeout(Duration::from_secs(5), consumer.next_batch()).await.unwrap().unwrap();
+    assert_eq!((more.topic_partition(), more.first_offset()), (a.topic_partition(), Some(Offset(10))));
+    consumer.pause([b.topic_partition()]).unwrap();
+    consumer.release(b.topic_partition());
+    assert!(timeout(Duration::from_secs(5), consumer.next_batch()).await.is_err());
+    consumer.seek(b.topic_partition(), StartOffset::At(Offset(3))).unwrap();
+    assert!(timeout(Duration::from_secs(5), consumer.next_batch()).await.is_err());
+    consumer.resume([b.topic_partition()]).unwrap();
+    let back = timeout(Duration::from_secs(5), consumer.next_batch()).await.unwrap().unwrap();
+    assert_eq!((back.topic_partition(), back.first_offset()), (b.topic_partition(), Some(Offset(3))));
+    consumer.close(soon()).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_position_out_of_range_stops_and_explains() {
+    let Bench { broker: _broker, client } = bench(1, &[("t", 1)]).await;
+    produce(client.cluster(), &tp("t", 0), 0, 10, 5).await;
+    let reader =
+        client.partition_reader().partition(tp("t", 0), StartOffset::At(Offset(99))).build().await.unwrap();
+    let error = reader.next().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::OffsetOutOfRange);
+    let text = error.to_string();
+    assert!(text.contains("0 to 10") && text.contains("99"), "{text}");
+    reader.seek(&tp("t", 0), StartOffset::Earliest).unwrap();
+    assert_eq!(reader.next().await.unwrap().len(), 10);
+    // By policy.
+    let config = ConsumerConfig::new().out_of_range(OutOfRange::Earliest);
+    let start = StartOffset::At(Offset(99));
+    let reader = client.partition_reader().partition(tp("t", 0), start).config(config).build().await.unwrap();
+    assert_eq!(reader.next().await.unwrap().first_offset(), Some(Offset(0)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_idle_consumer_does_not_slow_another_of_the_same_client() {
+    let Bench { broker: _broker, client } = bench(1, &[("idle", 1), ("busy", 1)]).await;
+    let idle = client.group_consumer("idle").topics(["idle"]).build().unwrap();
+    let waiting = idle.clone();
+    let wait = tokio::time::timeout(Duration::from_secs(600), async move { waiting.next_batch().await });
+    let work = async {
+        let busy = client.partition_reader().topic("busy", StartOffset::Earliest).build().await.unwrap();
+        let mut slowest = Duration::ZERO;
+        for number in 0..20 {
+            produce(client.cluster(), &tp("busy", 0), number, 1, 1).await;
+            let begun = Instant::now();
+            busy.next().await.unwrap();
+            slowest = slowest.max(begun.elapsed());
+            sleep(Duration::from_millis(70)).await;
+        }
+        slowest
+    };
+    tokio::select! {
+        biased;
+        slowest = work => assert!(slowest < Duration::from_millis(50), "{slowest:?}"),
+        _ = wait => panic!("the idle consumer got something"),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn range_groups_are_eager() {
+    let Bench { broker, client } = bench(1, &[("t", 4)]).await;
+    let config = ConsumerConfig::new().assignors([Assignor::Range]);
+    let first = client.group_consumer("g").topics(["t"]).config(config.clone()).build().unwrap();
+    let Event::Assigned(all) = first.next().await.unwrap() else { panic!("assignment expected") };
+    assert_eq!(all.len(), 4);
+    let second = client.group_consumer("g").topics(["t"]).config(config).build().unwrap();
+    let Event::Revoked(revocation) = first.next().await.unwrap() else { panic!("revocation expected") };
+    assert_eq!(revocation.partitions().len(), 4);
+    revocation.done();
+    let Event::Assigned(kept) = first.next().await.unwrap() else { panic!("assignment expected") };
+    let Event::Assigned(given) = second.next().await.unwrap() else { panic!("assignment expected") };
+    assert_eq!((kept, given), (vec![tp("t", 0), tp("t", 1)], vec![tp("t", 2), tp("t", 3)]));
+    assert_eq!(broker.control().group("g").unwrap().protocol.as_deref(), Some("range"));
+    // A member that offers something else alone is refused for good.
+    let other = client.group_consumer("g").topics(["t"]).build().unwrap();
+    let error = timeout(Duration::from_secs(60), other.next()).await.unwrap().unwrap_err();
+    assert_eq!(error.error_code(), Some(crate::ErrorCode::INCONSISTENT_GROUP_PROTOCOL));
+}
