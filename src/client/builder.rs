@@ -16,11 +16,11 @@ use super::problems::Problems;
 #[derive(Clone, Debug)]
 #[must_use = "settings do nothing until build() is called"]
 pub struct ClientBuilder {
-    bootstrap_servers: String,
-    client_id: String,
-    config: ClusterConfig,
+    pub(super) bootstrap_servers: String,
+    pub(super) client_id: String,
+    pub(super) config: ClusterConfig,
     runtime: Option<Arc<dyn Runtime>>,
-    budget: MemoryBudget,
+    pub(super) budget: MemoryBudget,
 }
 
 impl ClientBuilder {
@@ -134,10 +134,23 @@ impl ClientBuilder {
     #[allow(clippy::unused_async, reason = "loading certificates and tokens will wait")]
     pub async fn build(self) -> Result<Client> {
         let mut problems = Problems::default();
-        let mut config = self.config;
-        config.bootstrap = bootstrap::parse(&self.bootstrap_servers, &mut problems);
+        let config = self.check(&mut problems, true);
+        let config = problems.finish(config)?;
+        let runtime = match self.runtime {
+            Some(runtime) => runtime,
+            None => runtime::RealRuntime::try_current()?,
+        };
+        Ok(Client { cluster: Cluster::new(runtime, config), budget: self.budget })
+    }
+
+    /// Notes what is wrong; without `bootstrap` the list of servers may be missing.
+    pub(super) fn check(&self, problems: &mut Problems, bootstrap: bool) -> ClusterConfig {
+        let mut config = self.config.clone();
+        if bootstrap {
+            config.bootstrap = bootstrap::parse(&self.bootstrap_servers, problems);
+        }
         let connection = &mut config.connection;
-        connection.client_id = wire::Str::from(self.client_id);
+        connection.client_id = wire::Str::from(self.client_id.as_str());
         let id_len = connection.client_id.len();
         problems.check(id_len <= 255, "client.id", format!("{id_len} bytes are more than 255"));
         for (setting, value) in [
@@ -166,12 +179,7 @@ impl ClientBuilder {
             "receive.message.max.bytes",
             format!("{frame} is not in 1024 to {}", i32::MAX),
         );
-        let config = problems.finish(config)?;
-        let runtime = match self.runtime {
-            Some(runtime) => runtime,
-            None => runtime::RealRuntime::try_current()?,
-        };
-        Ok(Client { cluster: Cluster::new(runtime, config), budget: self.budget })
+        config
     }
 }
 

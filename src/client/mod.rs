@@ -3,6 +3,7 @@
 //!
 //! * [`ClientBuilder`]: settings, checked all at once.
 //! * `bootstrap`: parses `bootstrap.servers`.
+//! * [`config`]: the same settings from properties, with the names of Java's clients and librdkafka.
 //! * `problems`: collects what is wrong with settings.
 
 use tokio::time::Instant;
@@ -16,6 +17,7 @@ use crate::types::GroupId;
 
 mod bootstrap;
 mod builder;
+pub mod config;
 mod problems;
 
 pub use builder::ClientBuilder;
@@ -76,10 +78,8 @@ impl Client {
         &self.budget
     }
 
-    // Producers and consumers are made here, each from `self.cluster()` and its own settings.
-
-    /// What producers and consumers are made from.
-    #[allow(dead_code, reason = "producers and consumers use it")]
+    /// What producers and consumers are made from, for tests that speak to brokers directly.
+    #[cfg(test)]
     pub(crate) fn cluster(&self) -> &Cluster {
         &self.cluster
     }

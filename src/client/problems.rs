@@ -14,6 +14,11 @@ impl Problems {
         self.0.push(format!("{setting}: {what}"));
     }
 
+    /// Notes a problem that names its setting itself.
+    pub(crate) fn note(&mut self, problem: impl Into<String>) {
+        self.0.push(problem.into());
+    }
+
     /// Notes a problem unless `ok`.
     pub(crate) fn check(&mut self, ok: bool, setting: &str, what: impl Display) {
         if !ok {

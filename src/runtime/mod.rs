@@ -24,7 +24,6 @@ mod signal;
 #[cfg(feature = "broker")]
 pub mod sim;
 mod task;
-pub mod watch;
 
 pub use real::RealRuntime;
 #[cfg(feature = "app")]
