@@ -40,3 +40,15 @@ pub mod cli;
 
 pub use error::{Error, ErrorKind, Result};
 pub use error_code::ErrorCode;
+
+/// What a program needs most: `use carafe::prelude::*`.
+#[cfg(feature = "app")]
+pub mod prelude {
+    pub use crate::app::{
+        App, AtOffset, Batch, Consumer, Context, DeadLetter, Event, Json, Message, MessageRef, Raw, Retry,
+        Text, VirtualPartitions, by_key,
+    };
+    pub use crate::client::Client;
+    pub use crate::producer::Record;
+    pub use crate::{Error, ErrorKind};
+}

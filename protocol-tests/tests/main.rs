@@ -1,4 +1,3 @@
 //! What carafe reads and writes, held against Kafka's own definitions and an independent decoder.
 
 mod messages;
-mod records;

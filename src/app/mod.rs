@@ -1,2 +1,205 @@
-//! Routed applications.
+//! Routed applications: which consumer handles which topic, with retries, dead letters and virtual partitions.
+//!
+//! ```no_run
+//! use carafe::prelude::*;
+//!
+//! #[tokio::main]
+//! async fn main() -> carafe::Result<()> {
+//!     App::new("shop")
+//!         .bootstrap_servers("localhost:9092")
+//!         .routes(|routes| {
+//!             routes.topic("orders").handler(async |order: Message<Text>, _ctx| {
+//!                 tracing::info!(order = order.payload()?, "received");
+//!                 Ok(())
+//!             });
+//!         })
+//!         .run()
+//!         .await
+//! }
+//! ```
+
+mod batch;
+mod consumer;
+mod context;
+mod instrument;
+mod payload;
 mod processing;
+pub mod routing;
+mod server;
+
+use std::fmt;
+use std::time::Duration;
+
+pub use batch::{AtOffset, Batch, Iter, Message, MessageRef};
+pub use consumer::Consumer;
+pub use context::{Context, ContextProducer};
+pub use instrument::{Event, Listener};
+pub use payload::{Json, Payload, Raw, Text};
+pub use routing::{DeadLetter, GroupRoute, Retry, Routes, TopicRoute, VirtualPartitions, by_key};
+pub use server::{Server, ShutdownHandle};
+
+use crate::client::{Client, ClientBuilder};
+use crate::types::GroupId;
+use crate::{Error, ErrorKind, Result};
+use instrument::Monitor;
+use server::Parts;
+
+/// Configuration and routes of an application, checked once by [`build`](Self::build).
+pub struct App {
+    name: String,
+    source: Source,
+    routes: Routes,
+    settings: Settings,
+    listeners: Vec<Box<dyn Listener>>,
+}
+
+impl fmt::Debug for App {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("App").field("name", &self.name).field("routes", &self.routes).finish_non_exhaustive()
+    }
+}
+
+/// Where the application's connections come from.
+#[derive(Debug)]
+enum Source {
+    Builder(ClientBuilder),
+    Shared(Client),
+}
+
+/// Settings of the whole application.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Settings {
+    pub(crate) concurrency: usize,
+    pub(crate) shutdown_timeout: Duration,
+    pub(crate) revoke_timeout: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            concurrency: 5,
+            shutdown_timeout: Duration::from_secs(25),
+            revoke_timeout: Duration::from_secs(30),
+        }
+    }
+}
+
+impl App {
+    /// An application whose client id and default consumer group are `name`.
+    pub fn new(name: impl Into<String>) -> Self {
+        let name = name.into();
+        Self {
+            source: Source::Builder(Client::builder().client_id(name.as_str())),
+            routes: Routes::new(GroupId::from(name.as_str())),
+            settings: Settings::default(),
+            listeners: Vec::new(),
+            name,
+        }
+    }
+
+    /// The cluster, as `host:port` separated by commas.
+    #[must_use]
+    pub fn bootstrap_servers(mut self, servers: impl AsRef<str>) -> Self {
+        let builder = match self.source {
+            Source::Builder(builder) => builder,
+            Source::Shared(_) => Client::builder().client_id(self.name.as_str()),
+        };
+        self.source = Source::Builder(builder.bootstrap_servers(servers.as_ref()));
+        self
+    }
+
+    /// Uses an existing client, with its connections, its settings and its runtime.
+    #[must_use]
+    pub fn client(mut self, client: Client) -> Self {
+        self.source = Source::Shared(client);
+        self
+    }
+
+    /// Adds routes.
+    #[must_use]
+    pub fn routes(mut self, define: impl FnOnce(&mut Routes)) -> Self {
+        define(&mut self.routes);
+        self
+    }
+
+    /// How many handlers run at once, at least 1; default 5. Can be changed while the application runs
+    /// ([`ShutdownHandle::scale`]).
+    #[must_use]
+    pub fn concurrency(mut self, workers: usize) -> Self {
+        self.settings.concurrency = workers;
+        self
+    }
+
+    /// How long a stop waits for running handlers before it drops them; default 25 s.
+    #[must_use]
+    pub fn shutdown_timeout(mut self, time: Duration) -> Self {
+        self.settings.shutdown_timeout = time;
+        self
+    }
+
+    /// How long a revocation waits for running handlers before the partition counts as lost; default 30 s. The group's
+    /// rebalance timeout bounds it as well.
+    #[must_use]
+    pub fn revoke_timeout(mut self, time: Duration) -> Self {
+        self.settings.revoke_timeout = time;
+        self
+    }
+
+    /// Adds somebody who watches [`Event`]s.
+    #[must_use]
+    pub fn listener(mut self, listener: impl Listener) -> Self {
+        self.listeners.push(Box::new(listener));
+        self
+    }
+
+    /// Checks everything and makes a server, which consumes once it [runs](Server::run).
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`], naming all problems of settings and routes at once.
+    pub async fn build(mut self) -> Result<Server> {
+        let mut problems = Vec::new();
+        if self.settings.concurrency == 0 {
+            problems.push("concurrency is 0; it must be at least 1".to_owned());
+        }
+        routing::check(&mut self.routes.groups, &mut problems);
+        let client = match self.source {
+            Source::Builder(builder) => builder.build().await,
+            Source::Shared(client) => Ok(client),
+        };
+        let client = match client {
+            Ok(client) if problems.is_empty() => client,
+            Ok(_) => return Err(Error::new(ErrorKind::Config, problems.join("\n"))),
+            Err(error) if problems.is_empty() => return Err(error),
+            Err(error) => {
+                problems.insert(0, error.to_string());
+                return Err(Error::new(ErrorKind::Config, problems.join("\n")));
+            }
+        };
+        let parts = Parts {
+            client,
+            groups: self.routes.groups,
+            settings: self.settings,
+            monitor: Monitor::new(self.listeners),
+        };
+        Server::new(parts)
+    }
+
+    /// Builds and runs the application until it is told to stop by SIGINT or SIGTERM, then finishes what runs.
+    ///
+    /// # Errors
+    /// Those of [`build`](Self::build) and [`Server::run`].
+    pub async fn run(self) -> Result<()> {
+        let server = self.build().await?;
+        let handle = server.handle();
+        let signals = server.runtime().spawn(
+            "signals",
+            Box::pin(async move {
+                crate::runtime::termination().await;
+                handle.stop();
+            }),
+        );
+        let result = server.run().await;
+        signals.abort();
+        result
+    }
+}

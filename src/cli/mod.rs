@@ -1,6 +1,7 @@
 //! The `carafe` program: one file per command.
 
 mod broker;
+mod demo;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -17,6 +18,7 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Demo(demo::Demo),
     Broker(broker::Broker),
 }
 
@@ -43,6 +45,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     };
     let result = runtime.block_on(async {
         match arguments.command {
+            Command::Demo(demo) => demo.run().await,
             Command::Broker(broker) => broker.run().await,
         }
     });

@@ -6,6 +6,8 @@
 //! * [`config`]: the same settings from properties, with the names of Java's clients and librdkafka.
 //! * `problems`: collects what is wrong with settings.
 
+use std::sync::Arc;
+
 use tokio::time::Instant;
 
 use crate::Result;
@@ -13,6 +15,7 @@ use crate::admin::Admin;
 use crate::cluster::Cluster;
 use crate::consumer::{GroupConsumerBuilder, MemoryBudget, PartitionReaderBuilder};
 use crate::producer::{Producer, ProducerBuilder};
+use crate::runtime::Runtime;
 use crate::types::GroupId;
 
 mod bootstrap;
@@ -51,6 +54,11 @@ impl Client {
     /// `Timeout` at `deadline`, with the latest failure as its source. Cancel-safe.
     pub async fn ready(&self, deadline: Instant) -> Result<()> {
         self.cluster.ready(deadline).await.map(|_| ())
+    }
+
+    /// The runtime that the client lives on.
+    pub fn runtime(&self) -> Arc<dyn Runtime> {
+        Arc::clone(self.cluster.runtime())
     }
 
     /// Operations on topics, groups and offsets.

@@ -191,6 +191,16 @@ impl Batch {
             .of_assignment(self.held.assignment)
     }
 
+    /// A mark that everything below `offset` is done; to be stored or committed.
+    pub fn mark_up_to(&self, offset: Offset) -> Mark {
+        let done =
+            self.held.positions.partition_point(|position| position.get(&self.held.data).offset < offset.0);
+        let epoch = done.checked_sub(1).map_or(LeaderEpoch::UNKNOWN, |last| self.held.leader_epoch(last));
+        Mark::new(self.held.topic_partition.clone(), offset)
+            .leader_epoch(epoch)
+            .of_assignment(self.held.assignment)
+    }
+
     fn position(&self, index: usize) -> Option<usize> {
         match &self.selection {
             Selection::All => (index < self.held.positions.len()).then_some(index),

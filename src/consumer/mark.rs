@@ -39,7 +39,10 @@ impl Mark {
         self
     }
 
-    pub(crate) fn of_assignment(mut self, assignment: u64) -> Self {
+    /// Binds the mark to an [assignment](crate::consumer::Batch::assignment) of its partition; it is refused once that
+    /// has ended.
+    #[must_use]
+    pub fn of_assignment(mut self, assignment: u64) -> Self {
         self.assignment = Some(assignment);
         self
     }

@@ -347,9 +347,9 @@ impl Coordinator {
         self.deadline
     }
 
-    /// True while handlers of this partition run.
-    pub(crate) fn is_running(&self) -> bool {
-        matches!(self.state, State::Running(_))
+    /// True once the end was announced.
+    pub(crate) fn is_ending(&self) -> bool {
+        self.ending.is_some()
     }
 
     /// Stage *outcome*: what the results of a run mean.

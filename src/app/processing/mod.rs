@@ -6,4 +6,10 @@
 //! the tasks of the handlers.
 
 pub(crate) mod coordinator;
-pub(crate) mod progress;
+pub(crate) mod listener;
+pub(crate) mod outputs;
+mod partition;
+mod progress;
+mod route;
+mod run;
+pub(crate) mod workers;

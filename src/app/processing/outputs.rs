@@ -1,0 +1,148 @@
+//! Holds a mark back until everything that the handler produced before it is acknowledged.
+
+use std::collections::VecDeque;
+
+use crate::{Error, Result};
+
+/// A delivery that is under way.
+pub(crate) trait Delivering {
+    /// True once the cluster has acknowledged it.
+    fn is_acknowledged(&self) -> bool;
+}
+
+/// What one run of a handler produced and marked, in order.
+///
+/// Invariant: `settled <= produced`; every waiting mark has `settled < barrier <= produced`, barriers ascend.
+#[derive(Debug)]
+pub(crate) struct Outputs<D> {
+    deliveries: VecDeque<D>,
+    /// Deliveries begun and deliveries acknowledged, counted from the start of the run.
+    produced: u64,
+    settled: u64,
+    /// Marks that wait for the first `barrier` deliveries.
+    waiting: VecDeque<(u64, i64)>,
+    /// The highest mark that waits for nothing.
+    marked: Option<i64>,
+    failure: Option<Error>,
+}
+
+impl<D> Default for Outputs<D> {
+    fn default() -> Self {
+        Self {
+            deliveries: VecDeque::new(),
+            produced: 0,
+            settled: 0,
+            waiting: VecDeque::new(),
+            marked: None,
+            failure: None,
+        }
+    }
+}
+
+impl<D: Delivering> Outputs<D> {
+    /// The handler produced a record.
+    pub(crate) fn produced(&mut self, delivery: D) {
+        self.deliveries.push_back(delivery);
+        self.produced += 1;
+    }
+
+    /// The handler marked everything up to `offset`.
+    pub(crate) fn mark(&mut self, offset: i64) {
+        self.settle();
+        match self.waiting.back_mut() {
+            _ if self.settled == self.produced => self.marked = self.marked.max(Some(offset)),
+            Some((barrier, waiting)) if *barrier == self.produced => *waiting = (*waiting).max(offset),
+            _ => self.waiting.push_back((self.produced, offset)),
+        }
+    }
+
+    /// The highest mark of which everything produced before it is acknowledged.
+    pub(crate) fn marked(&mut self) -> Option<i64> {
+        self.settle();
+        self.marked
+    }
+
+    /// The next delivery that somebody has to wait for; its result goes to [`delivered`](Self::delivered).
+    pub(crate) fn next_delivery(&mut self) -> Option<D> {
+        if self.failure.is_some() { None } else { self.deliveries.pop_front() }
+    }
+
+    /// Result of the delivery that [`next_delivery`](Self::next_delivery) returned.
+    pub(crate) fn delivered(&mut self, result: Result<()>) {
+        match result {
+            Ok(()) => self.settled += 1,
+            Err(error) => self.failure = Some(error),
+        }
+        while let Some((_, offset)) = self.waiting.pop_front_if(|(barrier, _)| *barrier <= self.settled) {
+            self.marked = self.marked.max(Some(offset));
+        }
+    }
+
+    /// The first failed delivery: marks behind it never count.
+    pub(crate) fn take_failure(&mut self) -> Option<Error> {
+        self.failure.take()
+    }
+
+    fn settle(&mut self) {
+        // A failed delivery stays where it is: the end of the run finds it.
+        while self.deliveries.pop_front_if(|delivery| delivery.is_acknowledged()).is_some() {
+            self.delivered(Ok(()));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+    use std::rc::Rc;
+
+    use super::*;
+    use crate::ErrorKind;
+
+    #[derive(Clone, Default)]
+    struct Fake(Rc<Cell<Option<bool>>>);
+
+    impl Delivering for Fake {
+        fn is_acknowledged(&self) -> bool {
+            self.0.get() == Some(true)
+        }
+    }
+
+    #[test]
+    fn a_mark_waits_for_what_was_produced_before_it_and_for_nothing_else() {
+        let (first, second) = (Fake::default(), Fake::default());
+        let mut outputs = Outputs::default();
+        outputs.mark(1);
+        assert_eq!(outputs.marked(), Some(1));
+        outputs.produced(first.clone());
+        outputs.mark(2);
+        outputs.mark(3);
+        outputs.produced(second.clone());
+        outputs.mark(4);
+        assert_eq!(outputs.marked(), Some(1));
+        first.0.set(Some(true));
+        assert_eq!(outputs.marked(), Some(3));
+        second.0.set(Some(true));
+        assert_eq!(outputs.marked(), Some(4));
+    }
+
+    #[test]
+    fn a_failed_delivery_stops_all_marks_behind_it() {
+        let (first, second) = (Fake::default(), Fake::default());
+        let mut outputs = Outputs::default();
+        outputs.produced(first.clone());
+        outputs.mark(1);
+        outputs.produced(second.clone());
+        outputs.mark(2);
+        second.0.set(Some(true));
+        first.0.set(Some(false));
+        assert_eq!(outputs.marked(), None);
+        outputs.mark(3);
+        assert_eq!(outputs.marked(), None);
+        assert!(outputs.next_delivery().is_some());
+        outputs.delivered(Err(Error::new(ErrorKind::Timeout, "delivery")));
+        assert!(outputs.next_delivery().is_none());
+        assert_eq!(outputs.marked(), None);
+        assert!(outputs.take_failure().is_some());
+    }
+}

@@ -1,0 +1,261 @@
+//! Which consumer handles which topic, and by which policies.
+//!
+//! Each policy is a value with a builder of its own: [`Retry`], [`DeadLetter`], [`VirtualPartitions`]. Everything is
+//! checked when the application is built, all problems at once.
+
+mod dead_letter;
+mod retry;
+mod virtual_partitions;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+pub use dead_letter::DeadLetter;
+pub use retry::Retry;
+pub use virtual_partitions::{VirtualPartitions, by_key};
+
+use super::batch::{Batch, Message};
+use super::consumer::{BatchFn, BlockingFn, Consumer, Handler, MessageFn, erase};
+use super::context::Context;
+use super::payload::Payload;
+use super::processing::coordinator::{Marks, Policy};
+use crate::Result;
+use crate::types::{GroupId, TopicName};
+
+/// Makes the handler of one partition (and lane).
+pub(crate) type Factory = Arc<dyn Fn() -> Box<dyn Handler> + Send + Sync>;
+
+/// The routes of an application, by consumer group.
+#[derive(Debug)]
+pub struct Routes {
+    pub(crate) groups: Vec<GroupRoute>,
+}
+
+impl Routes {
+    pub(crate) fn new(default_group: GroupId) -> Self {
+        Self { groups: vec![GroupRoute::new(default_group)] }
+    }
+
+    /// A topic of the application's own group, whose id is the application's name.
+    pub fn topic(&mut self, name: impl Into<TopicName>) -> &mut TopicRoute {
+        self.groups[0].topic(name)
+    }
+
+    /// A consumer group of its own for the topics that `define` adds to it.
+    pub fn group(&mut self, id: impl Into<GroupId>, define: impl FnOnce(&mut GroupRoute)) -> &mut Self {
+        let id = id.into();
+        let index = self.groups.iter().position(|group| group.id == id).unwrap_or_else(|| {
+            self.groups.push(GroupRoute::new(id));
+            self.groups.len() - 1
+        });
+        define(&mut self.groups[index]);
+        self
+    }
+}
+
+/// The topics of one consumer group.
+#[derive(Debug)]
+pub struct GroupRoute {
+    pub(crate) id: GroupId,
+    pub(crate) topics: Vec<TopicRoute>,
+}
+
+impl GroupRoute {
+    fn new(id: GroupId) -> Self {
+        Self { id, topics: Vec::new() }
+    }
+
+    /// Adds a topic to the group.
+    pub fn topic(&mut self, name: impl Into<TopicName>) -> &mut TopicRoute {
+        self.topics.push(TopicRoute::new(name.into()));
+        self.topics.last_mut().expect("a topic was just pushed")
+    }
+}
+
+/// One topic: who handles it and how. A route needs a consumer; everything else has a default.
+pub struct TopicRoute {
+    pub(crate) topic: TopicName,
+    pub(crate) factory: Option<Factory>,
+    pub(crate) marks: Marks,
+    pub(crate) retry: Option<Retry>,
+    pub(crate) dead_letter: Option<DeadLetter>,
+    pub(crate) virtual_partitions: Option<VirtualPartitions>,
+    pub(crate) max_messages: usize,
+    pub(crate) stuck_after: Option<Duration>,
+}
+
+impl TopicRoute {
+    fn new(topic: TopicName) -> Self {
+        Self {
+            topic,
+            factory: None,
+            marks: Marks::Automatic,
+            retry: None,
+            dead_letter: None,
+            virtual_partitions: None,
+            max_messages: usize::MAX,
+            stuck_after: None,
+        }
+    }
+
+    /// Handles the topic with a [`Consumer`]; `make` is called once for each partition (and virtual partition).
+    pub fn consumer<C: Consumer>(&mut self, make: impl Fn() -> C + Send + Sync + 'static) -> &mut Self {
+        self.factory = Some(Arc::new(move || erase(make())));
+        self
+    }
+
+    /// Handles each message with an async function. A message is marked as consumed when the function returned `Ok`,
+    /// unless marks are [manual](Self::manual_offset_management).
+    pub fn handler<P, F, Fut>(&mut self, handle: F) -> &mut Self
+    where
+        P: Payload,
+        F: Fn(Message<P>, Context) -> Fut + Clone + Send + Sync + 'static,
+        Fut: Future<Output = Result<()>> + Send + 'static,
+    {
+        let mark = move |route: &Self| route.marks == Marks::Automatic;
+        let mark = mark(self);
+        self.consumer(move || MessageFn::new(handle.clone(), mark))
+    }
+
+    /// Handles each batch with an async function.
+    pub fn batch_handler<P, F, Fut>(&mut self, handle: F) -> &mut Self
+    where
+        P: Payload,
+        F: Fn(Batch<P>, Context) -> Fut + Clone + Send + Sync + 'static,
+        Fut: Future<Output = Result<()>> + Send + 'static,
+    {
+        self.consumer(move || BatchFn::new(handle.clone()))
+    }
+
+    /// Handles each batch with a function that blocks; it runs on the runtime's pool for blocking work and cannot be
+    /// dropped by a forced stop.
+    pub fn blocking_handler<P, F>(&mut self, handle: F) -> &mut Self
+    where
+        P: Payload,
+        F: Fn(&Batch<P>, &Context) -> Result<()> + Clone + Send + Sync + 'static,
+    {
+        self.consumer(move || BlockingFn::new(handle.clone()))
+    }
+
+    /// How long to wait before a failed run is repeated. Default: [`Retry::default`].
+    pub fn retry(&mut self, retry: Retry) -> &mut Self {
+        self.retry = Some(retry);
+        self
+    }
+
+    /// Sends records that keep failing to another topic. Without it a failing record is retried for ever.
+    pub fn dead_letter_queue(&mut self, dead_letter: DeadLetter) -> &mut Self {
+        self.dead_letter = Some(dead_letter);
+        self
+    }
+
+    /// Runs one partition in several lanes at once, in order within each key. Default: one lane.
+    pub fn virtual_partitions(&mut self, virtual_partitions: VirtualPartitions) -> &mut Self {
+        self.virtual_partitions = Some(virtual_partitions);
+        self
+    }
+
+    /// Leaves marking to the handler: nothing is committed that it did not
+    /// [mark](super::Context::mark_as_consumed). Default: success of the handler marks its records.
+    pub fn manual_offset_management(&mut self) -> &mut Self {
+        self.marks = Marks::Manual;
+        self
+    }
+
+    /// Hands at most this many records to one run (Karafka's `max_messages`), at least 1. Default: a batch as it was
+    /// fetched.
+    pub fn max_messages(&mut self, records: usize) -> &mut Self {
+        self.max_messages = records;
+        self
+    }
+
+    /// Reports a handler that has been running for this long ([`Event::Stuck`](super::Event::Stuck)). Default: never.
+    pub fn stuck_after(&mut self, time: Duration) -> &mut Self {
+        self.stuck_after = Some(time);
+        self
+    }
+
+    pub(crate) fn policy(&self) -> Policy {
+        Policy {
+            marks: self.marks,
+            retry: self.retry.unwrap_or_default().backoff(),
+            dead_letter: self.dead_letter.as_ref().map(|dead_letter| dead_letter.policy(self.marks)),
+            max_messages: self.max_messages,
+        }
+    }
+
+    /// Adds what is wrong with the route to `problems`.
+    fn check(&self, group: &GroupId, problems: &mut Vec<String>) {
+        let mut problem = |text: String| problems.push(format!("route {group}/{}: {text}", self.topic));
+        if let Some(text) = wrong_name(&self.topic) {
+            problem(format!("the topic name {text}"));
+        }
+        if self.factory.is_none() {
+            problem(
+                "has no consumer; call consumer(), handler(), batch_handler() or blocking_handler()".into(),
+            );
+        }
+        if self.max_messages == 0 {
+            problem("max_messages is 0; it must be at least 1".into());
+        }
+        self.retry.iter().filter_map(Retry::check).for_each(&mut problem);
+        if let Some(dead_letter) = &self.dead_letter {
+            if let Some(text) = wrong_name(&dead_letter.topic) {
+                problem(format!("the name of the dead letter topic {text}"));
+            }
+            if dead_letter.topic == self.topic {
+                problem("dead letters would go to the topic that they come from".into());
+            }
+            if dead_letter.max_retries == 0 && self.virtual_partitions.is_some() {
+                problem(
+                    "dead letters with virtual partitions need max_retries of at least 1: the first failure only \
+                     says which lane failed, not which record"
+                        .into(),
+                );
+            }
+        }
+        self.virtual_partitions.iter().filter_map(VirtualPartitions::check).for_each(&mut problem);
+    }
+}
+
+impl fmt::Debug for TopicRoute {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TopicRoute")
+            .field("topic", &self.topic)
+            .field("marks", &self.marks)
+            .field("retry", &self.retry)
+            .field("dead_letter", &self.dead_letter)
+            .field("virtual_partitions", &self.virtual_partitions)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Everything that is wrong with the routes. Groups without topics are dropped.
+pub(crate) fn check(groups: &mut Vec<GroupRoute>, problems: &mut Vec<String>) {
+    groups.retain(|group| !group.topics.is_empty());
+    if groups.is_empty() {
+        problems.push("there are no routes; add one with routes.topic(…).consumer(…)".into());
+    }
+    for group in groups {
+        let mut seen = std::collections::BTreeSet::new();
+        for route in &group.topics {
+            route.check(&group.id, problems);
+            if !seen.insert(&route.topic) {
+                problems.push(format!("route {}/{}: is defined twice", group.id, route.topic));
+            }
+        }
+    }
+}
+
+/// Kafka's rule for topic names: 1 to 249 of `[a-zA-Z0-9._-]`, neither `.` nor `..`.
+fn wrong_name(name: &str) -> Option<&'static str> {
+    let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+    match name {
+        "" => Some("is empty"),
+        "." | ".." => Some("may not be . or .."),
+        _ if name.len() > 249 => Some("is longer than 249 characters"),
+        _ if !name.chars().all(legal) => Some("has characters other than letters, digits, '.', '_' and '-'"),
+        _ => None,
+    }
+}
