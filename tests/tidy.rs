@@ -322,6 +322,8 @@ fn impurities(source: &Source) -> Vec<Finding> {
         ("block_on", &["src/bin/", "src/cli/"], "be async: only the program at the top blocks"),
         ("thread::spawn", &[], "carafe has no threads of its own; call `Runtime::spawn`"),
         ("thread::sleep", &[], "use `tokio::time::sleep`"),
+        ("sync::watch", &["src/runtime/"], "use `crate::runtime::watch`: tokio's wakes in a random order"),
+        ("watch::error", &[], "use `crate::runtime::watch`: tokio's wakes in a random order"),
         ("thread::current", &[], "nothing may depend on the thread"),
         ("lookup_host", &["src/runtime/"], "call `Runtime::resolve`"),
         ("ToSocketAddrs", &[], "call `Runtime::resolve`"),
@@ -341,6 +343,16 @@ fn impurities(source: &Source) -> Vec<Finding> {
         findings.extend(
             source.find(pattern).map(|at| Finding::new(source, at, format!("`{pattern}`: {advice}"))),
         );
+    }
+    for at in source.find("tokio::sync::{") {
+        let end = at + closing(&source.code[at..], "tokio::sync::".len());
+        if !source.path.starts_with("src/runtime/") && source.code[at..end].contains("watch") {
+            findings.push(Finding::new(
+                source,
+                at,
+                "use `crate::runtime::watch`: tokio's wakes in a random order",
+            ));
+        }
     }
     // The functions of the crate use a generator that belongs to the thread.
     for at in source.find("fastrand::") {

@@ -322,6 +322,10 @@ fn log_in_virtual_time() {
 
 #[cfg(test)]
 mod tests {
+    use carafe::admin::NewTopic;
+    use carafe::broker::Cluster;
+    use carafe::client::Client;
+    use carafe::runtime::sim::{Direction, Links};
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     use super::*;
@@ -356,6 +360,57 @@ mod tests {
     #[test]
     fn seeds_pass_and_repeat() {
         run_seeds(40, echo);
+    }
+
+    /// Two clients create and describe topics of an embedded cluster while connections break.
+    async fn topics(world: World) {
+        let cluster = Cluster::builder().nodes(3).runtime(world.runtime()).start().await.expect("a cluster");
+        let network = world.network().expect("a simulation");
+        let mut tasks = Vec::new();
+        for host in 1..=2_u8 {
+            let runtime = world.host([10, 0, 0, host]);
+            let servers = cluster.bootstrap_servers();
+            let client = Client::builder().bootstrap_servers(servers).runtime(runtime.clone());
+            let client = client.build().await.expect("right settings");
+            tasks.push(runtime.spawn(
+                "client",
+                Box::pin(async move {
+                    for round in 0..10 {
+                        let name = format!("topic-{host}-{round}");
+                        // Exists already if the answer to the first attempt was lost.
+                        let _ = client.admin().create_topics([NewTopic::new(name.as_str())]).await;
+                        let topics = client.admin().list_topics().await.expect("brokers can be reached");
+                        assert!(
+                            topics.iter().any(|topic| &*topic.name == name.as_str()),
+                            "{name} was created"
+                        );
+                    }
+                }),
+            ));
+        }
+        let mut dice = world.dice();
+        for _ in 0..20 {
+            let links = Links::of(IpAddr::from([10, 0, 0, dice.u8(1..=2)]));
+            match dice.u8(..3) {
+                0 => drop(network.cut(&links)),
+                1 => drop(network.cut_after(&links, Direction::ToClient, dice.u64(..200))),
+                _ => {
+                    let fault = network.partition(links, Direction::Both);
+                    tokio::time::sleep(Duration::from_millis(dice.u64(..500))).await;
+                    network.heal(fault);
+                }
+            }
+            tokio::time::sleep(Duration::from_millis(dice.u64(..50))).await;
+        }
+        for task in tasks {
+            task.join().await.expect("it passed");
+        }
+        cluster.shutdown();
+    }
+
+    #[test]
+    fn clients_and_cluster_repeat() {
+        run_seeds(40, topics);
     }
 
     #[test]

@@ -24,6 +24,7 @@ mod signal;
 #[cfg(feature = "broker")]
 pub mod sim;
 mod task;
+pub mod watch;
 
 pub use real::RealRuntime;
 #[cfg(feature = "app")]
