@@ -14,11 +14,11 @@ use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWrite as _, AsyncWriteExt};
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::error::Phase;
-use crate::runtime::{Runtime, Stream, Task};
+use crate::runtime::{Runtime, Stream, Task, watch};
 use crate::wire::frame::{RequestHead, decode_request_header, encode_response};
 use crate::wire::{ApiKey, Reader, Str};
 use crate::{Error, ErrorKind, Result};

@@ -4,9 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::watch;
-
 use crate::ErrorCode;
+use crate::runtime::watch;
 use crate::wire::ApiKey;
 
 /// Which requests a rule meets. Without conditions it meets all.
