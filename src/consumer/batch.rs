@@ -273,6 +273,14 @@ impl fmt::Debug for Records<'_> {
 
 #[cfg(test)]
 impl Batch {
+    /// The same batch of another assignment.
+    pub(crate) fn with_assignment(mut self, assignment: u64) -> Self {
+        if let Some(held) = Arc::get_mut(&mut self.held) {
+            held.assignment = assignment;
+        }
+        self
+    }
+
     /// A batch of `records` (key, value) from `first_offset` on, for tests of the layers above.
     pub(crate) fn for_test(
         partition: TopicPartition,

@@ -9,8 +9,7 @@ use tokio::time::{Instant, sleep, timeout};
 use super::*;
 use crate::ErrorKind;
 use crate::broker::{self, Action, Matcher};
-use crate::client::Client;
-use crate::cluster::{Cluster, Duty};
+use crate::cluster::{Cluster, ClusterConfig, Duty};
 use crate::runtime::Runtime;
 use crate::runtime::sim::SimRuntime;
 use crate::types::{Offset, TopicPartition};
@@ -24,6 +23,31 @@ struct Bench {
     client: Client,
 }
 
+/// What the façade does, which lies above.
+#[derive(Clone)]
+struct Client {
+    cluster: Cluster,
+    budget: MemoryBudget,
+}
+
+impl Client {
+    fn cluster(&self) -> &Cluster {
+        &self.cluster
+    }
+
+    fn memory_budget(&self) -> &MemoryBudget {
+        &self.budget
+    }
+
+    fn group_consumer(&self, group: &'static str) -> GroupConsumerBuilder {
+        GroupConsumerBuilder::new(self.cluster.clone(), self.budget.clone(), group.into())
+    }
+
+    fn partition_reader(&self) -> PartitionReaderBuilder {
+        PartitionReaderBuilder::new(self.cluster.clone(), self.budget.clone())
+    }
+}
+
 async fn bench(nodes: u16, topics: &[(&str, i32)]) -> Bench {
     let sim: Arc<dyn Runtime> = SimRuntime::new(11);
     let mut builder = broker::Cluster::builder()
@@ -34,8 +58,12 @@ async fn bench(nodes: u16, topics: &[(&str, i32)]) -> Bench {
         builder = builder.topic(*topic, *partitions);
     }
     let broker = builder.start().await.unwrap();
-    let client =
-        Client::builder().bootstrap_servers(broker.bootstrap_servers()).runtime(sim).build().await.unwrap();
+    let bootstrap = (broker.bootstrap_servers().split(','))
+        .map(|server| server.split_once(':').unwrap())
+        .map(|(host, port)| (host.to_owned(), port.parse().unwrap()))
+        .collect();
+    let cluster = Cluster::new(sim, ClusterConfig { bootstrap, ..ClusterConfig::default() });
+    let client = Client { cluster, budget: MemoryBudget::default() };
     Bench { broker, client }
 }
 
