@@ -1,9 +1,9 @@
 //! The way in: a [`Client`] owns metadata and connections, and makes producers, consumers and admin handles that share
 //! them.
 //!
-//! * [`ClientBuilder`]: settings, checked all at once.
+//! * `ClientBuilder`: settings, checked all at once.
 //! * `bootstrap`: parses `bootstrap.servers`.
-//! * [`config`]: the same settings from properties, with the names of Java's clients and librdkafka.
+//! * `config`: the same settings from properties, with the names of Java's clients and librdkafka.
 //! * `problems`: collects what is wrong with settings.
 
 use std::sync::Arc;

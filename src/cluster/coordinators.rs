@@ -12,6 +12,7 @@ pub(crate) enum CoordinatorKind {
     /// A consumer group.
     Group = 0,
     /// A transactional id.
+    #[allow(dead_code, reason = "for transactional producers")]
     Transaction = 1,
 }
 

@@ -211,7 +211,7 @@ impl Cluster {
     }
 
     /// Waits until `topic` is known and has partitions. With `create` the broker is asked to create it if its settings
-    /// allow. The topic stays part of every refresh until [`forget_topic`](Self::forget_topic).
+    /// allow. The topic stays part of every refresh.
     ///
     /// # Errors
     ///
@@ -258,21 +258,9 @@ impl Cluster {
         self.shared.wake.notify_one();
     }
 
-    /// Leaves `topic` out of later refreshes. For topics that nobody of this client uses any more.
-    pub(crate) fn forget_topic(&self, topic: &TopicName) {
-        self.shared.updater().forget_topic(topic);
-    }
-
     /// Asks for news of everything and returns at once.
     pub(crate) fn refresh(&self) {
         self.shared.refresh();
-    }
-
-    /// As long as the guard lives, snapshots contain all topics of the cluster (for patterns).
-    pub(crate) fn all_topics(&self) -> AllTopics {
-        self.shared.updater().want_all_topics(true);
-        self.shared.wake.notify_one();
-        AllTopics(Arc::clone(&self.shared))
     }
 
     /// Waits until `partition` has a leader.
@@ -425,15 +413,5 @@ fn topic_error(code: ErrorCode, topic: &TopicName) -> Error {
             error.hint("an ACL that allows DESCRIBE on the topic is missing")
         }
         _ => error,
-    }
-}
-
-/// Keeps all topics in the snapshots.
-#[derive(Debug)]
-pub(crate) struct AllTopics(Arc<Shared>);
-
-impl Drop for AllTopics {
-    fn drop(&mut self) {
-        self.0.updater().want_all_topics(false);
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::ErrorCode;
-use crate::types::{LeaderEpoch, NodeId, Partition, TopicName, TopicPartition};
+use crate::types::{LeaderEpoch, NodeId, Partition, TopicName};
 use crate::wire::Uuid;
 
 /// A broker's address.
@@ -89,17 +89,6 @@ impl Metadata {
     /// A topic by id (KIP-516).
     pub(crate) fn topic_by_id(&self, id: Uuid) -> Option<&Arc<Topic>> {
         self.topics.get(self.names.get(&id.0)?)
-    }
-
-    /// What is known of a partition.
-    pub(crate) fn partition(&self, partition: &TopicPartition) -> Option<&PartitionInfo> {
-        self.topic(&partition.topic)?.partition(partition.partition)
-    }
-
-    /// Leader and its epoch, if the partition has one.
-    pub(crate) fn leader(&self, partition: &TopicPartition) -> Option<(NodeId, LeaderEpoch)> {
-        let info = self.partition(partition)?;
-        Some((info.leader?, info.leader_epoch))
     }
 
     /// True once a broker has answered.

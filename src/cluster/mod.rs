@@ -1,13 +1,13 @@
 //! What a client knows of its cluster, and how requests find their broker.
 //!
-//! * [`config`]: settings.
-//! * [`metadata`]: immutable snapshots: nodes, topics, leaders.
-//! * [`updater`]: the machine that decides what to ask for, when, and how answers merge (KIP-320, KIP-516, KIP-951).
-//! * [`nodes`]: the machine of connections: per node and [`Duty`], with back-off.
-//! * [`coordinators`]: who coordinates which group or transaction.
-//! * [`retry`]: what an error code says about what we believed, as data.
-//! * [`request`]: requests to any node, the controller, a coordinator, a leader, retried until a deadline.
-//! * [`driver`]: the task that keeps metadata fresh, and the tasks that open connections.
+//! * `config`: settings.
+//! * `metadata`: immutable snapshots: nodes, topics, leaders.
+//! * `updater`: the machine that decides what to ask for, when, and how answers merge (KIP-320, KIP-516, KIP-951).
+//! * `nodes`: the machine of connections: per node and [`Duty`], with back-off.
+//! * `coordinators`: who coordinates which group or transaction.
+//! * `retry`: what an error code says about what we believed, as data.
+//! * `request`: requests to any node, the controller, a coordinator, a leader, retried until a deadline.
+//! * `driver`: the task that keeps metadata fresh, and the tasks that open connections.
 
 mod config;
 mod coordinators;
@@ -24,8 +24,8 @@ mod tests;
 
 pub(crate) use config::ClusterConfig;
 pub(crate) use coordinators::CoordinatorKind;
-pub(crate) use handle::{AllTopics, Cluster};
-pub(crate) use metadata::{Metadata, Node, PartitionInfo, Topic};
+pub(crate) use handle::Cluster;
+pub(crate) use metadata::{Metadata, Topic};
 pub(crate) use nodes::Duty;
 pub(crate) use request::{Call, Target};
 

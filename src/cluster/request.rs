@@ -111,16 +111,6 @@ impl Cluster {
         self.request(Target::Any, Call::until(deadline), |_| Ok(request.clone()), check).await
     }
 
-    /// [`request`](Self::request) to the controller, with a message that is the same in all versions.
-    pub(crate) async fn request_controller<R: Request + Clone>(
-        &self,
-        request: &R,
-        deadline: Instant,
-        check: impl Fn(&R::Response) -> ErrorCode,
-    ) -> Result<R::Response> {
-        self.request(Target::Controller, Call::until(deadline), |_| Ok(request.clone()), check).await
-    }
-
     /// [`request`](Self::request) to `node`, with a message that is the same in all versions.
     pub(crate) async fn request_node<R: Request + Clone>(
         &self,
@@ -130,19 +120,6 @@ impl Cluster {
         check: impl Fn(&R::Response) -> ErrorCode,
     ) -> Result<R::Response> {
         self.request(Target::Node(node), Call::until(deadline), |_| Ok(request.clone()), check).await
-    }
-
-    /// [`request`](Self::request) to the coordinator of `key`, with a message that is the same in all versions.
-    pub(crate) async fn request_coordinator<R: Request + Clone>(
-        &self,
-        kind: CoordinatorKind,
-        key: &str,
-        request: &R,
-        deadline: Instant,
-        check: impl Fn(&R::Response) -> ErrorCode,
-    ) -> Result<R::Response> {
-        self.request(Target::Coordinator(kind, key), Call::until(deadline), |_| Ok(request.clone()), check)
-            .await
     }
 
     async fn attempt<R: Request>(

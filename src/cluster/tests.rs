@@ -284,9 +284,17 @@ async fn a_dead_cluster_is_found_when_it_lives_again() {
 }
 
 async fn heartbeat(cluster: &Cluster, millis: u64) -> Result<HeartbeatResponse> {
-    let request = HeartbeatRequest { group_id: "g".into(), ..Default::default() };
-    let check = |response: &HeartbeatResponse| ErrorCode(response.error_code);
-    cluster.request_coordinator(CoordinatorKind::Group, "g", &request, within(millis), check).await
+    heartbeat_checked(cluster, millis, |response| ErrorCode(response.error_code)).await
+}
+
+async fn heartbeat_checked(
+    cluster: &Cluster,
+    millis: u64,
+    check: impl Fn(&HeartbeatResponse) -> ErrorCode,
+) -> Result<HeartbeatResponse> {
+    let target = Target::Coordinator(CoordinatorKind::Group, "g");
+    let build = |_| Ok(HeartbeatRequest { group_id: "g".into(), ..Default::default() });
+    cluster.request(target, Call::until(within(millis)), build, check).await
 }
 
 #[tokio::test(start_paused = true)]
@@ -320,9 +328,9 @@ async fn the_controller_is_asked_even_after_it_moved() {
     let cluster = fake.client();
     cluster.ready(within(1000)).await.unwrap();
     fake.world().controller = 3;
-    let request = DeleteTopicsRequest { timeout_ms: 1000, ..Default::default() };
+    let build = |_| Ok(DeleteTopicsRequest { timeout_ms: 1000, ..Default::default() });
     let check = |response: &DeleteTopicsResponse| ErrorCode(response.responses[0].error_code);
-    cluster.request_controller(&request, within(5000), check).await.unwrap();
+    cluster.request(Target::Controller, Call::until(within(5000)), build, check).await.unwrap();
     assert_eq!(fake.seen("DeleteTopics"), ["1:DeleteTopics", "3:DeleteTopics"]);
 }
 
@@ -331,18 +339,11 @@ async fn errors_that_no_retry_helps_come_back_at_once_and_others_at_the_deadline
     let fake = Fake::new(1).await;
     let cluster = fake.client();
     let check = |_: &HeartbeatResponse| ErrorCode::GROUP_AUTHORIZATION_FAILED;
-    let request = HeartbeatRequest { group_id: "g".into(), ..Default::default() };
-    let error = cluster
-        .request_coordinator(CoordinatorKind::Group, "g", &request, within(5000), check)
-        .await
-        .unwrap_err();
+    let error = heartbeat_checked(&cluster, 5000, check).await.unwrap_err();
     assert_eq!(error.error_code(), Some(ErrorCode::GROUP_AUTHORIZATION_FAILED));
     let started = Instant::now();
     let check = |_: &HeartbeatResponse| ErrorCode::COORDINATOR_LOAD_IN_PROGRESS;
-    let error = cluster
-        .request_coordinator(CoordinatorKind::Group, "g", &request, within(5000), check)
-        .await
-        .unwrap_err();
+    let error = heartbeat_checked(&cluster, 5000, check).await.unwrap_err();
     assert!(error.is_timeout());
     assert_eq!(error.error_code(), Some(ErrorCode::COORDINATOR_LOAD_IN_PROGRESS));
     assert!(started.elapsed() <= Duration::from_secs(5));

@@ -142,17 +142,13 @@ impl Updater {
         }
     }
 
-    /// `topic` is not asked for any more.
-    pub(super) fn forget_topic(&mut self, topic: &str) {
-        self.interests.remove(topic);
-    }
-
     /// Wishes a complete refresh.
     pub(super) fn want_refresh(&mut self) {
         self.wished = true;
     }
 
     /// Someone wants to know about all topics, or (`false`) no longer does.
+    #[cfg_attr(not(test), allow(dead_code, reason = "for subscriptions by pattern"))]
     pub(super) fn want_all_topics(&mut self, want: bool) {
         if want {
             self.want_all += 1;

@@ -29,10 +29,6 @@ impl Connector {
         Self { runtime, config: Arc::new(config) }
     }
 
-    pub(crate) fn config(&self) -> &ConnectionConfig {
-        &self.config
-    }
-
     /// Opens a connection to `peer` and negotiates versions. The name is looked up anew each time; each address gets
     /// `setup_timeout`. Fails with the last address's failure. `ended` is called when the connection is over.
     pub(crate) async fn open(

@@ -127,6 +127,7 @@ impl Connection {
     }
 
     /// Waits until the connection is over and says why. Cancel-safe.
+    #[cfg(test)]
     pub(crate) async fn closed(&self) -> Failure {
         self.commands.closed().await;
         self.shared.failure()

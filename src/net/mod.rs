@@ -1,14 +1,14 @@
 //! One connection to one broker: a machine that matches responses to requests, and a driver that owns the socket.
 //!
-//! * [`failure`]: typed reasons for which a connection or one request on it ended.
-//! * [`reader`]: splits received bytes into frames; recognises peers that do not speak Kafka.
-//! * [`throttle`]: where a response says that the broker wants a pause (KIP-219), as data.
-//! * [`machine`]: correlation, order, deadlines, throttling, draining. No I/O and no clock.
-//! * [`negotiate`]: ApiVersions with its fallbacks (KIP-511), and the table that comes out of it.
-//! * [`handshake`]: what happens on a fresh socket before the first request; TLS and SASL have their place here.
-//! * [`driver`]: the task that reads and writes; decides nothing.
-//! * [`connection`]: the handle that everyone else holds.
-//! * [`connect`]: from host name to [`Connection`].
+//! * `failure`: typed reasons for which a connection or one request on it ended.
+//! * `reader`: splits received bytes into frames; recognises peers that do not speak Kafka.
+//! * `throttle`: where a response says that the broker wants a pause (KIP-219), as data.
+//! * `machine`: correlation, order, deadlines, throttling, draining. No I/O and no clock.
+//! * `negotiate`: ApiVersions with its fallbacks (KIP-511), and the table that comes out of it.
+//! * `handshake`: what happens on a fresh socket before the first request; TLS and SASL have their place here.
+//! * `driver`: the task that reads and writes; decides nothing.
+//! * `connection`: the handle that everyone else holds.
+//! * `connect`: from host name to [`Connection`].
 
 mod config;
 mod connect;
@@ -30,4 +30,3 @@ pub(crate) use config::ConnectionConfig;
 pub(crate) use connect::Connector;
 pub(crate) use connection::{Answer, Connection, Pending};
 pub(crate) use failure::{Failure, Peer, RequestError};
-pub(crate) use negotiate::ApiVersions;

@@ -20,9 +20,6 @@ const VERSION_MAX: i16 = 4;
 pub(crate) struct ApiVersions {
     /// Sorted by key.
     ranges: Vec<(ApiKey, VersionRange)>,
-    /// Finalized features and the epoch they are from; empty if the broker does not know them.
-    features: Vec<(Str, i16)>,
-    features_epoch: Option<i64>,
 }
 
 impl ApiVersions {
@@ -31,21 +28,7 @@ impl ApiVersions {
             .map(|api| (ApiKey(api.api_key), VersionRange { min: api.min_version, max: api.max_version }))
             .collect();
         ranges.sort_by_key(|(key, _)| key.0);
-        let features_epoch = Some(response.finalized_features_epoch).filter(|&epoch| epoch >= 0);
-        let features = match features_epoch {
-            Some(_) => (response.finalized_features.iter())
-                .map(|feature| (feature.name.clone(), feature.max_version_level))
-                .collect(),
-            None => Vec::new(),
-        };
-        Self { ranges, features, features_epoch }
-    }
-
-    /// A table for tests.
-    #[cfg(test)]
-    pub(crate) fn of(ranges: &[(ApiKey, i16, i16)]) -> Self {
-        let ranges = ranges.iter().map(|&(key, min, max)| (key, VersionRange { min, max })).collect();
-        Self { ranges, ..Self::default() }
+        Self { ranges }
     }
 
     /// The range that the broker offers for `key`.
@@ -59,16 +42,6 @@ impl ApiVersions {
         let theirs = self.range(key)?;
         let version = ours.max.min(theirs.max);
         (version >= ours.min.max(theirs.min)).then_some(version)
-    }
-
-    /// Finalized level of a cluster-wide feature such as `group.version`; `None` if the broker does not tell.
-    pub(crate) fn feature(&self, name: &str) -> Option<i16> {
-        self.features.iter().find(|(feature, _)| &**feature == name).map(|&(_, level)| level)
-    }
-
-    /// Epoch of the features; the highest one seen in a cluster is right.
-    pub(crate) fn features_epoch(&self) -> Option<i64> {
-        self.features_epoch
     }
 }
 

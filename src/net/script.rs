@@ -94,12 +94,7 @@ impl Actor {
 /// All APIs in all versions that we speak.
 pub(crate) fn everything() -> ApiVersionsResponse {
     let api_keys = ApiKey::all()
-        .map(|(key, range)| ApiVersion {
-            api_key: key.0,
-            min_version: range.min,
-            max_version: range.max,
-            ..Default::default()
-        })
+        .map(|(key, range)| ApiVersion { api_key: key.0, min_version: range.min, max_version: range.max })
         .collect();
     ApiVersionsResponse { api_keys, ..Default::default() }
 }

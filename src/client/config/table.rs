@@ -16,11 +16,13 @@ pub(super) enum Scope {
 /// One line.
 #[derive(Debug)]
 pub(super) struct Setting {
+    #[cfg_attr(not(test), allow(dead_code, reason = "for the documentation"))]
     pub(super) scope: Scope,
     /// Java's name, where Java has the setting.
     pub(super) name: &'static str,
     /// Other names, usually librdkafka's.
     pub(super) aliases: &'static [&'static str],
+    #[cfg_attr(not(test), allow(dead_code, reason = "for the documentation"))]
     pub(super) default: &'static str,
     pub(super) kind: Kind,
     /// What is different here, if anything.
