@@ -4,14 +4,13 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use tokio::time::Instant;
 
 use crate::ErrorCode;
 use crate::wire::{Str, Uuid};
 
 use super::groups::Groups;
-use super::log::{self, Admission, Log, Refusal, StoredBatch};
+use super::log::{Admission, Examined, Log, Refusal, StoredBatch};
 use super::partition::{NO_LEADER, Partition};
 use super::replay::Replay;
 use super::rules::Rules;
@@ -398,14 +397,14 @@ impl State {
 
     // ---- the way of a batch in ----
 
-    /// Validates and appends the one batch that `records` must be, and replicates it as far as the lag allows.
+    /// Appends a batch if nothing speaks against it, and replicates it as far as the lag allows.
     #[expect(clippy::too_many_arguments, reason = "one call site; a struct would only rename them")]
     pub(crate) fn append(
         &mut self,
         node: i32,
         name: &str,
         index: i32,
-        records: &Bytes,
+        batch: &Examined,
         all: bool,
         now: Instant,
         wall: i64,
@@ -413,7 +412,6 @@ impl State {
         let default_max = self.settings.message_max_bytes;
         let default_min = self.settings.min_insync_replicas;
         let counting = self.settings.mode != Mode::Store;
-        let check = !counting || self.totals.batches.is_multiple_of(100);
         let unknown = || {
             Refusal::new(
                 ErrorCode::UNKNOWN_TOPIC_OR_PARTITION,
@@ -442,18 +440,18 @@ impl State {
                 ),
             ));
         }
-        let head = log::parse(records)?;
-        if records.len() > limit {
+        let head = batch.head.clone()?;
+        let size = batch.bytes.len();
+        if size > limit {
             return Err(Refusal::new(
                 ErrorCode::MESSAGE_TOO_LARGE,
                 format!(
-                    "The record batch size in the append to {name}-{index} is {} bytes which exceeds the maximum configured value of {limit}.",
-                    records.len()
+                    "The record batch size in the append to {name}-{index} is {size} bytes which exceeds the maximum configured value of {limit}."
                 ),
             ));
         }
-        if check {
-            log::check_crc(records, &head)?;
+        if let Some(fault) = &batch.fault {
+            return Err(fault.clone());
         }
         if head.is_control() || head.is_transactional() {
             return Err(Refusal::new(
@@ -461,14 +459,8 @@ impl State {
                 "Transactions are not supported by this cluster",
             ));
         }
-        if head.codec() > 4 {
-            return Err(Refusal::new(
-                ErrorCode::UNSUPPORTED_COMPRESSION_TYPE,
-                format!("Unknown compression type {}", head.codec()),
-            ));
-        }
-        if head.codec() == 0 && !counting {
-            log::check_records(records, &head, compacted)?;
+        if let Some(refusal) = batch.refused_by_compaction().filter(|_| compacted) {
+            return Err(refusal);
         }
         let log_start = partition.log_start();
         if let Admission::Duplicate { base_offset, last_offset } = partition.producers.admit(&head)? {
@@ -478,14 +470,19 @@ impl State {
         let end = base_offset + i64::from(head.record_count);
         self.totals.records += head.record_count as u64;
         self.totals.batches += 1;
-        self.totals.bytes += records.len() as u64;
+        self.totals.bytes += size as u64;
         partition.producers.appended(&head, base_offset);
         if counting {
             partition.count_only(i64::from(head.record_count));
             return Ok(Appended { base_offset, end, append_time: append_time.unwrap_or(-1), log_start: 0 });
         }
-        let batch =
-            Arc::new(StoredBatch::place(records, head, base_offset, partition.leader_epoch, append_time));
+        let batch = Arc::new(StoredBatch::place(
+            &batch.bytes,
+            head,
+            base_offset,
+            partition.leader_epoch,
+            append_time,
+        ));
         if let Some(log) = partition.logs.get_mut(&node) {
             log.append(batch.clone());
         }

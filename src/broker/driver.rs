@@ -25,7 +25,9 @@ use crate::{Error, ErrorKind, Result};
 
 use super::cluster::{NewTopic, State};
 use super::handlers::{self, Answer, Context, Handled, Handler, dispatch};
+use super::log::Depth;
 use super::rules::{Action, Met};
+use super::settings::Mode;
 
 /// Room for reading small requests without a buffer of their own.
 const SCRATCH: usize = 8 * 1024;
@@ -43,6 +45,7 @@ pub(crate) struct Shared {
     state: Mutex<State>,
     timers: Notify,
     frame_max: usize,
+    depth: Depth,
     sockets: Mutex<BTreeMap<i32, Socket>>,
     timer_task: Mutex<Option<Task>>,
 }
@@ -63,12 +66,17 @@ struct Socket {
 impl Shared {
     pub(crate) fn new(runtime: Arc<dyn Runtime>, listen_host: String, state: State) -> Arc<Self> {
         let frame_max = state.settings.frame_max_bytes;
+        let depth = match state.settings.mode {
+            Mode::Store => Depth::Records,
+            Mode::Discard | Mode::Replay => Depth::Sample,
+        };
         Arc::new(Self {
             runtime,
             listen_host,
             state: Mutex::new(state),
             timers: Notify::new(),
             frame_max,
+            depth,
             sockets: Mutex::new(BTreeMap::new()),
             timer_task: Mutex::new(None),
         })
@@ -334,7 +342,7 @@ async fn answer<R: Handler>(asked: Asked<'_>) -> Option<Reply> {
     let Asked { shared, node, host, head, mut body, met } = asked;
     let version = head.version;
     // As Kafka does, bytes behind the body are ignored: librdkafka 2.16 sends some with Metadata 13.
-    let request = match R::decode(&mut body, version) {
+    let mut request = match R::decode(&mut body, version) {
         Ok(request) => request,
         Err(error) => {
             tracing::debug!(node, %error, "refused a request");
@@ -361,9 +369,13 @@ async fn answer<R: Handler>(asked: Asked<'_>) -> Option<Reply> {
         client_host: Str::from(format!("/{host}")),
         now: Instant::now(),
         wall: shared.runtime.timestamp().0,
+        batches: request.examine(shared.depth),
     };
     let handled = {
         let mut state = shared.lock();
+        if !state.is_alive(node) {
+            return None;
+        }
         let before = state.next_deadline();
         let handled = match action {
             Some(Action::Error(code)) => request.refuse(&state, &ctx, code),
@@ -376,6 +388,7 @@ async fn answer<R: Handler>(asked: Asked<'_>) -> Option<Reply> {
         }
         handled
     };
+    drop(ctx);
     let answer = match handled {
         Handled::Now(answer) => answer,
         Handled::Silent => return Some(Reply::Nothing),

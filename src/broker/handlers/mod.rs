@@ -38,6 +38,7 @@ use crate::wire::frame::encode_response;
 use crate::wire::{ApiKey, Decode, Encode, EncodeError, Request, Str, VersionRange};
 
 use super::cluster::State;
+use super::log::{Depth, Examined};
 use super::partition::Wake;
 
 pub(crate) use p18_api_versions::unsupported as unsupported_api_versions;
@@ -117,7 +118,7 @@ macro_rules! dispatch {
 pub(crate) use dispatch;
 
 /// Where and when a request is handled, and by whom it was sent.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct Context {
     pub(crate) node: i32,
     pub(crate) version: i16,
@@ -126,12 +127,19 @@ pub(crate) struct Context {
     pub(crate) now: Instant,
     /// Milliseconds since the Unix epoch.
     pub(crate) wall: i64,
+    /// The batches of a Produce request in their order, see [`Handler::examine`].
+    pub(crate) batches: Vec<Examined>,
 }
 
 /// A request that this broker answers.
 pub(crate) trait Handler: Request + Decode + Send + 'static {
     /// What is written back.
     type Answer: Answer + Send;
+
+    /// Looks at the batches of the request before the cluster's lock is taken, because that is expensive.
+    fn examine(&mut self, _depth: Depth) -> Vec<Examined> {
+        Vec::new()
+    }
 
     /// Applies the request.
     fn handle(self, state: &mut State, ctx: &Context) -> Handled<Self::Answer>;

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use crate::ErrorCode;
 use crate::broker::cluster::State;
-use crate::broker::log::Refusal;
+use crate::broker::log::{Depth, Examined, Refusal, examine};
 use crate::broker::partition::Wake;
 use crate::broker::topic_configs;
 use crate::wire::messages::produce::{
@@ -23,6 +23,11 @@ use super::{Context, Handled, Handler, Waiting, millis, own};
 impl Handler for ProduceRequest {
     type Answer = ProduceResponse;
 
+    fn examine(&mut self, depth: Depth) -> Vec<Examined> {
+        let parts = self.topic_data.iter_mut().flat_map(|topic| &mut topic.partition_data);
+        parts.map(|part| examine(part.records.take().unwrap_or_default(), depth)).collect()
+    }
+
     fn handle(self, state: &mut State, ctx: &Context) -> Handled<ProduceResponse> {
         if !matches!(self.acks, -1..=1) {
             return self.refuse(state, ctx, ErrorCode::INVALID_REQUIRED_ACKS);
@@ -31,6 +36,7 @@ impl Handler for ProduceRequest {
         let mut answer = ProduceResponse::default();
         let mut pending = Vec::new();
         let mut failed = false;
+        let mut batches = ctx.batches.iter();
         for (at, topic) in self.topic_data.into_iter().enumerate() {
             let by_id = ctx.version >= 13;
             let name = if by_id {
@@ -40,10 +46,11 @@ impl Handler for ProduceRequest {
             };
             let mut partitions = Vec::with_capacity(topic.partition_data.len());
             for (index, data) in topic.partition_data.into_iter().enumerate() {
-                let records = data.records.unwrap_or_default();
-                let outcome = match &name {
-                    Some(name) => state.append(ctx.node, name, data.index, &records, all, ctx.now, ctx.wall),
-                    None => Err(Refusal::new(
+                let outcome = match (&name, batches.next()) {
+                    (Some(name), Some(batch)) => {
+                        state.append(ctx.node, name, data.index, batch, all, ctx.now, ctx.wall)
+                    }
+                    _ => Err(Refusal::new(
                         ErrorCode::UNKNOWN_TOPIC_ID,
                         "This server does not host this topic ID.",
                     )),

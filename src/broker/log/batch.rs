@@ -4,6 +4,7 @@
 use bytes::{Bytes, BytesMut};
 
 use crate::ErrorCode;
+use crate::wire::compression::{Compression, Decompressor};
 
 /// Bytes of a batch header.
 pub(crate) const HEADER_LEN: usize = 61;
@@ -13,6 +14,9 @@ const LENGTH_PREFIX: usize = 12;
 const CHECKSUM_START: usize = 21;
 /// Batches below this size get a copy of their own, so that a small batch does not keep a large request alive.
 const COPY_BELOW: usize = 2048;
+
+/// Most bytes that a batch may decompress to.
+const INFLATED_MAX: usize = 100 * 1024 * 1024;
 
 const CODEC_MASK: i16 = 0x07;
 const LOG_APPEND_TIME: i16 = 0x08;
@@ -161,15 +165,83 @@ pub(crate) fn check_crc(bytes: &[u8], head: &BatchHead) -> Result<(), Refusal> {
     ))
 }
 
-/// Walks the records of an uncompressed batch: lengths, offset deltas, and keys where `need_keys`.
-pub(crate) fn check_records(bytes: &[u8], head: &BatchHead, need_keys: bool) -> Result<(), Refusal> {
-    let mut walk = Walk { bytes, at: HEADER_LEN };
+/// A batch that was looked at before the cluster's lock was taken.
+#[derive(Debug)]
+pub(crate) struct Examined {
+    pub(crate) bytes: Bytes,
+    /// The header, or why there is none.
+    pub(crate) head: Result<BatchHead, Refusal>,
+    /// What is wrong with checksum or records.
+    pub(crate) fault: Option<Refusal>,
+    /// Records without a key, which compacted topics refuse.
+    keyless: Vec<i32>,
+}
+
+/// How much of a batch is looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Depth {
+    /// Header, checksum and every record, decompressed if need be, as Kafka does.
+    Records,
+    /// The header, and the checksum of one batch in a hundred.
+    Sample,
+}
+
+/// Looks at a produced batch; the expensive part of appending it.
+pub(crate) fn examine(bytes: Bytes, depth: Depth) -> Examined {
+    let head = parse(&bytes);
+    let mut examined = Examined { head, fault: None, keyless: Vec::new(), bytes };
+    let Ok(head) = &examined.head else { return examined };
+    let outcome = match depth {
+        // The checksum itself is the dice.
+        Depth::Sample if !head.crc.is_multiple_of(100) => Ok(Vec::new()),
+        Depth::Sample => check_crc(&examined.bytes, head).map(|()| Vec::new()),
+        Depth::Records => check_crc(&examined.bytes, head).and_then(|()| {
+            let body = examined.bytes.get(HEADER_LEN..).unwrap_or_default();
+            match Compression::from_id(head.codec() as i8) {
+                None => Err(Refusal::new(
+                    ErrorCode::UNSUPPORTED_COMPRESSION_TYPE,
+                    format!("Unknown compression type {}", head.codec()),
+                )),
+                Some(Compression::None) => check_records(body, head),
+                Some(codec) if !codec.is_available() => Ok(Vec::new()),
+                Some(codec) => {
+                    let mut inflated = Vec::new();
+                    match Decompressor::new().decompress(codec, body, INFLATED_MAX, &mut inflated) {
+                        Ok(()) => check_records(&inflated, head),
+                        Err(error) => Err(Refusal::new(ErrorCode::CORRUPT_MESSAGE, error.to_string())),
+                    }
+                }
+            }
+        }),
+    };
+    match outcome {
+        Ok(keyless) => examined.keyless = keyless,
+        Err(fault) => examined.fault = Some(fault),
+    }
+    examined
+}
+
+impl Examined {
+    /// Why a compacted topic refuses the batch (KIP-467 names the records).
+    pub(crate) fn refused_by_compaction(&self) -> Option<Refusal> {
+        let why = "Compacted topic cannot accept message without key";
+        (!self.keyless.is_empty()).then(|| Refusal {
+            code: ErrorCode::INVALID_RECORD,
+            message: "One or more records have been rejected".to_owned(),
+            records: self.keyless.iter().map(|index| (*index, why.to_owned())).collect(),
+        })
+    }
+}
+
+/// Walks decompressed records: lengths and offset deltas. Returns the indexes of those without a key.
+pub(crate) fn check_records(body: &[u8], head: &BatchHead) -> Result<Vec<i32>, Refusal> {
+    let mut walk = Walk { bytes: body, at: 0 };
     let mut keyless = Vec::new();
     for index in 0..head.record_count {
         match walk.record() {
             Some(record) if record.offset_delta == i64::from(index) => {
-                if need_keys && !record.has_key {
-                    keyless.push((index, "Compacted topic cannot accept message without key".to_owned()));
+                if !record.has_key {
+                    keyless.push(index);
                 }
             }
             Some(record) => {
@@ -186,20 +258,13 @@ pub(crate) fn check_records(bytes: &[u8], head: &BatchHead, need_keys: bool) -> 
             }
         }
     }
-    if walk.at != bytes.len() {
+    if walk.at != body.len() {
         return Err(Refusal::new(
             ErrorCode::INVALID_RECORD,
             "The record batch has bytes behind its last record",
         ));
     }
-    if !keyless.is_empty() {
-        return Err(Refusal {
-            code: ErrorCode::INVALID_RECORD,
-            message: "One or more records have been rejected".to_owned(),
-            records: keyless,
-        });
-    }
-    Ok(())
+    Ok(keyless)
 }
 
 struct Walk<'a> {
@@ -376,7 +441,7 @@ pub(crate) mod tests {
         let head = parse(&bytes).unwrap();
         assert_eq!((head.record_count, head.base_sequence, head.last_sequence()), (20, 5, 24));
         check_crc(&bytes, &head).unwrap();
-        check_records(&bytes, &head, true).unwrap();
+        assert!(check_records(&bytes[HEADER_LEN..], &head).unwrap().is_empty());
     }
 
     #[test]
@@ -405,8 +470,8 @@ pub(crate) mod tests {
     fn records_without_key_are_named_one_by_one() {
         let bytes = batch(2, (-1, -1, -1), false);
         let head = parse(&bytes).unwrap();
-        check_records(&bytes, &head, false).unwrap();
-        let refusal = check_records(&bytes, &head, true).unwrap_err();
+        assert_eq!(check_records(&bytes[HEADER_LEN..], &head).unwrap(), [0, 1]);
+        let refusal = examine(bytes, Depth::Records).refused_by_compaction().unwrap();
         assert_eq!(refusal.records.iter().map(|(index, _)| *index).collect::<Vec<_>>(), [0, 1]);
     }
 

@@ -10,7 +10,9 @@ use std::sync::Arc;
 
 #[cfg(test)]
 pub(crate) use batch::tests::batch as test_batch;
-pub(crate) use batch::{BatchHead, HEADER_LEN, Refusal, StoredBatch, check_crc, check_records, parse};
+pub(crate) use batch::{BatchHead, Depth, Examined, HEADER_LEN, Refusal, StoredBatch, examine};
+#[cfg(test)]
+pub(crate) use batch::{check_crc, check_records, parse};
 pub(crate) use producers::{Admission, Producers};
 
 /// One replica's log. `start <= end`; batches are adjacent or separated by gaps, never overlapping.

@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 use crate::ErrorCode;
 use crate::broker::cluster::{Appended, NewTopic, State, check_topic_name};
-use crate::broker::log::{Refusal, test_batch};
+use crate::broker::log::{Depth, Examined, Refusal, examine, test_batch};
 use crate::broker::partition::Partition;
 use crate::broker::settings::Settings;
 
@@ -40,7 +40,7 @@ impl Fixture {
 
     /// Appends ten records at the leader.
     fn append(&mut self) -> Result<Appended, Refusal> {
-        let batch = test_batch(10, (77, 0, self.sequence), true);
+        let batch = look(&test_batch(10, (77, 0, self.sequence), true));
         let leader = self.partition().leader;
         let appended = self.state.append(leader, "t", 0, &batch, true, self.now, 0)?;
         self.sequence += 10;
@@ -59,6 +59,10 @@ impl Fixture {
     fn ends(&self) -> Vec<i64> {
         self.partition().logs.values().map(|log| log.end()).collect()
     }
+}
+
+fn look(batch: &[u8]) -> Examined {
+    examine(bytes::Bytes::copy_from_slice(batch), Depth::Records)
 }
 
 #[test]
@@ -192,7 +196,7 @@ fn retention_drops_the_oldest_batches_of_all_replicas() {
 fn batches_are_judged_as_kafka_does() {
     let mut f = Fixture::new(Settings { message_max_bytes: 300, ..Settings::default() });
     let mut code = |batch: &[u8]| {
-        let batch = bytes::Bytes::copy_from_slice(batch);
+        let batch = look(batch);
         f.state.append(0, "t", 0, &batch, true, f.now, 0).map(|_| ()).unwrap_err().code
     };
     assert_eq!(code(&test_batch(100, (-1, -1, -1), true)), ErrorCode::MESSAGE_TOO_LARGE);
@@ -202,11 +206,29 @@ fn batches_are_judged_as_kafka_does() {
     assert_eq!(code(&damaged), ErrorCode::CORRUPT_MESSAGE);
     damaged[16] = 1;
     assert_eq!(code(&damaged), ErrorCode::UNSUPPORTED_FOR_MESSAGE_FORMAT);
-    let batch = test_batch(1, (-1, -1, -1), true);
+    let batch = look(&test_batch(1, (-1, -1, -1), true));
     let elsewhere = f.state.append(3, "t", 0, &batch, true, f.now, 0).unwrap_err().code;
     assert_eq!(elsewhere, ErrorCode::NOT_LEADER_OR_FOLLOWER);
     let unknown = f.state.append(0, "t", 1, &batch, true, f.now, 0).unwrap_err().code;
     assert_eq!(unknown, ErrorCode::UNKNOWN_TOPIC_OR_PARTITION);
+}
+
+#[test]
+fn compacted_topics_name_the_records_without_key() {
+    let mut f = Fixture::new(Settings::default());
+    let new = NewTopic {
+        name: "c".into(),
+        configs: [("cleanup.policy".to_owned(), "compact".to_owned())].into(),
+        ..NewTopic::default()
+    };
+    f.state.create_topic(new, false).unwrap();
+    let mut append = |keys| {
+        let batch = look(&test_batch(2, (-1, -1, -1), keys));
+        f.state.append(0, "c", 0, &batch, true, f.now, 0).map(|_| ())
+    };
+    assert!(append(true).is_ok());
+    let refusal = append(false).unwrap_err();
+    assert_eq!((refusal.code, refusal.records.len()), (ErrorCode::INVALID_RECORD, 2));
 }
 
 #[test]
