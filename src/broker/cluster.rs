@@ -82,8 +82,9 @@ enum Step {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Appended {
     pub(crate) base_offset: i64,
-    /// The high watermark that acks=all waits for.
+    /// The high watermark that acks=all waits for, as long as the epoch is this one.
     pub(crate) end: i64,
+    pub(crate) leader_epoch: i32,
     pub(crate) append_time: i64,
     pub(crate) log_start: i64,
 }
@@ -462,9 +463,15 @@ impl State {
         if let Some(refusal) = batch.refused_by_compaction().filter(|_| compacted) {
             return Err(refusal);
         }
-        let log_start = partition.log_start();
+        let (log_start, leader_epoch) = (partition.log_start(), partition.leader_epoch);
         if let Admission::Duplicate { base_offset, last_offset } = partition.producers.admit(&head)? {
-            return Ok(Appended { base_offset, end: last_offset + 1, append_time: -1, log_start });
+            return Ok(Appended {
+                base_offset,
+                end: last_offset + 1,
+                leader_epoch,
+                append_time: -1,
+                log_start,
+            });
         }
         let base_offset = partition.leader_log().map_or(0, Log::end);
         let end = base_offset + i64::from(head.record_count);
@@ -474,7 +481,13 @@ impl State {
         partition.producers.appended(&head, base_offset);
         if counting {
             partition.count_only(i64::from(head.record_count));
-            return Ok(Appended { base_offset, end, append_time: append_time.unwrap_or(-1), log_start: 0 });
+            return Ok(Appended {
+                base_offset,
+                end,
+                leader_epoch,
+                append_time: append_time.unwrap_or(-1),
+                log_start: 0,
+            });
         }
         let batch = Arc::new(StoredBatch::place(
             &batch.bytes,
@@ -494,7 +507,7 @@ impl State {
         self.grew(node, batch.len() as isize);
         self.replicate(topic_id, index, now);
         self.apply_retention();
-        Ok(Appended { base_offset, end, append_time: append_time.unwrap_or(-1), log_start })
+        Ok(Appended { base_offset, end, leader_epoch, append_time: append_time.unwrap_or(-1), log_start })
     }
 
     fn grew(&mut self, node: i32, by: isize) {

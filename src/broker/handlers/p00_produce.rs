@@ -70,6 +70,7 @@ impl Handler for ProduceRequest {
                                 topic: own(name),
                                 partition: data.index,
                                 end: appended.end,
+                                leader_epoch: appended.leader_epoch,
                                 at: (at, index),
                             });
                         }
@@ -180,6 +181,8 @@ struct Pending {
     topic: Str,
     partition: i32,
     end: i64,
+    /// A later epoch may have cut the batch off, even if the same node leads again.
+    leader_epoch: i32,
     /// Topic and partition in the answer.
     at: (usize, usize),
 }
@@ -215,7 +218,11 @@ impl Waiting<ProduceResponse> for ProduceWaiting {
                 .unwrap_or(min_default);
             let refusal = match topic.and_then(|topic| topic.partition_mut(pending.partition)) {
                 None => Some(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION),
-                Some(partition) if partition.leader != self.node => Some(ErrorCode::NOT_LEADER_OR_FOLLOWER),
+                Some(partition)
+                    if partition.leader != self.node || partition.leader_epoch != pending.leader_epoch =>
+                {
+                    Some(ErrorCode::NOT_LEADER_OR_FOLLOWER)
+                }
                 Some(partition) if partition.high_watermark >= pending.end => {
                     (partition.isr.len() < min_isr).then_some(ErrorCode::NOT_ENOUGH_REPLICAS_AFTER_APPEND)
                 }

@@ -1,5 +1,6 @@
 //! Tests of the cluster's machine, and of the whole broker over the simulated runtime.
 
+mod durability;
 mod faults;
 mod machine;
 mod protocol;
