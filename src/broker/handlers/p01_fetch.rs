@@ -248,14 +248,20 @@ fn read(state: &State, node: i32, key: &Key, wanted: &Wanted, left: usize, first
         }
         return answer;
     }
-    if wanted.offset < log.start() || wanted.offset > log.end() {
+    // As Kafka: below the log's start nothing else counts, but beyond its end truncation is the better answer.
+    if wanted.offset < log.start() {
         return Read { error: ErrorCode::OFFSET_OUT_OF_RANGE, ..answer };
     }
     if wanted.last_fetched_epoch >= 0 {
-        let (epoch, end) = log.end_of_epoch(wanted.last_fetched_epoch).unwrap_or((-1, -1));
+        let Some((epoch, end)) = log.end_of_epoch(wanted.last_fetched_epoch) else {
+            return Read { error: ErrorCode::OFFSET_OUT_OF_RANGE, ..answer };
+        };
         if epoch < wanted.last_fetched_epoch || end < wanted.offset {
             return Read { diverging: Some((epoch, end)), ..answer };
         }
+    }
+    if wanted.offset > log.end() {
+        return Read { error: ErrorCode::OFFSET_OUT_OF_RANGE, ..answer };
     }
     let (batches, bytes) = log.read(wanted.offset, partition.high_watermark, limit, first);
     answer.bytes = bytes;
