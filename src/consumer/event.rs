@@ -15,7 +15,8 @@ use crate::types::{Offset, TopicPartition};
 pub enum Event {
     /// Records of one partition.
     Batch(Batch),
-    /// These partitions were assigned in addition to those held before. Batches of them follow.
+    /// These partitions were assigned in addition to those held before. Batches of them follow. None at all if the group
+    /// has no partition for this member.
     Assigned(Vec<TopicPartition>),
     /// These partitions have to be given back. No batches of them follow; marks are still accepted until the revocation
     /// is done.

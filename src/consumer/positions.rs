@@ -157,6 +157,8 @@ struct State {
     taken: i64,
     paused: bool,
     held: bool,
+    /// Prefetched data was given back while held: none is fetched until it can be handed out.
+    starved: bool,
     revoking: bool,
     /// Stands in [`Positions::ready`].
     queued: bool,
@@ -254,6 +256,7 @@ impl Positions {
                 taken: -1,
                 paused: false,
                 held: false,
+                starved: false,
                 revoking: false,
                 queued: false,
                 buffered: VecDeque::new(),
@@ -361,6 +364,7 @@ impl Positions {
         state.discard(version);
         state.handed_out = None;
         state.held = false;
+        state.starved = false;
         start_at(state, to);
         Ok(())
     }
@@ -380,6 +384,7 @@ impl Positions {
     pub(crate) fn release(&mut self, partition: &TopicPartition) {
         if let Some(state) = self.partitions.get_mut(partition) {
             state.held = false;
+            state.starved = false;
             self.make_ready(partition);
         }
     }
@@ -389,10 +394,15 @@ impl Positions {
         self.partitions.get(partition).map(|state| state.taken).filter(|taken| *taken >= 0).map(Offset)
     }
 
-    /// Gives back prefetched data of paused partitions: others need the memory. True if there was any.
+    /// Gives back prefetched data of paused and waiting partitions: others need the memory. True if there was any.
     pub(crate) fn shed(&mut self) -> bool {
         let mut any = false;
-        for state in self.partitions.values_mut().filter(|state| state.paused && !state.buffered.is_empty()) {
+        for state in self.partitions.values_mut() {
+            let waits = (state.paused || state.held) && state.stage == Stage::Fetching;
+            if !waits || state.buffered.is_empty() {
+                continue;
+            }
+            state.starved = state.held;
             self.versions += 1;
             state.discard(self.versions);
             state.position = state.taken;
@@ -553,7 +563,7 @@ impl Positions {
             if state.is_deliverable() {
                 return Plan::Wait(None);
             }
-            if state.revoking || state.paused {
+            if state.revoking || state.paused || state.starved {
                 continue;
             }
             match &state.stage {

@@ -418,3 +418,125 @@ async fn range_groups_are_eager() {
     let error = timeout(Duration::from_secs(60), other.next()).await.unwrap().unwrap_err();
     assert_eq!(error.error_code(), Some(crate::ErrorCode::INCONSISTENT_GROUP_PROTOCOL));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_dropped_consumer_leaves_its_group() {
+    let Bench { broker, client } = bench(1, &[("t", 1)]).await;
+    produce(client.cluster(), &tp("t", 0), 0, 10, 10).await;
+    let config = ConsumerConfig::new().auto_store(false);
+    let consumer = client.group_consumer("g").topics(["t"]).config(config).build().unwrap();
+    let batch = consumer.next_batch().await.unwrap();
+    consumer.store(batch.message(6).unwrap().mark()).unwrap();
+    drop((consumer, batch));
+    sleep(Duration::from_secs(1)).await;
+    assert!(broker.control().group("g").unwrap().members.is_empty());
+    assert_eq!(broker.control().committed("g").into_values().collect::<Vec<_>>(), [7]);
+    assert_eq!(client.memory_budget().used(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn topics_and_partitions_that_appear_later_are_read() {
+    let Bench { broker, client } = bench(1, &[("t", 1)]).await;
+    let consumer = client.group_consumer("g").topics(["t", "later"]).build().unwrap();
+    produce(client.cluster(), &tp("t", 0), 0, 10, 10).await;
+    read(&consumer, 10).await;
+    broker.control().create_topic("later", 2, &[]).unwrap();
+    produce(client.cluster(), &tp("later", 1), 0, 10, 10).await;
+    let seen = read(&consumer, 10).await;
+    assert_eq!(seen[&tp("later", 1)], (0..10).collect::<Vec<_>>());
+    // Another subscription, while nothing else goes on.
+    consumer.subscribe(["later"]).unwrap();
+    loop {
+        if let Event::Revoked(revocation) = consumer.next().await.unwrap() {
+            assert_eq!(revocation.partitions(), [tp("t", 0)]);
+            break revocation.done();
+        }
+    }
+    sleep(Duration::from_secs(5)).await;
+    assert_eq!(consumer.assignment(), [tp("later", 0), tp("later", 1)]);
+    consumer.close(soon()).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_small_budget_still_makes_progress() {
+    let Bench { broker: _broker, client } = bench(3, &[("t", 6)]).await;
+    for partition in 0..6 {
+        produce(client.cluster(), &tp("t", partition), 0, 3000, 1000).await;
+    }
+    let budget = MemoryBudget::new(40_000);
+    let config = ConsumerConfig::new().hold_after_delivery(true);
+    let consumer = client
+        .group_consumer("g")
+        .topics(["t"])
+        .config(config)
+        .memory_budget(budget.clone())
+        .build()
+        .unwrap();
+    let mut seen: BTreeMap<TopicPartition, Vec<u32>> = BTreeMap::new();
+    while seen.values().map(Vec::len).sum::<usize>() < 18_000 {
+        let batch =
+            timeout(Duration::from_secs(60), consumer.next_batch()).await.expect("nothing came").unwrap();
+        seen.entry(batch.topic_partition().clone()).or_default().extend(numbers(&batch));
+        let partition = batch.topic_partition().clone();
+        drop(batch);
+        consumer.release(&partition);
+    }
+    assert!(seen.values().all(|numbers| *numbers == (0..3000).collect::<Vec<_>>()));
+    consumer.close(soon()).await.unwrap();
+    drop(consumer);
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(budget.used(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_truncated_log_is_told() {
+    let Bench { broker, client } = bench(3, &[("t", 1)]).await;
+    let control = broker.control();
+    produce(client.cluster(), &tp("t", 0), 0, 10, 10).await;
+    let reader = client.partition_reader().topic("t", StartOffset::Earliest).build().await.unwrap();
+    assert_eq!(reader.next().await.unwrap().next_offset(), Offset(10));
+    let leader = control.partition("t", 0).unwrap().leader.unwrap();
+    let other = *control.partition("t", 0).unwrap().replicas.iter().find(|node| **node != leader).unwrap();
+    // A replica falls behind and out of the in-sync set; what it lacks is acknowledged, read, and then lost.
+    for node in control.partition("t", 0).unwrap().replicas {
+        if node != leader {
+            control.set_node_replication_lag(node, Duration::from_secs(100_000));
+        }
+    }
+    sleep(Duration::from_secs(120)).await;
+    produce(client.cluster(), &tp("t", 0), 10, 10, 10).await;
+    assert_eq!(reader.next().await.unwrap().next_offset(), Offset(20));
+    control.elect_unclean_leader("t", 0, other).unwrap();
+    produce(client.cluster(), &tp("t", 0), 100, 15, 15).await;
+    let error = timeout(Duration::from_secs(60), reader.next()).await.unwrap().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::OffsetOutOfRange);
+    assert!(error.to_string().contains("truncated") && error.to_string().contains("20"), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn faults_of_the_network_lose_and_repeat_nothing() {
+    let Bench { broker, client } = bench(3, &[("t", 3)]).await;
+    let control = broker.control();
+    for partition in 0..3 {
+        produce(client.cluster(), &tp("t", partition), 0, 200, 5).await;
+    }
+    for (api, action) in [
+        (ApiKey::FETCH, Action::DropAnswer),
+        (ApiKey::FETCH, Action::CutAfter(40)),
+        (ApiKey::LIST_OFFSETS, Action::Error(crate::ErrorCode::NOT_LEADER_OR_FOLLOWER)),
+        (ApiKey::FETCH, Action::Error(crate::ErrorCode::FETCH_SESSION_ID_NOT_FOUND)),
+        (ApiKey::JOIN_GROUP, Action::DropAnswer),
+        (ApiKey::SYNC_GROUP, Action::Error(crate::ErrorCode::NOT_COORDINATOR)),
+        (ApiKey::OFFSET_FETCH, Action::Error(crate::ErrorCode::COORDINATOR_LOAD_IN_PROGRESS)),
+        (ApiKey::OFFSET_COMMIT, Action::DropAnswer),
+        (ApiKey::OFFSET_COMMIT, Action::Error(crate::ErrorCode::NOT_COORDINATOR)),
+    ] {
+        control.intercept(Matcher::api(api).probability(0.3).times(20), action);
+    }
+    let config = ConsumerConfig::new().max_bytes(2000).partition_max_bytes(500);
+    let consumer = client.group_consumer("g").topics(["t"]).config(config).build().unwrap();
+    let seen = read(&consumer, 600).await;
+    assert!(seen.values().all(|numbers| *numbers == (0..200).collect::<Vec<_>>()));
+    consumer.close(Instant::now() + Duration::from_secs(60)).await.unwrap();
+    assert_eq!(control.committed("g").into_values().collect::<Vec<_>>(), [200; 3]);
+}

@@ -175,7 +175,19 @@ impl Fetcher {
                 Err(error) => {
                     self.session.reset();
                     self.failures += 1;
-                    tracing::debug!(node = %self.node, %error, "fetch failed");
+                    if !error.is_retriable()
+                        && matches!(
+                            error.kind(),
+                            ErrorKind::State | ErrorKind::UnsupportedVersion | ErrorKind::Authentication
+                        )
+                    {
+                        return core.fail(error);
+                    }
+                    if error.kind() == ErrorKind::Protocol {
+                        tracing::warn!(node = %self.node, %error, "the broker's answer was not valid");
+                    } else {
+                        tracing::debug!(node = %self.node, %error, "fetch failed");
+                    }
                     let backoff = self.fetching.cluster.config().retry_backoff;
                     let pause = backoff.delay(self.failures, self.fetching.cluster.runtime().random());
                     // A leader that moves away ends this task, so the pause holds nobody up.

@@ -187,6 +187,8 @@ pub(crate) struct Classic {
     config: ClassicConfig,
     cooperative: bool,
     topics: BTreeSet<TopicName>,
+    /// What the latest join asked for.
+    joined_topics: BTreeSet<TopicName>,
     state: State,
     member_id: ByteString,
     generation: i32,
@@ -212,6 +214,7 @@ impl Classic {
             cooperative: config.assignors.iter().all(|assignor| *assignor == Assignor::CooperativeSticky),
             config,
             topics: BTreeSet::new(),
+            joined_topics: BTreeSet::new(),
             state: State::Idle,
             member_id: ByteString::new(),
             generation: NO_GENERATION,
@@ -648,6 +651,7 @@ impl Classic {
             })
             .collect();
         self.retry_at = None;
+        self.joined_topics = self.topics.clone();
         self.state = State::Joining;
         self.actions.push_back(Action::Join {
             ticket: self.ticket,
@@ -683,7 +687,10 @@ impl Classic {
         if !error.is_retriable()
             && matches!(
                 error.kind(),
-                ErrorKind::Authentication | ErrorKind::Authorization | ErrorKind::UnsupportedVersion
+                ErrorKind::Authentication
+                    | ErrorKind::Authorization
+                    | ErrorKind::UnsupportedVersion
+                    | ErrorKind::State
             )
         {
             let failure = Failure {
@@ -726,6 +733,10 @@ impl Classic {
         self.state = State::Stable;
         if !added.is_empty() || self.owned.is_empty() {
             self.actions.push_back(Action::Assign { added, generation: self.generation });
+        }
+        if self.joined_topics != self.topics {
+            // Subscribed anew while the join was on its way.
+            self.rejoin = Some("subscription changed");
         }
     }
 

@@ -514,3 +514,14 @@ fn random_answers_end_in_bounded_work() {
         }
     }
 }
+
+#[test]
+fn a_subscription_that_changes_while_joining_is_not_forgotten() {
+    let mut play = Play::new(STICKY);
+    play.actions();
+    play.subscribe("t u");
+    play.joined(1, false);
+    play.actions();
+    play.synced("t0");
+    assert_eq!(play.actions(), ["assign [t0] in 1", "join \"me\" owned=[t0] gen=1 (subscription changed)"]);
+}

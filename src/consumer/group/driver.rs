@@ -276,7 +276,10 @@ impl GroupDriver {
             }
             Action::Assign { added, generation } => self.assign(added, generation),
             Action::ForgetCoordinator => self.caller.forget_coordinator(),
-            Action::Fail(failure) => self.core.fail(Error::from(failure)),
+            Action::Fail(failure) => {
+                self.commits.abandon(&failure.message);
+                self.core.fail(Error::from(failure));
+            }
         }
     }
 
@@ -399,6 +402,8 @@ impl GroupDriver {
                     Outcome::Retry
                 }
                 Some(code) => match self.machine.handle_commit_code(now, dice, generation, code) {
+                    // A member that leaves takes no part in the next generation.
+                    CommitVerdict::AfterRebalance if self.close_by.is_some() => Outcome::Lost,
                     CommitVerdict::Retry | CommitVerdict::AfterRebalance => Outcome::Retry,
                     CommitVerdict::Lost => Outcome::Lost,
                     CommitVerdict::Refused => Outcome::Refused(code),
