@@ -4,6 +4,7 @@
 //! * `groups`: list and describe groups of the classic and the KIP-848 protocol.
 //! * `offsets`: log ends, committed offsets, lag.
 //! * `nodes`: brokers and controller.
+//! * `listing`: metadata as one broker tells it.
 //! * `items`: what they have in common.
 
 use std::collections::BTreeMap;
@@ -16,11 +17,13 @@ use crate::cluster::{Call, Cluster};
 
 mod groups;
 mod items;
+mod listing;
 mod nodes;
 mod offsets;
 mod topics;
 
 pub use groups::{GroupDescription, GroupKind, GroupListing, GroupListings, GroupState, MemberDescription};
+pub use listing::{ListedPartition, ListedTopic, MetadataListing};
 pub use nodes::{ClusterDescription, NodeDescription};
 pub use offsets::{CommittedOffset, GroupLag, ListedOffset, OffsetSpec, PartitionLag};
 pub use topics::{CreatedTopic, NewTopic, PartitionDescription, TopicDescription, TopicListing};
