@@ -1,6 +1,7 @@
 //! The `carafe` program: one file per command.
 
 mod broker;
+mod cat;
 mod demo;
 
 use std::ffi::OsString;
@@ -20,6 +21,7 @@ struct Arguments {
 enum Command {
     Demo(demo::Demo),
     Broker(broker::Broker),
+    Cat(cat::Cat),
 }
 
 /// Runs the program with these arguments, the first of which is its name.
@@ -47,6 +49,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         match arguments.command {
             Command::Demo(demo) => demo.run().await,
             Command::Broker(broker) => broker.run().await,
+            Command::Cat(cat) => cat.run().await,
         }
     });
     // Blocking handlers that never return must not keep the program alive.
