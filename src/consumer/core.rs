@@ -3,10 +3,11 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 
 use crate::consumer::event::Event;
 use crate::consumer::positions::Positions;
+use crate::runtime::watch;
 use crate::{Error, ErrorKind, Result};
 
 /// Shared by handle and tasks.

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
 use crate::cluster::{Cluster, Duty, Metadata};
@@ -16,7 +15,7 @@ use crate::consumer::fetch::decode::{DecodeConfig, Place, decode};
 use crate::consumer::fetch::offsets::{isolation_level, look_up};
 use crate::consumer::fetch::session::{Session, Want};
 use crate::consumer::positions::{Fetched, Plan, Planned, Question};
-use crate::runtime::AbortOnDrop;
+use crate::runtime::{AbortOnDrop, watch};
 use crate::sync::budget::{Credit, MemoryBudget};
 use crate::types::{NodeId, Partition, TopicName, TopicPartition};
 use crate::wire::fetch::{self, PartitionData, Response};
