@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 
-use tokio::sync::{oneshot, watch};
+use tokio::sync::oneshot;
 use tokio::time::{Instant, Sleep};
 
 use super::batch::Batch;
@@ -81,7 +81,7 @@ pub(super) struct Driver {
     flushes: Vec<(u64, oneshot::Sender<()>)>,
     closing: Option<Closing>,
     orphaned: bool,
-    metadata: BoxFuture<'static, Option<watch::Receiver<Arc<Metadata>>>>,
+    metadata: BoxFuture<'static, Option<Arc<Metadata>>>,
     /// Topics as they were when the sender was told of them.
     seen: BTreeMap<TopicName, Arc<cluster::Topic>>,
     producer_id: Option<BoxFuture<'static, Result<(i64, i16)>>>,
@@ -118,7 +118,7 @@ impl Driver {
             waiting: VecDeque::new(),
         };
         let dice = shared.cluster.runtime().dice();
-        let metadata = next_metadata(shared.cluster.subscribe());
+        let metadata = next_metadata(&shared.cluster, 0);
         Self {
             shared,
             sender,
@@ -210,14 +210,13 @@ impl Driver {
     }
 
     fn poll_metadata(&mut self, now: Instant, context: &mut Context<'_>) -> bool {
-        let Poll::Ready(receiver) = self.metadata.as_mut().poll(context) else { return false };
-        let Some(mut receiver) = receiver else {
+        let Poll::Ready(metadata) = self.metadata.as_mut().poll(context) else { return false };
+        let Some(metadata) = metadata else {
             // The client is gone, and nothing will be news any more.
             self.metadata = Box::pin(std::future::pending());
             return false;
         };
-        let metadata = Arc::clone(&receiver.borrow_and_update());
-        self.metadata = next_metadata(receiver);
+        self.metadata = next_metadata(&self.shared.cluster, metadata.generation);
         self.learn(now, &metadata);
         true
     }
@@ -537,12 +536,19 @@ impl Drop for Driver {
 /// A time that does not come.
 const FOREVER: std::time::Duration = std::time::Duration::from_secs(30 * 24 * 3600);
 
-fn next_metadata(
-    mut receiver: watch::Receiver<Arc<Metadata>>,
-) -> BoxFuture<'static, Option<watch::Receiver<Arc<Metadata>>>> {
+/// The next snapshot after the one with generation `seen`.
+fn next_metadata(cluster: &Cluster, seen: u64) -> BoxFuture<'static, Option<Arc<Metadata>>> {
+    let mut snapshots = cluster.subscribe();
     Box::pin(async move {
-        receiver.changed().await.ok()?;
-        Some(receiver)
+        loop {
+            {
+                let current = snapshots.borrow_and_update();
+                if current.generation > seen {
+                    return Some(Arc::clone(&current));
+                }
+            }
+            snapshots.changed().await.ok()?;
+        }
     })
 }
 
@@ -553,7 +559,6 @@ async fn ask_producer_id(cluster: Cluster, deadline: Instant) -> Result<(i64, i1
         transaction_timeout_ms: i32::MAX,
         producer_id: -1,
         producer_epoch: -1,
-        ..InitProducerIdRequest::default()
     };
     let response = cluster.request_any(&request, deadline, |response| ErrorCode(response.error_code)).await?;
     Ok((response.producer_id, response.producer_epoch))

@@ -196,6 +196,7 @@ impl Producer {
     ///
     /// The record comes back if the buffer is full or the topic's metadata is not known yet (the look-up is started), and
     /// if it can never be sent.
+    #[expect(clippy::result_large_err, reason = "the record comes back as it was, without an allocation")]
     pub fn try_enqueue<'a>(&self, record: Record<'a>) -> Result<Receipt, TryEnqueueError<'a>> {
         match self.attempt(&record, &mut None) {
             Ok((appended, _)) => Ok(Receipt::new(appended.cell, appended.index, appended.timestamp)),

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 /// Up to so many records per round trip, each leaves at once.
 pub(super) const QUIET_RECORDS: usize = 8;
-/// A request waits for so many bytes; twice as many for each request that is on the way already.
+/// A request waits for so many bytes while nothing is on the way.
 pub(super) const REQUEST_BYTES: usize = 64 * 1024;
 /// Longest wait at higher rates.
 pub(super) const BUSY_LINGER: Duration = Duration::from_millis(1);
@@ -57,7 +57,12 @@ pub(super) fn decide(now: Instant, load: &Load, linger: Duration) -> Decision {
 
 /// Bytes for which a request waits.
 pub(super) fn target(in_flight: usize, in_flight_max: usize) -> usize {
-    if in_flight >= in_flight_max { usize::MAX } else { REQUEST_BYTES << in_flight.min(4) }
+    match in_flight {
+        0 => REQUEST_BYTES,
+        _ if in_flight >= in_flight_max => usize::MAX,
+        // While the broker is busy with one, the next may grow.
+        _ => REQUEST_BYTES << (in_flight + 1).min(5),
+    }
 }
 
 #[cfg(test)]
@@ -88,7 +93,7 @@ mod tests {
             ("busy for a millisecond", 1000, load(0, 500, 60_000, false), ms(5), Decision::Send),
             ("a full request", 0, load(0, 500, 65_536, false), ms(5), Decision::Send),
             ("a full request, one on the way", 0, load(1, 500, 65_536, false), ms(5), wait(1000)),
-            ("twice that", 0, load(1, 500, 131_072, false), ms(5), Decision::Send),
+            ("four times that", 0, load(1, 500, 262_144, false), ms(5), Decision::Send),
             ("five on the way", 9000, load(5, 500, 1 << 30, true), ms(5), Decision::NoRoom),
             ("no linger wished", 0, load(2, 500, 100, false), ms(0), Decision::Send),
             ("little linger wished", 0, load(2, 500, 100, false), Duration::from_micros(300), wait(300)),

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::broker::{self, Action, Control, Matcher};
-use crate::client::Client;
+use crate::cluster::ClusterConfig;
 use crate::runtime::Runtime;
 use crate::runtime::sim::SimRuntime;
 use crate::types::{Offset, Partition};
@@ -13,9 +13,8 @@ use crate::wire::ApiKey;
 use crate::{ErrorCode, ErrorKind};
 
 struct World {
-    runtime: Arc<dyn Runtime>,
     broker: broker::Cluster,
-    client: Client,
+    cluster: Cluster,
 }
 
 impl World {
@@ -28,17 +27,16 @@ impl World {
             .start()
             .await
             .expect("the cluster starts");
-        let client = Client::builder()
-            .bootstrap_servers(broker.bootstrap_servers())
-            .runtime(Arc::clone(&runtime))
-            .build()
-            .await
-            .expect("the settings are right");
-        Self { runtime, broker, client }
+        let cluster = cluster(&runtime, &broker);
+        Self { broker, cluster }
+    }
+
+    fn builder(&self) -> ProducerBuilder {
+        Producer::builder(self.cluster.clone())
     }
 
     fn producer(&self) -> Producer {
-        self.client.producer().build().expect("the settings are right")
+        self.builder().build().expect("the settings are right")
     }
 
     fn control(&self) -> Control {
@@ -53,6 +51,19 @@ impl World {
             .map(|record| String::from_utf8_lossy(&record.value.unwrap_or_default()).into_owned())
             .collect()
     }
+}
+
+/// What a client of `broker` has.
+fn cluster(runtime: &Arc<dyn Runtime>, broker: &broker::Cluster) -> Cluster {
+    let servers = broker.bootstrap_servers();
+    let bootstrap = servers
+        .split(',')
+        .filter_map(|server| {
+            let (host, port) = server.rsplit_once(':')?;
+            Some((host.to_owned(), port.parse().ok()?))
+        })
+        .collect();
+    Cluster::new(Arc::clone(runtime), ClusterConfig { bootstrap, ..ClusterConfig::default() })
 }
 
 const SECONDS: Duration = Duration::from_secs(1);
@@ -98,4 +109,268 @@ async fn records_are_written_in_order_and_acknowledged() {
     let late = producer.enqueue(Record::to("t").value("late")).await.expect_err("it is closed");
     assert_eq!((late.kind(), late.outcome()), (ErrorKind::State, Outcome::NotWritten));
     assert_eq!(late.record().and_then(Record::value_bytes), Some(&b"late"[..]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_single_awaited_send_does_not_linger() {
+    let world = World::new(1, 1).await;
+    let mut took = Vec::new();
+    for linger in [0, 1000] {
+        let producer = world.builder().linger(Duration::from_millis(linger)).build().expect("right");
+        producer.send(Record::to("t").value("first")).await.expect("it is written");
+        let start = tokio::time::Instant::now();
+        for _ in 0..10 {
+            producer.send(Record::to("t").value("x")).await.expect("it is written");
+        }
+        took.push(start.elapsed());
+    }
+    assert!(took[1] <= took[0] + Duration::from_millis(1), "{took:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_lost_doubled_or_reordered_by_faults() {
+    let produce_key = ApiKey::PRODUCE;
+    let faults: [(&str, Action); 7] = [
+        ("request lost", Action::DropRequest),
+        ("answer lost", Action::DropAnswer),
+        ("answer cut", Action::CutAfter(7)),
+        ("answer late", Action::DelayAnswer(Duration::from_secs(40))),
+        ("not the leader", Action::Error(ErrorCode::NOT_LEADER_OR_FOLLOWER)),
+        ("too few replicas", Action::Error(ErrorCode::NOT_ENOUGH_REPLICAS)),
+        ("unknown outcome", Action::Error(ErrorCode::REQUEST_TIMED_OUT)),
+    ];
+    for (name, action) in faults {
+        let world = World::new(3, 1).await;
+        let producer = world.producer();
+        produce(&producer, 0..10).await;
+        let rule = world.control().intercept(Matcher::api(produce_key).skip(1).times(3), action);
+        let mut receipts = Vec::new();
+        for (index, value) in numbers(10..200).into_iter().enumerate() {
+            let record = Record::to("t").partition(0).value(&value);
+            receipts.push(producer.enqueue(record).await.expect("there is room"));
+            if index % 20 == 0 {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        }
+        for receipt in receipts {
+            receipt.await.unwrap_or_else(|error| panic!("{name}: {error}"));
+        }
+        assert_eq!(rule.hits(), 3, "{name}");
+        assert_eq!(world.log(0), numbers(0..200), "{name}");
+        assert_eq!(producer.counters().buffered_bytes, 0, "{name}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn leaders_move_and_nodes_die_while_records_are_on_the_way() {
+    let world = World::new(3, 1).await;
+    let producer = world.producer();
+    produce(&producer, 0..1).await;
+    let control = world.control();
+    let mut receipts = Vec::new();
+    for (index, value) in numbers(1..600).into_iter().enumerate() {
+        let record = Record::to("t").partition(0).value(&value);
+        receipts.push(producer.enqueue(record).await.expect("there is room"));
+        let state = control.partition("t", 0).expect("it exists");
+        match index {
+            100 | 200 | 300 => {
+                let next = state.isr.iter().copied().find(|node| Some(*node) != state.leader);
+                control.move_leader("t", 0, next.expect("three replicas or fewer")).expect("it is in sync");
+            }
+            400 => control.kill_node(state.leader.expect("there is one")),
+            _ => {}
+        }
+        if index % 10 == 0 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+    for receipt in receipts {
+        receipt.await.expect("it is written");
+    }
+    assert_eq!(world.log(0), numbers(0..600));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_broker_that_does_not_answer_leaves_the_outcome_unknown() {
+    let world = World::new(1, 1).await;
+    let producer = world.builder().delivery_timeout(Duration::from_secs(40)).build().expect("right");
+    produce(&producer, 0..1).await;
+    let rule = world.control().intercept(Matcher::api(ApiKey::PRODUCE), Action::Hold);
+    let start = tokio::time::Instant::now();
+    let receipt = producer.enqueue(Record::to("t").key("k").value("held")).await.expect("there is room");
+    let error = receipt.await.expect_err("nobody answers");
+    assert_eq!(start.elapsed().as_secs(), 40);
+    assert_eq!((error.kind(), error.outcome()), (ErrorKind::Timeout, Outcome::Unknown));
+    let record = error.into_record().expect("it comes back");
+    assert_eq!((record.key_bytes(), record.value_bytes()), (Some(&b"k"[..]), Some(&b"held"[..])));
+    rule.remove();
+    // The held requests may be written now, or never; what follows is written once and in order.
+    produce(&producer, 1..20).await;
+    let log = world.log(0);
+    assert_eq!(
+        log.iter().filter(|value| value.starts_with('v')).cloned().collect::<Vec<_>>(),
+        numbers(0..20)
+    );
+    assert!(log.iter().filter(|value| *value == "held").count() <= 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn batches_too_large_for_the_topic_are_split() {
+    let runtime: Arc<dyn Runtime> = SimRuntime::new(7);
+    let broker = broker::Cluster::builder()
+        .topic("t", 1)
+        .message_max_bytes(2000)
+        .runtime(Arc::clone(&runtime))
+        .start()
+        .await
+        .expect("the cluster starts");
+    let cluster = cluster(&runtime, &broker);
+    for compression in [Compression::None, Compression::Lz4] {
+        let producer = Producer::builder(cluster.clone())
+            .compression(compression)
+            .build()
+            .expect("the settings are right");
+        producer.topic("t").await.expect("it exists");
+        let first = broker.log("t", 0).len();
+        let mut dice = fastrand::Rng::with_seed(3);
+        let values: Vec<String> =
+            (0..100).map(|_| std::iter::repeat_with(|| dice.alphanumeric()).take(150).collect()).collect();
+        let records = values.iter().map(|value| Record::to("t").value(value));
+        let receipts = producer.enqueue_all(records).await.expect("there is room");
+        assert_eq!(receipts.len(), 100);
+        assert!(receipts.wait().await.is_empty());
+        let log = broker.log("t", 0);
+        let written: Vec<_> = log[first..].iter().map(|record| record.value.clone()).collect();
+        let expected: Vec<_> = values.into_iter().map(|value| Some(value.into())).collect();
+        assert_eq!(written, expected, "{compression}");
+
+        let large = vec![b'x'; 5000];
+        let noise: Vec<u8> = large.iter().map(|_| dice.u8(..)).collect();
+        let error = producer.send(Record::to("t").value(&noise)).await.expect_err("one record alone");
+        assert_eq!((error.kind(), error.outcome()), (ErrorKind::TooLarge, Outcome::NotWritten));
+        assert_eq!(error.record().and_then(Record::value_bytes), Some(&noise[..]));
+        producer.send(Record::to("t").value("after")).await.expect("the next one is written");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn compressed_batches_keep_their_order() {
+    let world = World::new(1, 1).await;
+    let producer = world
+        .builder()
+        .compression(Compression::Lz4)
+        .batch_size(200_000)
+        .build()
+        .expect("the settings are right");
+    let filler = "x".repeat(1000);
+    let values: Vec<_> = (0..1000).map(|number| format!("{number} {filler}")).collect();
+    let receipts = producer
+        .enqueue_all(values.iter().map(|value| Record::to("t").value(value)))
+        .await
+        .expect("there is room");
+    producer.flush(SECONDS * 10).await.expect("all is written");
+    assert!(receipts.wait().await.is_empty());
+    assert_eq!(world.log(0), values);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_full_buffer_makes_enqueuing_wait_and_then_fail() {
+    let world = World::new(1, 2).await;
+    let producer = world
+        .builder()
+        .batch_size(16 * 1024)
+        .buffer_memory(64 * 1024)
+        .max_block(Duration::from_secs(3))
+        .build()
+        .expect("the settings are right");
+    let value = "x".repeat(1000);
+    let mut receipts = Vec::new();
+    // Ten times the memory passes through while the broker answers.
+    for _ in 0..640 {
+        receipts.push(producer.enqueue(Record::to("t").value(&value)).await.expect("room appears"));
+    }
+    for receipt in receipts.drain(..) {
+        receipt.await.expect("it is written");
+    }
+    let rule = world.control().intercept(Matcher::api(ApiKey::PRODUCE), Action::Hold);
+    let error = loop {
+        match producer.enqueue(Record::to("t").value(&value)).await {
+            Ok(receipt) => receipts.push(receipt),
+            Err(error) => break error,
+        }
+    };
+    assert_eq!((error.kind(), error.outcome()), (ErrorKind::Timeout, Outcome::NotWritten));
+    assert!(matches!(producer.try_enqueue(Record::to("t").value(&value)), Err(TryEnqueueError::Full(_))));
+    assert!(receipts.len() < 64);
+    rule.remove();
+    for receipt in receipts {
+        receipt.await.expect("it is written in the end");
+    }
+    let huge = vec![0; 100_000];
+    let error = producer.enqueue(Record::to("t").value(&huge)).await.expect_err("never");
+    assert_eq!(error.kind(), ErrorKind::TooLarge);
+    assert_eq!(producer.counters().buffered_bytes, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn topics_are_looked_up_once_and_created_where_that_is_allowed() {
+    let world = World::new(1, 3).await;
+    let producer = world.producer();
+    let Err(TryEnqueueError::MetadataPending(record)) = producer.try_enqueue(Record::to("t").value("x"))
+    else {
+        panic!("nothing is known yet")
+    };
+    tokio::time::sleep(SECONDS).await;
+    let receipt = producer.try_enqueue(record).expect("it is known now");
+    receipt.await.expect("it is written");
+    let topic = producer.topic("made").await.expect("it is created");
+    assert_eq!(topic.partition_count(), 1);
+    producer.send(Record::to(&topic).value("x")).await.expect("it is written");
+    let error = producer.send(Record::to(&topic).partition(7).value("x")).await.expect_err("there is one");
+    assert_eq!((error.kind(), error.outcome()), (ErrorKind::Config, Outcome::NotWritten));
+    // A handle of one producer names the topic to another.
+    let other = world.builder().allow_auto_create_topics(false).build().expect("right");
+    other.send(Record::to(topic).value("y")).await.expect("it is written");
+    let error = other.send(Record::to("missing").value("x")).await.expect_err("it does not exist");
+    assert_eq!(error.outcome(), Outcome::NotWritten);
+}
+
+#[tokio::test(start_paused = true)]
+async fn flush_close_and_drop_leave_nobody_waiting() {
+    let world = World::new(1, 1).await;
+    let producer = world.producer();
+    producer.flush(SECONDS).await.expect("nothing is there");
+    let first = producer.enqueue(Record::to("t").value("v0")).await.expect("there is room");
+    producer.flush(SECONDS).await.expect("it is written");
+    assert_eq!(first.outcome(), Some(Outcome::Written));
+
+    let rule = world.control().intercept(Matcher::api(ApiKey::PRODUCE), Action::Hold);
+    let held = producer.enqueue(Record::to("t").value("v1")).await.expect("there is room");
+    let error = producer.flush(SECONDS).await.expect_err("nobody answers");
+    assert!(error.is_timeout());
+    let error = producer.close(SECONDS).await.expect_err("one is lost");
+    assert!(error.is_timeout(), "{error}");
+    assert_eq!(held.await.expect_err("closed").outcome(), Outcome::Unknown);
+    producer.close(SECONDS).await.expect("closed already");
+    assert!(producer.flush(SECONDS).await.is_err());
+    rule.remove();
+
+    // Dropped without a word, the producer still delivers.
+    let producer = world.producer();
+    let receipt = producer.enqueue(Record::to("t").value("v2")).await.expect("there is room");
+    drop(producer);
+    assert_eq!(receipt.await.expect("it is written").partition, Partition(0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_acknowledgements_offsets_are_unknown() {
+    let world = World::new(1, 1).await;
+    let producer =
+        world.builder().enable_idempotence(false).acks(Acks::None).build().expect("the settings are right");
+    let delivery = producer.send(Record::to("t").value("v0")).await.expect("it left");
+    assert_eq!(delivery.offset, None);
+    let leader = world.builder().enable_idempotence(false).acks(Acks::Leader).build().expect("right");
+    let delivery = leader.send(Record::to("t").value("v1")).await.expect("it is written");
+    assert_eq!(delivery.offset, Some(Offset(1)));
+    assert_eq!(world.log(0), numbers(0..2));
 }

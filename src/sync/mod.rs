@@ -1,23 +1,23 @@
 //! The cells that threads share. Everything else in the crate has one owner.
 //!
-//! Each cell is small enough to be model-checked: built with `--cfg carafe_shuttle`, it runs on shuttle's primitives
-//! and its tests explore interleavings. Cells wake tasks after they let go of their lock, take the current waker
+//! Each cell is small enough to be model-checked: with `RUSTFLAGS='--cfg carafe_shuttle' cargo test --lib sync::models`
+//! it runs on shuttle's primitives, which explore interleavings. Cells wake tasks after they let go of their lock, take the current waker
 //! instead of a runtime, and know nothing of Kafka.
 
 pub(crate) mod budget;
 mod completion;
 mod credit;
 mod mailbox;
-#[cfg(test)]
+#[cfg(all(test, carafe_shuttle))]
 mod models;
 
 pub(crate) use completion::{Completion, Registration};
 pub(crate) use credit::{Credit, Held};
 pub(crate) use mailbox::Mailbox;
 
-#[cfg(carafe_shuttle)]
+#[cfg(all(test, carafe_shuttle))]
 pub(crate) use shuttle::sync::{Mutex, MutexGuard};
-#[cfg(not(carafe_shuttle))]
+#[cfg(not(all(test, carafe_shuttle)))]
 pub(crate) use std::sync::{Mutex, MutexGuard};
 
 /// Locks `mutex`. A thread that panicked inside leaves the data as it is: cells keep their invariants between

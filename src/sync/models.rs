@@ -1,6 +1,6 @@
-//! Models of the cells. With `--cfg carafe_shuttle` shuttle explores their interleavings; without, nothing runs here.
-#![cfg(carafe_shuttle)]
+//! Models of the cells, whose interleavings shuttle explores.
 
+use std::future::Future;
 use std::sync::Arc;
 use std::task::Poll;
 

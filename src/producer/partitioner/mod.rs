@@ -131,7 +131,7 @@ pub(crate) fn next_sticky(count: u32, previous: u32, dice: u64, load: impl Fn(u3
     }
     // Another one than the previous, both times.
     let draw = |dice: u32| {
-        let drawn = (u64::from(dice) * u64::from(count - 1) >> 32) as u32;
+        let drawn = ((u64::from(dice) * u64::from(count - 1)) >> 32) as u32;
         if drawn >= previous { drawn + 1 } else { drawn }
     };
     let (first, second) = (draw(dice as u32), draw((dice >> 32) as u32));
@@ -149,7 +149,7 @@ pub(crate) fn next_sticky(count: u32, previous: u32, dice: u64, load: impl Fn(u3
 
 /// Any partition among `count`.
 pub(crate) fn any(count: u32, dice: u64) -> u32 {
-    ((dice >> 32) * u64::from(count) >> 32) as u32
+    (((dice >> 32) * u64::from(count)) >> 32) as u32
 }
 
 #[cfg(test)]

@@ -309,6 +309,14 @@ impl Sender {
             if self.partitions[partition].listed != list {
                 continue; // its leader changed, or it stands on the other list by now
             }
+            let front = self.partitions[partition].queue.front();
+            if step < ready
+                && bytes > 0
+                && front.is_some_and(|front| bytes + front.wire_len() > REQUEST_BYTES_MAX)
+            {
+                state.ready.push_front(partition); // it begins the next request
+                break;
+            }
             self.partitions[partition].listed = Listed::No;
             if let Some(drained) = self.drain(now, partition, node, id, bytes, lanes) {
                 bytes += HEADER_LEN + drained.body.len();

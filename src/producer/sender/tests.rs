@@ -1,1 +1,587 @@
+//! The machine alone: scripted answers, no time but what the test says.
 
+use bytes::Bytes;
+
+use super::*;
+use crate::ErrorCode;
+use crate::producer::Outcome;
+use crate::producer::batch::{BatchCell, Fate};
+use crate::sync::Completion;
+use crate::wire::compression::Compression;
+use crate::wire::produce::{PartitionResponse, RecordError, Response, TopicResponse};
+use crate::wire::records::{BatchHeader, BatchWriter};
+
+/// Lanes without appenders.
+#[derive(Default)]
+struct Closed {
+    batches: BTreeMap<usize, Vec<Batch>>,
+    open: BTreeMap<usize, Batch>,
+    queued: BTreeMap<usize, i32>,
+    shrunk: Vec<usize>,
+}
+
+impl Lanes for Closed {
+    fn collect(&mut self, partition: usize, close: bool, into: &mut Vec<Batch>) -> Left {
+        into.append(self.batches.entry(partition).or_default());
+        if close {
+            into.extend(self.open.remove(&partition));
+        }
+        Left { closed: 0, open: self.open.contains_key(&partition) }
+    }
+
+    fn attach(&mut self, _: usize, _: Option<&Arc<Gauge>>) {}
+
+    fn queued(&mut self, partition: usize, change: i32) {
+        *self.queued.entry(partition).or_default() += change;
+    }
+
+    fn shrink(&mut self, _: usize, bytes: usize) {
+        self.shrunk.push(bytes);
+    }
+}
+
+struct World {
+    sender: Sender,
+    lanes: Closed,
+    now: Instant,
+}
+
+/// A batch as a broker sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Seen {
+    partition: i32,
+    producer_id: i64,
+    epoch: i16,
+    sequence: i32,
+    count: i32,
+}
+
+const ONE: NodeId = NodeId(1);
+const TWO: NodeId = NodeId(2);
+
+impl World {
+    /// `partitions` partitions of topic `t`, led by node 1; producer 7 in epoch 0.
+    fn new(partitions: usize) -> Self {
+        let mut world = Self::without_id(partitions);
+        assert!(world.sender.poll_producer_id(world.now));
+        world.sender.handle_producer_id(world.now, Ok((7, 0)), 0, &mut world.lanes);
+        world
+    }
+
+    fn without_id(partitions: usize) -> Self {
+        let ms = Duration::from_millis;
+        let config = SenderConfig {
+            idempotent: true,
+            in_flight_max: 5,
+            linger: ms(5),
+            delivery_timeout: Duration::from_secs(120),
+            backoff: Backoff { first: ms(100), max: ms(1000), jitter: 0.0 },
+        };
+        let mut world = Self { sender: Sender::new(config), lanes: Closed::default(), now: Instant::now() };
+        for partition in 0..partitions {
+            world.sender.add_partition(world.now, partition, &"t".into(), partition as i32);
+            world.lead(partition, Some(ONE));
+        }
+        world
+    }
+
+    fn lead(&mut self, partition: usize, node: Option<NodeId>) {
+        self.sender.handle_leader(self.now, &"t".into(), partition as i32, node, &mut self.lanes);
+    }
+
+    fn batch(&self, partition: usize, count: usize, value_len: usize) -> Batch {
+        let mut writer = BatchWriter::new();
+        let value = vec![7; value_len];
+        for _ in 0..count {
+            let none = std::iter::empty();
+            let size = writer.measure(1, None, Some(&value), none.clone()).expect("it fits");
+            writer.append(size, 1, None, Some(&value), none);
+        }
+        let (body, meta) = writer.finish();
+        let cell =
+            BatchCell { completion: Completion::default(), topic: "t".into(), partition: partition as i32 };
+        Batch::new(Arc::new(cell), meta, Compression::None, body, None, self.now)
+    }
+
+    /// A closed batch of `count` records.
+    fn add(&mut self, partition: usize, count: usize) -> Arc<BatchCell> {
+        let batch = self.batch(partition, count, 10);
+        let cell = Arc::clone(&batch.cell);
+        self.lanes.batches.entry(partition).or_default().push(batch);
+        self.sender.handle_lane(self.now, partition, &mut self.lanes);
+        cell
+    }
+
+    /// An open batch of one record.
+    fn open(&mut self, partition: usize) -> Arc<BatchCell> {
+        let batch = self.batch(partition, 1, 10);
+        let cell = Arc::clone(&batch.cell);
+        assert!(self.lanes.open.insert(partition, batch).is_none(), "one is open at a time");
+        self.sender.handle_lane(self.now, partition, &mut self.lanes);
+        cell
+    }
+
+    fn poll(&mut self, node: NodeId) -> Option<(u64, Vec<Seen>)> {
+        let outgoing = self.sender.poll_request(self.now, node, &mut self.lanes)?;
+        let see = |drained: Drained| {
+            let bytes: Bytes = [&drained.header[..], &drained.body].concat().into();
+            let header = BatchHeader::decode(&bytes, 0).expect("a valid header");
+            Seen {
+                partition: drained.index,
+                producer_id: header.producer_id,
+                epoch: header.producer_epoch,
+                sequence: header.base_sequence,
+                count: header.record_count,
+            }
+        };
+        Some((outgoing.id, outgoing.batches.into_iter().map(see).collect()))
+    }
+
+    /// The next request, which has one batch: its number, epoch and sequence.
+    fn one(&mut self, node: NodeId) -> (u64, i16, i32) {
+        let (request, seen) = self.poll(node).expect("a request is due");
+        assert_eq!(seen.len(), 1, "{seen:?}");
+        (request, seen[0].epoch, seen[0].sequence)
+    }
+
+    fn respond(&mut self, request: u64, answer: PartitionResponse) {
+        let topic = TopicResponse { name: "t".into(), partitions: vec![answer], ..TopicResponse::default() };
+        let response = Response { topics: vec![topic], ..Response::default() };
+        self.sender.handle_answer(self.now, request, &response, 0, &mut self.lanes);
+    }
+
+    fn answer(&mut self, request: u64, partition: i32, error_code: ErrorCode) {
+        let base_offset = if error_code.is_ok() { request as i64 * 100 } else { -1 };
+        self.respond(
+            request,
+            PartitionResponse { partition, error_code, base_offset, ..PartitionResponse::default() },
+        );
+    }
+
+    fn lose(&mut self, request: u64, unsent: bool) {
+        let error = Error::new(crate::ErrorKind::Network, "the connection broke");
+        self.sender.handle_failure(self.now, request, error, unsent, 0, &mut self.lanes);
+    }
+
+    fn pass(&mut self, millis: u64) {
+        self.now += Duration::from_millis(millis);
+        self.sender.handle_time(self.now, &mut self.lanes);
+    }
+}
+
+fn offset(cell: &BatchCell) -> Option<i64> {
+    match cell.completion.get(0)? {
+        Fate::Written { base_offset, .. } => Some(base_offset),
+        Fate::Failed(failed) => panic!("failed: {}", failed.error),
+    }
+}
+
+fn failure(cell: &BatchCell) -> (Outcome, crate::ErrorKind) {
+    match cell.completion.get(0) {
+        Some(Fate::Failed(failed)) => (failed.outcome, failed.error.kind()),
+        other => panic!("not failed: {other:?}"),
+    }
+}
+
+const NOT_LEADER: ErrorCode = ErrorCode::NOT_LEADER_OR_FOLLOWER;
+const GAP: ErrorCode = ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER;
+
+#[test]
+fn five_are_on_the_way_and_no_more() {
+    let mut world = World::new(1);
+    let cells: Vec<_> = (0..7).map(|_| world.add(0, 3)).collect();
+    let sent: Vec<_> = (0..5).map(|_| world.one(ONE)).collect();
+    assert_eq!(sent.iter().map(|(_, _, sequence)| *sequence).collect::<Vec<_>>(), [0, 3, 6, 9, 12]);
+    assert!(world.poll(ONE).is_none());
+    world.answer(sent[0].0, 0, ErrorCode::NONE);
+    assert_eq!(offset(&cells[0]), Some(0));
+    assert_eq!(world.one(ONE).2, 15);
+    assert!(world.poll(ONE).is_none());
+    assert_eq!(world.sender.counts(), Counts { acked: 3, failed: 0 });
+    assert_eq!(world.lanes.queued[&0], 6);
+}
+
+#[test]
+fn a_partition_moves_only_after_the_old_leader_has_answered() {
+    let mut world = World::new(1);
+    let cells: Vec<_> = (0..7).map(|_| world.add(0, 1)).collect();
+    let sent: Vec<_> = (0..5).map(|_| world.one(ONE)).collect();
+    world.lead(0, Some(TWO));
+    assert!(world.poll(TWO).is_none() && world.poll(ONE).is_none());
+    // The first two were written before the move.
+    world.answer(sent[0].0, 0, ErrorCode::NONE);
+    world.answer(sent[1].0, 0, ErrorCode::NONE);
+    assert!(world.poll(TWO).is_none(), "three may still be answered");
+    world.answer(sent[2].0, 0, NOT_LEADER);
+    world.lose(sent[3].0, false);
+    assert!(world.poll(TWO).is_none());
+    world.answer(sent[4].0, 0, NOT_LEADER);
+    world.pass(100);
+    let order: Vec<_> = (0..5)
+        .map(|_| {
+            // After a failure one goes ahead alone.
+            let (request, epoch, sequence) = world.one(TWO);
+            assert!(sequence > 2 || world.poll(TWO).is_none());
+            world.answer(request, 0, ErrorCode::NONE);
+            (epoch, sequence)
+        })
+        .collect();
+    assert_eq!(order, [(0, 2), (0, 3), (0, 4), (0, 5), (0, 6)]);
+    assert!(cells.iter().all(|cell| offset(cell).is_some()));
+    assert!(world.sender.is_idle());
+    assert_eq!(world.sender.poll_effect(), Some(Effect::Refresh("t".into())));
+}
+
+#[test]
+fn a_retry_goes_out_at_once_where_the_leader_moved_meanwhile() {
+    let mut world = World::new(1);
+    world.add(0, 1);
+    let (request, ..) = world.one(ONE);
+    world.lead(0, Some(TWO));
+    world.answer(request, 0, NOT_LEADER);
+    assert_eq!(world.one(TWO).2, 0, "without back-off");
+}
+
+#[test]
+fn the_first_of_five_fails_and_order_is_kept() {
+    let mut world = World::new(1);
+    let cells: Vec<_> = (0..6).map(|_| world.add(0, 2)).collect();
+    let sent: Vec<_> = (0..5).map(|_| world.one(ONE)).collect();
+    world.answer(sent[0].0, 0, ErrorCode::NOT_ENOUGH_REPLICAS);
+    world.pass(100);
+    assert!(world.poll(ONE).is_none(), "those behind it have to fail first");
+    for (request, ..) in &sent[1..] {
+        world.answer(*request, 0, GAP);
+    }
+    let (request, epoch, sequence) = world.one(ONE);
+    assert_eq!((epoch, sequence), (0, 0), "the same era and sequence");
+    assert!(world.poll(ONE).is_none(), "one probes");
+    world.answer(request, 0, ErrorCode::NONE);
+    let rest: Vec<_> = (0..5).map(|_| world.one(ONE)).collect();
+    assert_eq!(
+        rest.iter().map(|sent| (sent.1, sent.2)).collect::<Vec<_>>(),
+        [(0, 2), (0, 4), (0, 6), (0, 8), (0, 10)]
+    );
+    for (request, ..) in rest {
+        world.answer(request, 0, ErrorCode::NONE);
+    }
+    assert!(cells.iter().all(|cell| offset(cell).is_some()));
+}
+
+#[test]
+fn a_batch_that_can_never_be_written_begins_an_era_for_those_behind_it() {
+    let mut world = World::new(2);
+    let bad = world.add(0, 1);
+    let (first, ..) = world.one(ONE);
+    let good = world.add(0, 1);
+    let (second, ..) = world.one(ONE);
+    // Another partition has batches on the way in the old era, and goes on with it.
+    let other = world.add(1, 1);
+    let (third, ..) = world.one(ONE);
+    world.answer(first, 0, ErrorCode::TOPIC_AUTHORIZATION_FAILED);
+    assert_eq!(failure(&bad), (Outcome::NotWritten, crate::ErrorKind::Authorization));
+    let later = world.add(0, 1);
+    assert!(world.poll(ONE).is_none(), "not while the second batch is on the way");
+    let waiting = world.add(1, 1);
+    let (fourth, epoch, sequence) = world.one(ONE);
+    assert_eq!((epoch, sequence), (0, 1), "the other partition stays in its era while it is busy");
+    world.answer(second, 0, GAP);
+    let (again, epoch, sequence) = world.one(ONE);
+    assert_eq!((epoch, sequence), (1, 0), "renumbered in the new era");
+    world.answer(again, 0, ErrorCode::NONE);
+    let (last, epoch, sequence) = world.one(ONE);
+    assert_eq!((epoch, sequence), (1, 1));
+    world.answer(last, 0, ErrorCode::NONE);
+    world.answer(third, 1, ErrorCode::NONE);
+    world.answer(fourth, 1, ErrorCode::NONE);
+    for cell in [good, later, other, waiting] {
+        assert!(offset(&cell).is_some());
+    }
+    let idle = world.add(1, 1);
+    let (request, epoch, sequence) = world.one(ONE);
+    assert_eq!((epoch, sequence), (1, 0), "idle, it follows");
+    world.answer(request, 1, ErrorCode::NONE);
+    assert!(offset(&idle).is_some());
+}
+
+#[test]
+fn sequences_wrap() {
+    let mut world = World::new(1);
+    world.add(0, 1);
+    let (request, ..) = world.one(ONE);
+    world.answer(request, 0, ErrorCode::NONE);
+    world.sender.partitions[0].next_sequence = i32::MAX - 1;
+    let cells = [world.add(0, 4), world.add(0, 1)];
+    let (first, _, sequence) = world.one(ONE);
+    assert_eq!(sequence, i32::MAX - 1);
+    let (second, _, sequence) = world.one(ONE);
+    assert_eq!(sequence, 2);
+    world.answer(first, 0, ErrorCode::NONE);
+    world.answer(second, 0, ErrorCode::NONE);
+    assert!(cells.iter().all(|cell| offset(cell).is_some()));
+}
+
+#[test]
+fn a_lost_answer_is_asked_for_with_the_same_sequence() {
+    let mut world = World::new(1);
+    let cell = world.add(0, 3);
+    let (request, ..) = world.one(ONE);
+    world.lose(request, false);
+    assert!(world.poll(ONE).is_none(), "it backs off");
+    world.pass(99);
+    assert!(world.poll(ONE).is_none());
+    world.pass(1);
+    let (again, epoch, sequence) = world.one(ONE);
+    assert_eq!((epoch, sequence), (0, 0));
+    // The answer to the first request comes after all: it is nobody's.
+    world.answer(request, 0, ErrorCode::TOPIC_AUTHORIZATION_FAILED);
+    assert_eq!(offset(&cell), None);
+    world.answer(again, 0, ErrorCode::DUPLICATE_SEQUENCE_NUMBER);
+    assert_eq!(offset(&cell), Some(-1), "written, at an unknown offset");
+}
+
+#[test]
+fn delivery_times_out_in_the_queue_and_on_the_way() {
+    let mut world = World::new(2);
+    let sent = world.add(0, 1);
+    let (request, ..) = world.one(ONE);
+    world.lead(1, None);
+    let stuck = world.add(1, 1);
+    let open = world.open(1);
+    world.pass(60_000);
+    let later = world.add(0, 1);
+    let (behind, ..) = world.one(ONE);
+    assert_eq!(world.sender.next_deadline(world.now, |_| true), Some(world.now + Duration::from_secs(60)));
+    world.pass(60_000);
+    assert_eq!(failure(&stuck), (Outcome::NotWritten, crate::ErrorKind::Timeout));
+    assert_eq!(failure(&open), (Outcome::NotWritten, crate::ErrorKind::Timeout));
+    assert_eq!(failure(&sent), (Outcome::Unknown, crate::ErrorKind::Timeout));
+    assert_eq!(world.sender.counts(), Counts { acked: 0, failed: 3 });
+    // Nothing new is sent before the old era has been heard of.
+    let newest = world.add(0, 1);
+    assert!(world.poll(ONE).is_none());
+    // A late answer of the old epoch changes nothing for those who were told.
+    world.answer(request, 0, ErrorCode::NONE);
+    assert_eq!(failure(&sent).0, Outcome::Unknown);
+    assert!(world.poll(ONE).is_none());
+    world.answer(behind, 0, ErrorCode::NONE);
+    assert!(offset(&later).is_some());
+    let (last, epoch, sequence) = world.one(ONE);
+    assert_eq!((epoch, sequence), (1, 0));
+    world.answer(last, 0, ErrorCode::NONE);
+    assert!(offset(&newest).is_some());
+    assert!(world.sender.is_idle());
+}
+
+#[test]
+fn what_may_be_written_is_settled_in_its_era_before_a_new_one() {
+    for (answer, acked) in [(ErrorCode::NONE, 1), (ErrorCode::DUPLICATE_SEQUENCE_NUMBER, 1), (GAP, 0)] {
+        let mut world = World::new(1);
+        let old = world.add(0, 1);
+        let (first, ..) = world.one(ONE);
+        world.pass(100_000);
+        let doubtful = world.add(0, 1);
+        let (second, ..) = world.one(ONE);
+        let fresh = world.add(0, 1);
+        // The first is given up, and both connections break.
+        world.pass(20_000);
+        assert_eq!(failure(&old).0, Outcome::Unknown);
+        world.lose(first, false);
+        world.lose(second, false);
+        world.pass(100);
+        let (request, epoch, sequence) = world.one(ONE);
+        assert_eq!((epoch, sequence), (0, 1), "its own sequence: the broker knows whether it has it");
+        assert!(world.poll(ONE).is_none());
+        world.answer(request, 0, answer);
+        world.pass(1000);
+        assert_eq!(world.sender.counts().acked, acked, "{answer}");
+        let mut expected = 0;
+        while let Some((request, seen)) = world.poll(ONE) {
+            assert_eq!((seen[0].epoch, seen[0].sequence), (1, expected), "{answer}");
+            expected += 1;
+            world.answer(request, 0, ErrorCode::NONE);
+        }
+        assert_eq!(u64::from(expected as u32) + acked, 2);
+        assert!(offset(&doubtful).is_some() && offset(&fresh).is_some());
+    }
+}
+
+#[test]
+fn a_batch_too_large_is_split_and_keeps_its_sequences() {
+    let mut world = World::new(1);
+    let cell = world.add(0, 4);
+    let behind = world.add(0, 1);
+    let (first, ..) = world.one(ONE);
+    let (second, ..) = world.one(ONE);
+    world.answer(first, 0, ErrorCode::MESSAGE_TOO_LARGE);
+    world.answer(second, 0, GAP);
+    let mut sequences = Vec::new();
+    while let Some((request, seen)) = world.poll(ONE) {
+        sequences.push((seen[0].epoch, seen[0].sequence, seen[0].count));
+        world.answer(request, 0, ErrorCode::NONE);
+    }
+    assert_eq!(sequences, [(0, 0, 2), (0, 2, 2), (0, 4, 1)]);
+    assert!((0..4).all(|index| matches!(cell.completion.get(index), Some(Fate::Written { .. }))));
+    assert!(offset(&behind).is_some());
+    assert_eq!(world.lanes.shrunk.len(), 1);
+    assert_eq!(world.lanes.queued[&0], 0);
+    assert!(world.sender.is_idle());
+
+    let single = world.add(0, 1);
+    let (request, ..) = world.one(ONE);
+    world.answer(request, 0, ErrorCode::MESSAGE_TOO_LARGE);
+    assert_eq!(failure(&single), (Outcome::NotWritten, crate::ErrorKind::TooLarge));
+    world.add(0, 1);
+    assert_eq!(world.one(ONE).1, 1, "its sequence is missing: a new era");
+}
+
+#[test]
+fn a_forgotten_producer_begins_anew_unless_it_cannot_know() {
+    let mut world = World::new(1);
+    let cell = world.add(0, 1);
+    let (request, ..) = world.one(ONE);
+    world.answer(request, 0, ErrorCode::UNKNOWN_PRODUCER_ID);
+    world.pass(100);
+    let (request, epoch, sequence) = world.one(ONE);
+    assert_eq!((epoch, sequence), (1, 0));
+    world.answer(request, 0, ErrorCode::NONE);
+    assert!(offset(&cell).is_some());
+
+    let doubtful = world.add(0, 1);
+    let (request, ..) = world.one(ONE);
+    world.lose(request, false);
+    world.pass(100);
+    let (request, ..) = world.one(ONE);
+    world.answer(request, 0, ErrorCode::UNKNOWN_PRODUCER_ID);
+    assert_eq!(failure(&doubtful).0, Outcome::Unknown);
+}
+
+#[test]
+fn a_later_epoch_at_the_broker_means_another_producer_id() {
+    let mut world = World::new(1);
+    let cell = world.add(0, 1);
+    let (request, ..) = world.one(ONE);
+    world.answer(request, 0, ErrorCode::INVALID_PRODUCER_EPOCH);
+    world.pass(100);
+    assert!(world.poll(ONE).is_none());
+    assert!(world.sender.poll_producer_id(world.now));
+    world.sender.handle_producer_id(world.now, Ok((8, 0)), 0, &mut world.lanes);
+    let (request, seen) = world.poll(ONE).expect("a request is due");
+    assert_eq!((seen[0].producer_id, seen[0].epoch, seen[0].sequence), (8, 0, 0));
+    world.answer(request, 0, ErrorCode::NONE);
+    assert!(offset(&cell).is_some());
+}
+
+#[test]
+fn no_producer_id_no_request() {
+    let mut world = World::without_id(1);
+    let cell = world.add(0, 1);
+    assert!(world.poll(ONE).is_none());
+    assert!(world.sender.poll_producer_id(world.now));
+    assert!(!world.sender.poll_producer_id(world.now), "asked once");
+    let busy = Error::from_code(ErrorCode::COORDINATOR_LOAD_IN_PROGRESS, "no id");
+    world.sender.handle_producer_id(world.now, Err(busy), 0, &mut world.lanes);
+    assert!(!world.sender.poll_producer_id(world.now));
+    assert_eq!(cell.completion.get(0).map(|_| ()), None);
+    world.pass(100);
+    assert!(world.sender.poll_producer_id(world.now));
+    let refused = Error::from_code(ErrorCode::CLUSTER_AUTHORIZATION_FAILED, "no id");
+    world.sender.handle_producer_id(world.now, Err(refused), 0, &mut world.lanes);
+    assert_eq!(failure(&cell), (Outcome::NotWritten, crate::ErrorKind::Authorization));
+}
+
+#[test]
+fn bad_records_fail_by_name_and_their_neighbours_may_try_again() {
+    let mut world = World::new(1);
+    let cell = world.add(0, 3);
+    let (request, ..) = world.one(ONE);
+    let error = RecordError { index: 1, message: Some("no key".into()) };
+    world.respond(
+        request,
+        PartitionResponse {
+            error_code: ErrorCode::INVALID_RECORD,
+            record_errors: vec![error],
+            ..PartitionResponse::default()
+        },
+    );
+    for (index, retriable) in [(0, true), (1, false), (2, true)] {
+        let Some(Fate::Failed(failed)) = cell.completion.get(index) else { panic!("all failed") };
+        assert_eq!(failed.error.is_retriable(), retriable, "{index}");
+        assert_eq!(failed.outcome, Outcome::NotWritten);
+    }
+    assert_eq!(world.sender.counts().failed, 3);
+}
+
+#[test]
+fn a_partition_that_the_answer_leaves_out_is_asked_about_again() {
+    let mut world = World::new(2);
+    let cells = [world.add(0, 1), world.add(1, 1)];
+    let (request, seen) = world.poll(ONE).expect("a request is due");
+    assert_eq!(seen.len(), 2, "one batch of each");
+    world.answer(request, 0, ErrorCode::NONE);
+    assert!(offset(&cells[0]).is_some());
+    world.pass(100);
+    let (request, _, sequence) = world.one(ONE);
+    assert_eq!(sequence, 0);
+    world.answer(request, 1, ErrorCode::DUPLICATE_SEQUENCE_NUMBER);
+    assert!(offset(&cells[1]).is_some());
+}
+
+#[test]
+fn requests_are_bounded_and_begin_elsewhere_each_time() {
+    let mut world = World::new(3);
+    for partition in 0..3 {
+        for _ in 0..2 {
+            let batch = world.batch(partition, 1, 3 * 1024 * 1024);
+            world.lanes.batches.entry(partition).or_default().push(batch);
+        }
+        world.sender.handle_lane(world.now, partition, &mut world.lanes);
+    }
+    let mut order = Vec::new();
+    while let Some((_, seen)) = world.poll(ONE) {
+        assert!(seen.len() <= 2, "at most 8 MiB");
+        order.extend(seen.iter().map(|seen| seen.partition));
+    }
+    order.truncate(6);
+    assert_eq!(order, [0, 1, 2, 0, 1, 2]);
+}
+
+#[test]
+fn open_batches_leave_by_linger_flush_and_memory() {
+    let mut world = World::new(2);
+    let first = world.open(0);
+    let (request, ..) = world.one(ONE);
+    let second = world.open(1);
+    assert!(world.poll(ONE).is_none(), "one is on the way");
+    assert_eq!(world.sender.next_deadline(world.now, |_| true), Some(world.now + Duration::from_millis(1)));
+    assert_eq!(world.sender.next_deadline(world.now, |_| false), Some(world.now + Duration::from_secs(120)));
+    let flush = world.sender.handle_flush();
+    let (other, ..) = world.one(ONE);
+    let third = world.open(0);
+    assert!(world.poll(ONE).is_none(), "the flush was before it");
+    world.answer(request, 0, ErrorCode::NONE);
+    assert!(!world.sender.is_flushed(flush));
+    world.answer(other, 1, ErrorCode::NONE);
+    assert!(world.sender.is_flushed(flush));
+    let (last, ..) = world.one(ONE);
+    world.answer(last, 0, ErrorCode::NONE);
+    for cell in [first, second, third] {
+        assert!(offset(&cell).is_some());
+    }
+    assert!(world.sender.is_idle());
+}
+
+#[test]
+fn what_is_left_at_the_end_is_told_so() {
+    let mut world = World::new(1);
+    let sent = world.add(0, 1);
+    world.one(ONE);
+    let queued = world.add(0, 1);
+    let open = world.open(0);
+    let error = Arc::new(Error::new(crate::ErrorKind::State, "closed"));
+    world.sender.abort(world.now, &error, &mut world.lanes);
+    assert_eq!(failure(&sent).0, Outcome::Unknown);
+    assert_eq!(failure(&queued).0, Outcome::NotWritten);
+    assert_eq!(failure(&open).0, Outcome::NotWritten);
+    assert!(world.sender.is_idle());
+}
