@@ -57,6 +57,7 @@ impl Admin {
     }
 
     fn deadline(&self) -> Instant {
+        // clock: where an operation begins, its time limit becomes a deadline.
         Instant::now() + self.timeout
     }
 
@@ -66,6 +67,7 @@ impl Admin {
 
     /// What is left until `deadline`, at most one request timeout, as brokers want it. Never 0, which means "do not wait".
     fn broker_timeout_ms(&self, deadline: Instant) -> i32 {
+        // clock: a deadline becomes a duration again for the broker.
         let left = deadline.saturating_duration_since(Instant::now());
         let timeout = left.min(self.cluster.config().connection.request_timeout);
         i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX).max(1)

@@ -3,11 +3,11 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 
 use crate::net::{Connection, Connector};
-use crate::runtime::Runtime;
+use crate::runtime::{Runtime, watch};
 use crate::types::{LeaderEpoch, NodeId, Partition, TopicName, TopicPartition};
 use crate::wire::produce::{CurrentLeader, NodeEndpoint};
 use crate::{Error, ErrorCode, ErrorKind, Result};
