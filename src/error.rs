@@ -155,6 +155,19 @@ impl Error {
         self
     }
 
+    /// The same error for another item of the same operation, without its source.
+    #[cfg_attr(not(feature = "client"), allow(dead_code))]
+    pub(crate) fn repeat(&self) -> Self {
+        let inner = &*self.0;
+        Self(Box::new(Inner {
+            message: inner.message.clone(),
+            peer: inner.peer.clone(),
+            hint: inner.hint.clone(),
+            source: None,
+            ..*inner
+        }))
+    }
+
     /// Who is to blame.
     pub fn kind(&self) -> ErrorKind {
         self.0.kind

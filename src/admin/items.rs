@@ -105,20 +105,8 @@ pub(super) fn fail_all<K: Ord, T>(
     error: &Error,
 ) {
     for item in items {
-        results.insert(item, Err(repeat(error)));
+        results.insert(item, Err(error.repeat()));
     }
-}
-
-/// An error with the same contents for another item.
-pub(super) fn repeat(error: &Error) -> Error {
-    let mut copy = Error::new(error.kind(), error.to_string()).retriable(error.is_retriable());
-    if let Some(code) = error.error_code() {
-        copy = copy.code(code);
-    }
-    if let Some(phase) = error.failed_phase() {
-        copy = copy.phase(phase);
-    }
-    copy
 }
 
 /// Waits for all `futures`, side by side. For a few of them: each wake-up looks at all that are not done.

@@ -22,6 +22,9 @@ mod nodes;
 mod offsets;
 mod topics;
 
+#[cfg(all(test, feature = "broker"))]
+mod tests;
+
 pub use groups::{GroupDescription, GroupKind, GroupListing, GroupListings, GroupState, MemberDescription};
 pub use listing::{ListedPartition, ListedTopic, MetadataListing};
 pub use nodes::{ClusterDescription, NodeDescription};

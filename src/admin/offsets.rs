@@ -16,7 +16,7 @@ use crate::wire::messages::{
 };
 use crate::{Error, ErrorCode, ErrorKind, Result};
 
-use super::items::{check, join_all, repeat};
+use super::items::{check, join_all};
 use super::{Admin, Results};
 
 /// How long a topic may be unknown before it counts as missing.
@@ -142,7 +142,7 @@ impl Admin {
                     Err(error) => {
                         for (partition, _) in items {
                             remaining.remove(&partition);
-                            results.insert(partition, Err(repeat(&error)));
+                            results.insert(partition, Err(error.repeat()));
                         }
                         continue;
                     }

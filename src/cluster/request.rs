@@ -261,8 +261,7 @@ fn give_up(key: ApiKey, failures: u32, last: Error) -> Error {
     if last.is_timeout() && failures == 1 {
         return last;
     }
-    let mut error =
-        Error::new(ErrorKind::Timeout, format!("{key} did not succeed in {failures} attempts: {last}"));
+    let mut error = Error::new(ErrorKind::Timeout, format!("{key} did not succeed in {failures} attempts"));
     if let Some(code) = last.error_code() {
         error = error.code(code);
     }

@@ -13,12 +13,13 @@ use crate::runtime::Runtime;
 use crate::runtime::sim::{Links, SimRuntime};
 use crate::types::{NodeId, TopicName, TopicPartition};
 use crate::wire::frame::{self, RequestHead};
+use crate::wire::messages::fetch::{FetchPartition, FetchTopic};
 use crate::wire::messages::metadata::{
     MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic,
 };
 use crate::wire::messages::{
-    DeleteTopicsRequest, DeleteTopicsResponse, FindCoordinatorResponse, HeartbeatRequest, HeartbeatResponse,
-    MetadataRequest, MetadataResponse,
+    DeleteTopicsRequest, DeleteTopicsResponse, FetchRequest, FindCoordinatorResponse, HeartbeatRequest,
+    HeartbeatResponse, MetadataRequest, MetadataResponse,
 };
 use crate::wire::{ApiKey, Decode, Encode, Reader};
 use crate::{ErrorCode, ErrorKind, Result};
@@ -388,4 +389,54 @@ async fn dropping_the_last_handle_ends_tasks_and_connections() {
     let cluster = fake.client();
     cluster.close();
     assert_eq!(cluster.ready(within(1000)).await.unwrap_err().kind(), ErrorKind::State);
+}
+
+#[tokio::test(start_paused = true)]
+async fn long_polls_slow_neither_each_other_nor_short_requests() {
+    let sim: Arc<dyn Runtime> = SimRuntime::new(5);
+    let broker = crate::broker::Cluster::builder().topic("t", 2).runtime(Arc::clone(&sim)).start();
+    let broker = broker.await.unwrap();
+    let servers = broker.bootstrap_servers();
+    let (host, port) = servers.split_once(':').unwrap();
+    let bootstrap = vec![(host.to_owned(), port.parse().unwrap())];
+    let cluster = Cluster::new(sim, ClusterConfig { bootstrap, ..Default::default() });
+    let (leader, _) = cluster.leader(&TopicPartition::new("t", 0), within(1000)).await.unwrap();
+
+    let poll = |session: u64, partition: i32| {
+        let cluster = cluster.clone();
+        async move {
+            let connection = cluster.connection(leader, Duty::Fetch(session), within(1000)).await.unwrap();
+            let partitions =
+                vec![FetchPartition { partition, partition_max_bytes: 1 << 20, ..Default::default() }];
+            let request = FetchRequest {
+                max_wait_ms: 5000,
+                min_bytes: 1,
+                session_epoch: -1,
+                topics: vec![FetchTopic { topic: "t".into(), partitions, ..Default::default() }],
+                ..Default::default()
+            };
+            let started = Instant::now();
+            connection.send(&request, 12, within(20_000)).await.unwrap();
+            started.elapsed()
+        }
+    };
+    let short = async {
+        // Both polls are waiting by now.
+        sleep(Duration::from_millis(1000)).await;
+        let mut slowest = Duration::ZERO;
+        for _ in 0..100 {
+            let started = Instant::now();
+            cluster
+                .request_any(&MetadataRequest::default(), within(1000), |_| ErrorCode::NONE)
+                .await
+                .unwrap();
+            slowest = slowest.max(started.elapsed());
+        }
+        slowest
+    };
+    let (first, second, slowest) = tokio::join!(poll(1, 0), poll(2, 1), short);
+    for poll in [first, second] {
+        assert!((5000..5100).contains(&poll.as_millis()), "{poll:?}");
+    }
+    assert!(slowest < Duration::from_millis(20), "{slowest:?}");
 }
