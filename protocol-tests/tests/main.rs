@@ -1,3 +1,4 @@
 //! What carafe reads and writes, held against Kafka's own definitions and an independent decoder.
 
 mod messages;
+mod records;

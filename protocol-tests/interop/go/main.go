@@ -267,12 +267,20 @@ func (i *interop) topics(ctx context.Context) error {
 	if _, err := admin.CreateTopic(ctx, 5, -1, nil, topic); err != nil {
 		return fmt.Errorf("create topic: %w", err)
 	}
-	details, err := admin.ListTopics(ctx, topic)
-	if err != nil {
-		return fmt.Errorf("list topics: %w", err)
-	}
-	if count := len(details[topic].Partitions); count != 5 {
-		return fmt.Errorf("%d partitions instead of 5", count)
+	// Other nodes may learn of it later.
+	for {
+		details, err := admin.ListTopics(ctx, topic)
+		if err != nil {
+			return fmt.Errorf("list topics: %w", err)
+		}
+		count := len(details[topic].Partitions)
+		if count == 5 {
+			break
+		}
+		if count != 0 {
+			return fmt.Errorf("%d partitions instead of 5", count)
+		}
+		time.Sleep(50 * time.Millisecond)
 	}
 	if _, err := admin.CreateTopic(ctx, 5, -1, nil, topic); !errors.Is(err, kerr.TopicAlreadyExists) {
 		return fmt.Errorf("second creation: %v", err)

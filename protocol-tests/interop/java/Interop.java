@@ -26,6 +26,7 @@ import org.apache.kafka.clients.producer.RecordMetadata;
 import org.apache.kafka.common.GroupState;
 import org.apache.kafka.common.TopicPartition;
 import org.apache.kafka.common.errors.TopicExistsException;
+import org.apache.kafka.common.errors.UnknownTopicOrPartitionException;
 import org.apache.kafka.common.serialization.ByteArrayDeserializer;
 import org.apache.kafka.common.serialization.ByteArraySerializer;
 import org.apache.kafka.common.utils.Utils;
@@ -250,15 +251,30 @@ public final class Interop {
         try (Admin admin = Admin.create(settings())) {
             check(!get(admin.describeCluster().nodes()).isEmpty(), "no nodes");
             get(admin.createTopics(List.of(five)).all());
-            check(get(admin.describeTopics(List.of(topic)).allTopicNames()).get(topic).partitions().size() == 5,
-                    "not 5 partitions");
+            // Other nodes may learn of it later.
+            long end = System.nanoTime() + LIMIT.toNanos();
+            while (!get(admin.listTopics().names()).contains(topic)) {
+                check(System.nanoTime() < end, "not listed");
+                Thread.sleep(50);
+            }
+            check(partitions(admin, topic, end) == 5, "not 5 partitions");
             try {
                 get(admin.createTopics(List.of(five)).all());
                 throw new AssertionError("a topic was made twice");
             } catch (TopicExistsException expected) {
-                check(get(admin.listTopics().names()).contains(topic), "not listed");
+                get(admin.deleteTopics(List.of(topic)).all());
             }
-            get(admin.deleteTopics(List.of(topic)).all());
+        }
+    }
+
+    private static int partitions(Admin admin, String topic, long end) throws Exception {
+        while (true) {
+            try {
+                return get(admin.describeTopics(List.of(topic)).allTopicNames()).get(topic).partitions().size();
+            } catch (UnknownTopicOrPartitionException unknown) {
+                check(System.nanoTime() < end, "topic stays unknown");
+                Thread.sleep(50);
+            }
         }
     }
 }

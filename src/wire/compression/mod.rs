@@ -155,8 +155,6 @@ pub struct Compressor {
     snappy: snappy::Encoder,
     #[cfg(feature = "lz4")]
     lz4: lz4::Encoder,
-    #[cfg(feature = "zstd")]
-    zstd: zstd::Encoder,
 }
 
 impl Compressor {
@@ -188,7 +186,7 @@ impl Compressor {
             #[cfg(feature = "lz4")]
             Compression::Lz4 => self.lz4.compress(input, out)?,
             #[cfg(feature = "zstd")]
-            Compression::Zstd => self.zstd.compress(level, input, out),
+            Compression::Zstd => zstd::compress(level, input, out),
             #[allow(unreachable_patterns)]
             codec => return Err(CompressionError::Unsupported(codec)),
         }

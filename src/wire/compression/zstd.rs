@@ -20,31 +20,16 @@ const BLOCK_MAX: usize = 128 << 10;
 /// A declared size is believed up to this many times the input; beyond that the output shows.
 const DECLARED_MAX: usize = 64;
 
-#[derive(Default)]
-pub(super) struct Encoder {
-    context: Option<(i32, FrameCompressor)>,
-}
-
-impl std::fmt::Debug for Encoder {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Encoder")
-    }
-}
-
-impl Encoder {
-    /// `level` from -131,072 (fast) to 22 (small); Kafka's 3 without one or with another.
-    pub(super) fn compress(&mut self, level: Option<i32>, input: &[u8], out: &mut Vec<u8>) {
-        let level = level.filter(|level| LEVELS.contains(level)).unwrap_or(LEVEL);
-        let context = match &mut self.context {
-            Some((at, context)) if *at == level => context,
-            other => &mut other.insert((level, FrameCompressor::new(CompressionLevel::from_level(level)))).1,
-        };
-        // The encoder replaces what is in its buffer.
-        if out.is_empty() {
-            context.compress_independent_frame_into(input, out);
-        } else {
-            out.extend_from_slice(&context.compress_independent_frame(input));
-        }
+/// Appends `input` as one frame; `level` from -131,072 (fast) to 22 (small), Kafka's 3 without one or with another.
+///
+/// The encoder's context cannot move between threads, as a [`Compressor`](super::Compressor) must: it lives for one call.
+pub(super) fn compress(level: Option<i32>, input: &[u8], out: &mut Vec<u8>) {
+    let level = level.filter(|level| LEVELS.contains(level)).unwrap_or(LEVEL);
+    let mut encoder: FrameCompressor = FrameCompressor::new(CompressionLevel::from_level(level));
+    if out.is_empty() {
+        encoder.compress_independent_frame_into(input, out); // replaces what is in its buffer
+    } else {
+        out.extend_from_slice(&encoder.compress_independent_frame(input));
     }
 }
 
