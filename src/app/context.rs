@@ -4,13 +4,12 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::watch;
-
 use super::batch::AtOffset;
 use super::processing::coordinator::Ending;
 use super::processing::outputs::{Delivering, Outputs};
 use crate::producer::{Outcome, ProduceError, Producer, Receipt, Record};
 use crate::runtime::Runtime;
+use crate::runtime::watch;
 use crate::types::{GroupId, Offset, TopicPartition};
 use crate::{Error, ErrorKind, Result};
 

@@ -3,8 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::watch;
-
 use super::Settings;
 use super::instrument::{Event, Monitor};
 use super::processing::listener::GroupListener;
@@ -13,6 +11,7 @@ use super::routing::GroupRoute;
 use crate::client::Client;
 use crate::producer::Producer;
 use crate::runtime::Runtime;
+use crate::runtime::watch;
 use crate::{Error, ErrorKind, Result};
 
 /// What an application is made of, checked.

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
-use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
 use super::coordinator::{Ending, Outcome, Output};
@@ -24,6 +23,7 @@ use crate::consumer::{
 };
 use crate::producer::{Producer, Record};
 use crate::runtime::Runtime;
+use crate::runtime::watch;
 use crate::types::{GroupId, Offset, Partition, TopicName, TopicPartition};
 use crate::{Error, Result};
 

@@ -23,6 +23,9 @@ pub(crate) struct Outputs<D> {
     waiting: VecDeque<(u64, i64)>,
     /// The highest mark that waits for nothing.
     marked: Option<i64>,
+    /// The oldest delivery is with [`next_delivery`](Self::next_delivery)'s caller, or has failed: those behind it do
+    /// not count.
+    blocked: bool,
     failure: Option<Error>,
 }
 
@@ -34,6 +37,7 @@ impl<D> Default for Outputs<D> {
             settled: 0,
             waiting: VecDeque::new(),
             marked: None,
+            blocked: false,
             failure: None,
         }
     }
@@ -64,13 +68,18 @@ impl<D: Delivering> Outputs<D> {
 
     /// The next delivery that somebody has to wait for; its result goes to [`delivered`](Self::delivered).
     pub(crate) fn next_delivery(&mut self) -> Option<D> {
-        if self.failure.is_some() { None } else { self.deliveries.pop_front() }
+        let next = if self.blocked { None } else { self.deliveries.pop_front() };
+        self.blocked |= next.is_some();
+        next
     }
 
     /// Result of the delivery that [`next_delivery`](Self::next_delivery) returned.
     pub(crate) fn delivered(&mut self, result: Result<()>) {
         match result {
-            Ok(()) => self.settled += 1,
+            Ok(()) => {
+                self.settled += 1;
+                self.blocked = false;
+            }
             Err(error) => self.failure = Some(error),
         }
         while let Some((_, offset)) = self.waiting.pop_front_if(|(barrier, _)| *barrier <= self.settled) {
@@ -85,7 +94,7 @@ impl<D: Delivering> Outputs<D> {
 
     fn settle(&mut self) {
         // A failed delivery stays where it is: the end of the run finds it.
-        while self.deliveries.pop_front_if(|delivery| delivery.is_acknowledged()).is_some() {
+        while !self.blocked && self.deliveries.pop_front_if(|delivery| delivery.is_acknowledged()).is_some() {
             self.delivered(Ok(()));
         }
     }
@@ -139,7 +148,9 @@ mod tests {
         assert_eq!(outputs.marked(), None);
         outputs.mark(3);
         assert_eq!(outputs.marked(), None);
+        // Somebody waits for the first delivery: the second does not take its place.
         assert!(outputs.next_delivery().is_some());
+        assert_eq!(outputs.marked(), None);
         outputs.delivered(Err(Error::new(ErrorKind::Timeout, "delivery")));
         assert!(outputs.next_delivery().is_none());
         assert_eq!(outputs.marked(), None);

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::coordinator::{Coordinator, Ending};
@@ -13,6 +12,7 @@ use crate::app::consumer::Handler;
 use crate::app::context::Context;
 use crate::consumer::Batch;
 use crate::runtime::AbortOnDrop;
+use crate::runtime::watch;
 
 /// Invariant: a lane is in `runs` or in `handlers`, never in both.
 pub(super) struct PartitionState {
