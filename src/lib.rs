@@ -41,6 +41,11 @@ pub mod cli;
 pub use error::{Error, ErrorKind, Result};
 pub use error_code::ErrorCode;
 
+#[cfg(feature = "client")]
+pub use client::Client;
+#[cfg(feature = "client")]
+pub use producer::{Delivery, Producer, Record};
+
 /// What a program needs most: `use carafe::prelude::*`.
 #[cfg(feature = "app")]
 pub mod prelude {

@@ -276,10 +276,12 @@ impl Driver {
             Ok(connection) => {
                 link.connection = Some(connection);
                 link.failures = 0;
+                self.sender.handle_connection(node, None);
             }
             Err(error) => {
                 link.failures = link.failures.saturating_add(1);
                 tracing::debug!(%node, %error, "no connection to produce over");
+                self.sender.handle_connection(node, Some(error));
                 // Its partitions may have another leader by now.
                 self.shared.cluster.refresh();
             }

@@ -374,3 +374,15 @@ async fn without_acknowledgements_offsets_are_unknown() {
     assert_eq!(delivery.offset, Some(Offset(1)));
     assert_eq!(world.log(0), numbers(0..2));
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_unreachable_leader_is_named_when_time_is_up() {
+    let world = World::new(1, 1).await;
+    let producer = world.builder().delivery_timeout(Duration::from_secs(31)).build().expect("right");
+    producer.topic("t").await.expect("it exists");
+    world.control().kill_node(world.control().nodes()[0]);
+    let error = producer.send(Record::to("t").value("x")).await.expect_err("nobody is there");
+    assert_eq!((error.kind(), error.outcome()), (ErrorKind::Timeout, Outcome::NotWritten));
+    let source = std::error::Error::source(error.error()).expect("the reason is attached");
+    assert!(source.to_string().contains("nothing listens there"), "{source}");
+}

@@ -104,6 +104,7 @@ impl Sender {
         let waiting = std::mem::take(&mut self.waiting_for_era);
         match answer.and_then(|(id, epoch)| self.eras.answered(id, epoch)) {
             Ok(()) => {
+                self.era_error = None;
                 for partition in waiting {
                     self.schedule(now, partition);
                 }
@@ -112,6 +113,7 @@ impl Sender {
                 self.eras = Eras::Wanted(Some(now + self.config.backoff.delay(1, dice)));
                 let retriable = error.is_retriable();
                 let error = Arc::new(error);
+                self.era_error = Some(Arc::clone(&error));
                 for partition in waiting {
                     if !retriable {
                         self.fail_waiting(now, partition, &error, lanes);

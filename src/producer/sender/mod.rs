@@ -111,6 +111,8 @@ struct NodeState {
     in_flight: usize,
     recent_records: usize,
     gauge: Arc<Gauge>,
+    /// Why there is no connection.
+    unreachable: Option<Arc<Error>>,
 }
 
 #[derive(Debug)]
@@ -147,6 +149,8 @@ pub(super) struct Sender {
     timers: BTreeSet<(Instant, usize)>,
     waiting_for_era: Vec<usize>,
     eras: Eras,
+    /// Why there is no producer id.
+    era_error: Option<Arc<Error>>,
     /// Batches with smaller numbers do not wait for others.
     flush_to: u64,
     effects: Vec<Effect>,
@@ -171,6 +175,7 @@ impl Sender {
             timers: BTreeSet::new(),
             waiting_for_era: Vec::new(),
             eras,
+            era_error: None,
             flush_to: 0,
             effects: Vec::new(),
             counts: Counts::default(),
@@ -266,6 +271,13 @@ impl Sender {
     /// True if everything that was enqueued before the flush with number `to` is settled.
     pub(super) fn is_flushed(&self, to: u64) -> bool {
         self.outstanding.first_key_value().is_none_or(|(first, _)| *first >= to)
+    }
+
+    /// There is a connection to `node`, or an error instead.
+    pub(super) fn handle_connection(&mut self, node: NodeId, error: Option<Error>) {
+        if let Some(state) = self.nodes.get_mut(&node) {
+            state.unreachable = error.map(Arc::new);
+        }
     }
 
     /// Brokers with something to send, now or soon.
@@ -525,7 +537,9 @@ impl Sender {
             self.config.delivery_timeout.as_millis()
         );
         let error = Error::new(crate::ErrorKind::Timeout, message);
-        match last {
+        let leader = self.partitions[partition].leader.and_then(|leader| self.nodes.get(&leader));
+        let reason = leader.and_then(|leader| leader.unreachable.as_ref()).or(self.era_error.as_ref());
+        match last.or(reason) {
             Some(last) => error.source(Arc::clone(last)),
             None if self.partitions[partition].leader.is_none() => {
                 error.hint("the partition has no leader that we know of")
