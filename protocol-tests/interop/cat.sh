@@ -49,6 +49,17 @@ same_sorted() { # NAME FLAGS...
     verdict "$name"
 }
 
+# The same but for the controller: KRaft brokers name another one each time.
+same_listing() { # NAME FLAGS...
+    local name=$1 program
+    shift
+    for program in kcat carafe; do
+        { "${program}_" "$@" 2>"$work/$program.err" </dev/null || echo failed; } |
+            sed 's/ (controller)$//; s/"controllerid":[0-9]*/"controllerid":/' >"$work/$program"
+    done
+    verdict "$name"
+}
+
 # Both produce the same input to a topic of their own, kcat reads both topics.
 same_produced() { # NAME INPUT FLAGS...
     local name=$1 input=$2 program topic
@@ -59,7 +70,7 @@ same_produced() { # NAME INPUT FLAGS...
         local code=0
         "${program}_" -P -t "$topic" -p 0 "$@" <"$input" >"$work/$program" 2>"$work/$program.err" || code=1
         echo "exit $code" >>"$work/$program"
-        kcat_ -C -t "$topic" -e -q -f '%o|%k|%K|%s|%S|%h|\n' >>"$work/$program" 2>/dev/null || echo "no topic" >>"$work/$program"
+        kcat_ -C -t "$topic" -e -q -f '%o|%k|%K|%s|%S|%h|\n' >>"$work/$program" 2>/dev/null || true
     done
     verdict "$name"
 }
@@ -194,14 +205,14 @@ verdict "group goes on where it stopped"
 
 # --- listing, offsets ---
 
-# With several brokers either program asks any of them.
+# With several brokers, either program asks any of them.
 first=${bootstrap%%,*}
 bootstrap=$first
-same "list" -L
-same "list topic" -L -t "$topic"
-same "list json" -L -J
-same "list json topic" -LJt "$topic"
-same "list bad name" -L -t 'bad name'
+same_listing "list" -L
+same_listing "list topic" -L -t "$topic"
+same_listing "list json" -L -J
+same_listing "list json topic" -LJt "$topic"
+same_listing "list bad name" -L -t 'bad name'
 same "offsets" -Q -t "$topic":0:-1 -t "$topic":0:-2
 same "offset by time" -Q -t "$topic":0:"$timestamp"
 same "offset in the future" -Q -t "$topic":0:99999999999999
@@ -210,7 +221,46 @@ same "offset of a missing topic" -Q -t "cat-missing-$run":0:5
 same "offset of a missing partition" -Q -t "$topic":1000:-2
 same "offsets as json" -Q -J -t "$topic":0:-1 -t "$topic":1000:-2 -t "$many":0:0
 
+# --- wrong command lines, dead and silent brokers ---
+
+code() { # NAME EXPECTED SECONDS FLAGS...: carafe's exit code, within a time, with nothing on standard output
+    local name=$1 expected=$2 seconds=$3 code=0
+    shift 3
+    timeout "$seconds" "$carafe" cat "$@" </dev/null >"$work/out" 2>"$work/carafe.err" || code=$?
+    if [[ $code == "$expected" && ! -s $work/out ]]; then
+        echo "ok $name"
+    else
+        echo "FAILED $name: exit code $code, not $expected"
+        failed=1
+    fi
+}
+code "unknown flag" 2 10 -b "$bootstrap" -L -w
+code "no brokers" 2 10 -L
+code "no topic" 2 10 -b "$bootstrap" -C
+code "unknown property" 2 10 -b "$bootstrap" -L -X lingr.ms=5
+code "two modes" 2 10 -b "$bootstrap" -P -C -t x
+code "nobody there" 1 10 -b 127.0.0.1:1 -L -m 1
+if command -v python3 >/dev/null; then
+    python3 -c '
+import socket
+server = socket.create_server(("127.0.0.1", 0))
+print(server.getsockname()[1], flush=True)
+kept = []
+while True:
+    kept.append(server.accept())
+' >"$work/port" &
+    silent=$!
+    trap 'kill $silent; rm -rf "$work"' EXIT
+    until [[ -s $work/port ]]; do sleep 0.1; done
+    silence=127.0.0.1:$(cat "$work/port")
+    code "silent broker, list" 1 5 -b "$silence" -L -m 1
+    code "silent broker, consume" 1 5 -b "$silence" -C -t x -m 1
+    code "silent broker, group" 1 5 -b "$silence" -G g x -m 1
+    code "silent broker, offsets" 1 5 -b "$silence" -Q -t x:0:0 -m 1
+    code "silent broker, produce" 1 5 -b "$silence" -P -t x -m 1 "$work/f1"
+fi
+
 # kcat may have the brokers create it, so this comes last.
-same "list missing topic" -L -t "cat-missing-$run-listed"
+same_listing "list missing topic" -L -t "cat-missing-$run-listed"
 
 exit $failed

@@ -141,6 +141,9 @@ pub(super) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Req
             options.operands.extend(rest.drain(..));
             break;
         }
+        if bytes == b"--help" {
+            return Ok(Request::Help);
+        }
         let Some(mut cluster) = bytes.strip_prefix(b"-").filter(|cluster| !cluster.is_empty()) else {
             options.operands.push(argument);
             continue;

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::time::{timeout, timeout_at};
 
-use crate::producer::{ProduceError, Producer, Receipt, Record, Topic};
+use crate::producer::{Delivery, ProduceError, Producer, Receipt, Record, Topic};
 use crate::{Error, ErrorKind, Result};
 
 use super::output::Output;
@@ -53,6 +53,19 @@ pub(super) async fn run(job: Job) -> Result<ExitCode, Failure> {
     Ok(if failed == 0 && readable { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
+/// What became of a message.
+type Delivered = Result<Delivery, ProduceError>;
+
+/// Waits for the oldest receipt and takes it; for ever if there is none. Cancel-safe.
+async fn oldest(receipts: &mut VecDeque<Receipt>) -> Delivered {
+    let delivery = match receipts.front_mut() {
+        Some(receipt) => receipt.await,
+        None => std::future::pending().await,
+    };
+    receipts.pop_front();
+    delivery
+}
+
 struct Sending<'a> {
     job: &'a Job,
     producer: &'a Producer,
@@ -80,11 +93,14 @@ impl Sending<'_> {
             }
             self.check_size(splitter.pending())?;
             self.output.flush()?;
-            // Biased: a signal goes first, it comes once.
-            let read = tokio::select! {
-                biased;
-                () = &mut interrupted => return Ok(()),
-                read = input.read_buf(splitter.buffer()) => read,
+            let read = loop {
+                // Biased: a signal goes first, it comes once; then input. Receipts wait without harm while there is some.
+                tokio::select! {
+                    biased;
+                    () = &mut interrupted => return Ok(()),
+                    read = input.read_buf(splitter.buffer()) => break read,
+                    delivery = oldest(&mut self.receipts) => self.take(delivery),
+                }
             };
             if read.map_err(|error| unreadable("the input", error))? == 0 {
                 break;
@@ -195,11 +211,15 @@ impl Sending<'_> {
                 }
             }
         };
+        self.take(delivery);
+        Ok(())
+    }
+
+    fn take(&mut self, delivery: Delivered) {
         self.acknowledged = true;
         if let Err(error) = delivery {
             self.lost(&error);
         }
-        Ok(())
     }
 
     fn lost(&mut self, error: &ProduceError) {
