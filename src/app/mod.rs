@@ -35,7 +35,7 @@ pub use consumer::Consumer;
 pub use context::{Context, ContextProducer};
 pub use instrument::{Event, Listener};
 pub use payload::{Json, Payload, Raw, Text};
-pub use routing::{DeadLetter, GroupRoute, Retry, Routes, TopicRoute, VirtualPartitions, by_key};
+pub use routing::{DeadLetter, GroupRoute, Retry, Routes, Throttle, TopicRoute, VirtualPartitions, by_key};
 pub use server::{Server, ShutdownHandle};
 
 use crate::client::{Client, ClientBuilder};
@@ -62,7 +62,7 @@ impl fmt::Debug for App {
 /// Where the application's connections come from.
 #[derive(Debug)]
 enum Source {
-    Builder(ClientBuilder),
+    Builder(Box<ClientBuilder>),
     Shared(Client),
 }
 
@@ -89,7 +89,7 @@ impl App {
     pub fn new(name: impl Into<String>) -> Self {
         let name = name.into();
         Self {
-            source: Source::Builder(Client::builder().client_id(name.as_str())),
+            source: Source::Builder(Box::new(Client::builder().client_id(name.as_str()))),
             routes: Routes::new(GroupId::from(name.as_str())),
             settings: Settings::default(),
             listeners: Vec::new(),
@@ -101,10 +101,10 @@ impl App {
     #[must_use]
     pub fn bootstrap_servers(mut self, servers: impl AsRef<str>) -> Self {
         let builder = match self.source {
-            Source::Builder(builder) => builder,
+            Source::Builder(builder) => *builder,
             Source::Shared(_) => Client::builder().client_id(self.name.as_str()),
         };
-        self.source = Source::Builder(builder.bootstrap_servers(servers.as_ref()));
+        self.source = Source::Builder(Box::new(builder.bootstrap_servers(servers.as_ref())));
         self
     }
 

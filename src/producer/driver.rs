@@ -20,7 +20,7 @@ use super::handle::Shared;
 use super::lane::{Gauge, Lane, Left};
 use super::sender::{Effect, Lanes, Outgoing, Sender, SenderConfig};
 use crate::cluster::{self, Cluster, Connection, Duty, Metadata, Pending, RequestError};
-use crate::runtime::{BoxFuture, watch};
+use crate::runtime::BoxFuture;
 use crate::types::{NodeId, Partition, TopicName};
 use crate::wire::compression::Compression;
 use crate::wire::messages::InitProducerIdRequest;

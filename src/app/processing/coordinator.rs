@@ -313,12 +313,6 @@ impl Coordinator {
         }
     }
 
-    /// The handler or the user ended a pause of [`handle_pause`](Self::handle_pause).
-    pub(crate) fn handle_resume(&mut self, now: Instant) {
-        self.pauses.user = None;
-        self.advance(now);
-    }
-
     /// The handler asked to continue at `offset` once it returns.
     pub(crate) fn handle_seek(&mut self, offset: i64) {
         self.seek = Some(offset);

@@ -48,7 +48,7 @@ pub(super) struct Run {
 impl PartitionState {
     pub(super) fn new(route: Arc<Route>, assignment: u64) -> Self {
         Self {
-            coordinator: Coordinator::new(route.policy.clone(), Vec::new()),
+            coordinator: Coordinator::new(route.policy.clone(), route.filters()),
             route,
             assignment,
             held: None,

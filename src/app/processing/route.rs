@@ -3,9 +3,9 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::coordinator::Policy;
+use super::coordinator::{Filter, Policy};
 use super::workers::Workers;
-use crate::app::routing::{Factory, TopicRoute, VirtualPartitions};
+use crate::app::routing::{Factory, Throttle, TopicRoute, VirtualPartitions};
 use crate::consumer::Batch;
 use crate::types::TopicName;
 use crate::{Error, ErrorKind};
@@ -15,6 +15,7 @@ pub(super) struct Route {
     pub(super) policy: Policy,
     pub(super) dead_letter_topic: Option<TopicName>,
     pub(super) stuck_after: Option<Duration>,
+    throttle: Option<Throttle>,
     virtual_partitions: Option<VirtualPartitions>,
 }
 
@@ -27,8 +28,14 @@ impl Route {
             policy,
             dead_letter_topic: route.dead_letter.map(|dead_letter| dead_letter.topic),
             stuck_after: route.stuck_after,
+            throttle: route.throttle,
             virtual_partitions: route.virtual_partitions,
         })
+    }
+
+    /// The filters of one partition, in the order in which they apply.
+    pub(super) fn filters(&self) -> Vec<Box<dyn Filter>> {
+        self.throttle.map(Throttle::filter).into_iter().collect()
     }
 
     /// The lane of each record, where the route has several.

@@ -1,10 +1,11 @@
 //! Which consumer handles which topic, and by which policies.
 //!
-//! Each policy is a value with a builder of its own: [`Retry`], [`DeadLetter`], [`VirtualPartitions`]. Everything is
+//! Each policy is a value of its own: [`Retry`], [`DeadLetter`], [`VirtualPartitions`], [`Throttle`]. Everything is
 //! checked when the application is built, all problems at once.
 
 mod dead_letter;
 mod retry;
+mod throttle;
 mod virtual_partitions;
 
 use std::fmt;
@@ -13,6 +14,7 @@ use std::time::Duration;
 
 pub use dead_letter::DeadLetter;
 pub use retry::Retry;
+pub use throttle::Throttle;
 pub use virtual_partitions::{VirtualPartitions, by_key};
 
 use super::batch::{Batch, Message};
@@ -81,6 +83,7 @@ pub struct TopicRoute {
     pub(crate) retry: Option<Retry>,
     pub(crate) dead_letter: Option<DeadLetter>,
     pub(crate) virtual_partitions: Option<VirtualPartitions>,
+    pub(crate) throttle: Option<Throttle>,
     pub(crate) max_messages: usize,
     pub(crate) stuck_after: Option<Duration>,
 }
@@ -94,6 +97,7 @@ impl TopicRoute {
             retry: None,
             dead_letter: None,
             virtual_partitions: None,
+            throttle: None,
             max_messages: usize::MAX,
             stuck_after: None,
         }
@@ -156,6 +160,12 @@ impl TopicRoute {
         self
     }
 
+    /// Limits how many records of a partition are handled in a time. Default: no limit.
+    pub fn throttle(&mut self, throttle: Throttle) -> &mut Self {
+        self.throttle = Some(throttle);
+        self
+    }
+
     /// Leaves marking to the handler: nothing is committed that it did not
     /// [mark](super::Context::mark_as_consumed). Default: success of the handler marks its records.
     pub fn manual_offset_management(&mut self) -> &mut Self {
@@ -215,6 +225,7 @@ impl TopicRoute {
                 );
             }
         }
+        self.throttle.iter().filter_map(Throttle::check).for_each(&mut problem);
         self.virtual_partitions.iter().filter_map(VirtualPartitions::check).for_each(&mut problem);
     }
 }

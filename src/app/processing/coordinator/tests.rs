@@ -1,6 +1,7 @@
 //! The decision table: what a partition does for each combination of policies, told as scripts.
 
 use super::*;
+use crate::app::routing::Throttle;
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -225,8 +226,7 @@ fn the_latest_pause_wins() {
     script.coordinator.handle_pause(script.now, None, 7 * SECOND);
     assert_eq!(script.fail(0), "retry 10 #1 in 1s");
     assert_eq!(script.coordinator.deadline(), Some(script.now + 7 * SECOND));
-    script.coordinator.handle_resume(script.now);
-    assert_eq!(script.coordinator.deadline(), Some(script.now + SECOND));
+    assert_eq!(script.wait(), "run 0 [0] #2");
 }
 
 #[test]
@@ -286,28 +286,6 @@ fn a_dispatch_under_way_finishes_before_the_partition_ends() {
     assert_eq!(script.dispatched(true), "mark 11, ended Revoked");
 }
 
-/// Lets two records pass a second.
-#[derive(Debug)]
-struct Throttle {
-    next: Option<Instant>,
-}
-
-impl Filter for Throttle {
-    fn apply(&mut self, now: Instant, offsets: &mut dyn ExactSizeIterator<Item = i64>) -> Verdict {
-        let until = self.next.filter(|&next| next > now);
-        if until.is_none() {
-            self.next = Some(now + SECOND);
-        }
-        match (until, offsets.len()) {
-            (None, ..=2) => Verdict::Pass,
-            (until, _) => Verdict::Cut {
-                keep: if until.is_some() { 0 } else { 2 },
-                until: until.unwrap_or(now + SECOND),
-            },
-        }
-    }
-}
-
 /// Dead letters × manual marks × virtual partitions × a throttling filter × a transactional dispatch.
 #[test]
 fn all_policies_at_once() {
@@ -316,7 +294,7 @@ fn all_policies_at_once() {
         dead_letter: Some(DeadLetterPolicy { atomic: true, ..dead_letter(1) }),
         ..policy()
     };
-    let mut script = Script::filtered(policy, vec![Box::new(Throttle { next: None })]);
+    let mut script = Script::filtered(policy, vec![Throttle::new(2, SECOND).filter()]);
     assert_eq!(script.batch(10, 5, &[1, 2, 1, 2, 1]), "run 1 [0] #1, run 2 [1] #1");
     assert_eq!(script.mark(1, 10), "mark 11");
     script.ok(1);
