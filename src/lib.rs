@@ -57,3 +57,8 @@ pub mod prelude {
     pub use crate::producer::Record;
     pub use crate::{Error, ErrorKind};
 }
+
+/// The README's programs, compiled and run as tests.
+#[cfg(all(doctest, feature = "app", feature = "broker"))]
+#[doc = include_str!("../README.md")]
+struct Readme;
