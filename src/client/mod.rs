@@ -86,12 +86,6 @@ impl Client {
         &self.budget
     }
 
-    /// What producers and consumers are made from, for tests that speak to brokers directly.
-    #[cfg(test)]
-    pub(crate) fn cluster(&self) -> &Cluster {
-        &self.cluster
-    }
-
     /// Closes the connections after their last answers. Whatever is asked afterwards, through any clone, fails with
     /// `State`. Dropping the last clone does the same.
     pub fn close(&self) {

@@ -271,6 +271,10 @@ impl fmt::Debug for Records<'_> {
     }
 }
 
+/// Key and value of a record in a test.
+#[cfg(test)]
+pub(crate) type KeyValue<'a> = (Option<&'a [u8]>, Option<&'a [u8]>);
+
 #[cfg(test)]
 impl Batch {
     /// The same batch of another assignment.
@@ -282,11 +286,7 @@ impl Batch {
     }
 
     /// A batch of `records` (key, value) from `first_offset` on, for tests of the layers above.
-    pub(crate) fn for_test(
-        partition: TopicPartition,
-        first_offset: i64,
-        records: &[(Option<&[u8]>, Option<&[u8]>)],
-    ) -> Self {
+    pub(crate) fn for_test(partition: TopicPartition, first_offset: i64, records: &[KeyValue<'_>]) -> Self {
         use crate::wire::compression::Compression;
         use crate::wire::records::{BatchWriter, decode_records};
 
@@ -324,8 +324,7 @@ mod tests {
 
     fn batch() -> Batch {
         let values: Vec<Vec<u8>> = (0..5u8).map(|i| vec![i; 3]).collect();
-        let records: Vec<(Option<&[u8]>, Option<&[u8]>)> =
-            values.iter().map(|v| (Some(&b"k"[..]), Some(&v[..]))).collect();
+        let records: Vec<KeyValue<'_>> = values.iter().map(|v| (Some(&b"k"[..]), Some(&v[..]))).collect();
         Batch::for_test(TopicPartition::new("t", 3), 100, &records)
     }
 

@@ -121,7 +121,6 @@ impl GroupConsumer {
             assignors: config.assignors.clone(),
             session_timeout: config.session_timeout,
             heartbeat_interval: config.heartbeat_interval,
-            rebalance_timeout: config.rebalance_timeout,
             revoke_timeout: config.revoke_limit(),
             backoff,
         });

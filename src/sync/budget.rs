@@ -87,6 +87,7 @@ impl MemoryBudget {
     }
 
     /// Credit for `bytes` if there is so much, or if nothing is used at all.
+    #[cfg(test)]
     pub(crate) fn try_take(&self, bytes: usize) -> Option<Credit> {
         let mut state = self.0.state();
         if state.used > 0 && state.used.saturating_add(bytes) > self.0.limit {
@@ -97,6 +98,7 @@ impl MemoryBudget {
     }
 
     /// Credit for `bytes` even beyond the limit: for memory that is allocated already.
+    #[cfg(test)]
     pub(crate) fn take(&self, bytes: usize) -> Credit {
         self.0.state().used += bytes;
         Credit { shared: Arc::clone(&self.0), bytes }

@@ -56,7 +56,6 @@ pub(crate) struct ClassicConfig {
     pub(crate) assignors: Vec<Assignor>,
     pub(crate) session_timeout: Duration,
     pub(crate) heartbeat_interval: Duration,
-    pub(crate) rebalance_timeout: Duration,
     /// Longest wait for a revocation to be answered.
     pub(crate) revoke_timeout: Duration,
     pub(crate) backoff: Backoff,
@@ -522,16 +521,18 @@ impl Classic {
         if self.state == State::Preparing && self.retry_at.is_none_or(|at| at <= now) {
             self.revoke_or_join(now);
         }
-        if self.actions.is_empty() && self.heartbeats() && !self.heartbeat_out {
-            if self.heartbeat_due.is_some_and(|due| due <= now) {
-                self.heartbeat_due = Some(now + self.config.heartbeat_interval);
-                self.heartbeat_out = true;
-                self.actions.push_back(Action::Heartbeat {
-                    ticket: self.heartbeat_ticket(),
-                    member_id: self.member_id.clone(),
-                    generation: self.generation,
-                });
-            }
+        if self.actions.is_empty()
+            && self.heartbeats()
+            && !self.heartbeat_out
+            && self.heartbeat_due.is_some_and(|due| due <= now)
+        {
+            self.heartbeat_due = Some(now + self.config.heartbeat_interval);
+            self.heartbeat_out = true;
+            self.actions.push_back(Action::Heartbeat {
+                ticket: self.heartbeat_ticket(),
+                member_id: self.member_id.clone(),
+                generation: self.generation,
+            });
         }
         self.actions.pop_front()
     }
@@ -558,16 +559,6 @@ impl Classic {
     /// True while an assignment is in force and no rebalance is under way.
     pub(crate) fn is_stable(&self) -> bool {
         self.state == State::Stable && self.rejoin.is_none()
-    }
-
-    /// Member id; empty before the coordinator gave one.
-    pub(crate) fn member_id(&self) -> &ByteString {
-        &self.member_id
-    }
-
-    /// Generation; -1 outside the group.
-    pub(crate) fn generation(&self) -> i32 {
-        self.generation
     }
 
     fn heartbeats(&self) -> bool {

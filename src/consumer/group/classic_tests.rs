@@ -39,7 +39,6 @@ impl Play {
             assignors: assignors.to_vec(),
             session_timeout: SESSION,
             heartbeat_interval: HEARTBEAT,
-            rebalance_timeout: Duration::from_secs(300),
             revoke_timeout: REVOKE,
             backoff: Backoff { first: Duration::from_millis(100), max: Duration::from_secs(1), jitter: 0.0 },
         });

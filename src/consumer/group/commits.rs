@@ -170,9 +170,8 @@ impl Commits {
     /// Gives up jobs whose time is over; one that is on its way is answered when it is.
     pub(crate) fn expire(&mut self, now: Instant) {
         let covered = self.covered.unwrap_or(0);
-        let mut index = 0;
         let mut keep = VecDeque::new();
-        for job in self.jobs.drain(..) {
+        for (index, job) in self.jobs.drain(..).enumerate() {
             if index < covered || job.deadline > now {
                 keep.push_back(job);
             } else {
@@ -183,7 +182,6 @@ impl Commits {
                 }
                 answer(job, Err(error));
             }
-            index += 1;
         }
         self.jobs = keep;
     }
