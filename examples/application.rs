@@ -1,6 +1,8 @@
 //! A routed application: JSON orders, invoices produced from them, retries and a dead letter queue. Uses an embedded
 //! cluster, and stops when everything is handled.
 
+#![allow(clippy::print_stdout, reason = "an example shows what it does")]
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -45,7 +47,7 @@ async fn main() -> carafe::Result<()> {
         // The seventh order is no JSON: it goes to the dead letter queue.
         let value =
             if id == 7 { "{oops".to_owned() } else { format!(r#"{{"id":{id},"total":{}}}"#, id * 10) };
-        producer.send(Record::to("orders").key(&id.to_string()).value(&value)).await?;
+        producer.send(Record::to("orders").key(id.to_string()).value(&value)).await?;
     }
 
     let seen = Arc::new(AtomicU32::new(0));

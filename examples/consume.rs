@@ -1,5 +1,7 @@
 //! Consumes a topic as a member of a group, without the framework. Uses an embedded cluster.
 
+#![allow(clippy::print_stdout, reason = "an example shows what it does")]
+
 use std::time::Duration;
 
 use carafe::Client;

@@ -1,5 +1,7 @@
 //! Produces a few records, three ways. Uses the cluster in `BOOTSTRAP_SERVERS`, or an embedded one.
 
+#![allow(clippy::print_stdout, reason = "an example shows what it does")]
+
 use carafe::Client;
 use carafe::broker::Cluster;
 use carafe::prelude::*;
