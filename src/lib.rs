@@ -9,7 +9,7 @@ pub mod types;
 
 pub mod wire;
 
-#[cfg(any(feature = "client", feature = "broker"))]
+#[cfg(feature = "client")]
 mod backoff;
 #[cfg(any(feature = "client", feature = "broker"))]
 pub mod runtime;

@@ -1,14 +1,14 @@
 //! Producing: records are encoded in place into open batches, batches travel in requests per broker, receipts tell their
 //! fate.
 //!
-//! * [`record`], [`receipt`], [`error`], [`config`]: what users see.
-//! * [`handle`]: [`Producer`], the appender's side: topic, partition, memory, append.
-//! * [`topic`], [`partitioner`]: where a record goes.
-//! * [`lane`]: the open batch of a partition, shared by appenders and sender.
-//! * [`batch`], [`compress`]: a closed batch and its completion.
-//! * [`linger`]: when open batches leave.
-//! * [`sender`]: the machine: queues, sequences, eras, retries, deadlines.
-//! * [`driver`]: the task that moves bytes and decides nothing.
+//! * `record`, `receipt`, `error`, `config`: what users see.
+//! * `handle`: [`Producer`], the appender's side: topic, partition, memory, append.
+//! * `topic`, `partitioner`: where a record goes.
+//! * `lane`: the open batch of a partition, shared by appenders and sender.
+//! * `batch`, `compress`: a closed batch and its completion.
+//! * `linger`: when open batches leave.
+//! * `sender`: the machine: queues, sequences, eras, retries, deadlines.
+//! * `driver`: the task that moves bytes and decides nothing.
 
 mod batch;
 mod compress;
