@@ -1,0 +1,347 @@
+//! Runs the same workloads on carafe and on librdkafka, each in a process of its own, in the order A-B-B-A, and prints
+//! costs and ratios. See `benches/README.md`.
+
+mod counting;
+mod measure;
+mod ours;
+mod theirs;
+
+use std::error::Error;
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, ExitCode, Stdio};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use carafe::admin::NewTopic;
+use carafe::client::Client;
+
+pub const TOPIC_PARTITIONS: i32 = 12;
+/// Records sent before a measured window of a producer.
+pub const WARM_UP: u64 = 1_000;
+const TOPIC: &str = "peers";
+
+const USAGE: &str = "\
+Usage: peers [WORKLOAD…] [--records N] [--blocks N] [--runtime multi|current] [--bootstrap-servers LIST]
+
+Workloads: fire awaited single drain group start (default: all)
+  fire      produce, fire and count            carafe enqueue      / BaseProducer
+  awaited   produce, up to --window acks owed  carafe receipts     / FutureProducer
+  single    one awaited record at a time       carafe send         / FutureProducer, linger.ms=0
+  drain     consume assigned partitions        PartitionReader     / BaseConsumer
+  group     consume in a group                 GroupConsumer       / BaseConsumer
+  start     three nodes to the first ack       embedded cluster    / mock cluster
+
+--records N            records per run (default 2000000; single: a hundredth; group and drain: plus as many to warm up)
+--blocks N             blocks of carafe, rdkafka, rdkafka, carafe (default 2)
+--window N             of awaited (default 100000)
+--runtime FLAVOUR      tokio runtime of the measured process (default multi, with one worker per core)
+--bootstrap-servers L  a Kafka cluster; by default `peers sink`, the embedded broker in a process of its own
+";
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Workload {
+    Fire,
+    Awaited,
+    Single,
+    Drain,
+    Group,
+    Start,
+}
+
+const WORKLOADS: [(&str, Workload); 6] = [
+    ("fire", Workload::Fire),
+    ("awaited", Workload::Awaited),
+    ("single", Workload::Single),
+    ("drain", Workload::Drain),
+    ("group", Workload::Group),
+    ("start", Workload::Start),
+];
+
+impl Workload {
+    fn parse(name: &str) -> Option<Self> {
+        WORKLOADS.iter().find(|(known, _)| *known == name).map(|(_, workload)| *workload)
+    }
+
+    fn name(self) -> &'static str {
+        WORKLOADS.iter().find(|(_, known)| *known == self).map_or("", |(name, _)| name)
+    }
+
+    fn consumes(self) -> bool {
+        matches!(self, Self::Drain | Self::Group)
+    }
+}
+
+/// One run of one side.
+#[derive(Clone, Debug)]
+pub struct Job {
+    pub workload: Workload,
+    pub servers: String,
+    pub topic: String,
+    pub records: u64,
+    /// Records to consume before the measured window.
+    pub warm: u64,
+    pub window: usize,
+    runtime: String,
+}
+
+#[derive(Debug)]
+struct Outcome {
+    records: f64,
+    cpu: f64,
+    wall: f64,
+    allocations: f64,
+    peak_kib: f64,
+    p50: f64,
+    p99: f64,
+}
+
+impl Outcome {
+    fn cpu_per_million(&self) -> f64 {
+        self.cpu * 1e6 / self.records
+    }
+}
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let done = match arguments.first().map(String::as_str) {
+        Some("sink") => sink(arguments.get(1).map_or("", String::as_str)),
+        Some("run") => child(&arguments[1..]),
+        _ => drive(&arguments),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("peers: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn runtime(flavour: &str) -> std::io::Result<tokio::runtime::Runtime> {
+    match flavour {
+        "current" => tokio::runtime::Builder::new_current_thread().enable_all().build(),
+        _ => tokio::runtime::Builder::new_multi_thread().enable_all().build(),
+    }
+}
+
+/// The same as `carafe broker --discard` or `--replay`: serves until its standard input ends.
+fn sink(mode: &str) -> Result<(), Box<dyn Error>> {
+    runtime("current")?.block_on(async {
+        let builder = carafe::broker::Cluster::builder().topic(TOPIC, TOPIC_PARTITIONS).listen("127.0.0.1:0");
+        let builder = if mode == "replay" { builder.replay() } else { builder.discard() };
+        let cluster = builder.start().await?;
+        println!("{}", cluster.bootstrap_servers());
+        std::future::pending().await
+    })
+}
+
+/// `run SIDE WORKLOAD SERVERS TOPIC RECORDS WARM WINDOW RUNTIME COUNT`
+fn child(arguments: &[String]) -> Result<(), Box<dyn Error>> {
+    let [side, workload, servers, topic, records, warm, window, flavour, count] = arguments else {
+        return Err("run takes nine arguments".into());
+    };
+    let job = Job {
+        workload: Workload::parse(workload).ok_or("unknown workload")?,
+        servers: servers.clone(),
+        topic: topic.clone(),
+        records: records.parse()?,
+        warm: warm.parse()?,
+        window: window.parse()?,
+        runtime: flavour.clone(),
+    };
+    if count == "true" {
+        counting::enable();
+    }
+    let runtime = runtime(flavour)?;
+    let done = match side.as_str() {
+        "carafe" => runtime.block_on(ours::run(&job)),
+        _ => runtime.block_on(theirs::run(&job)),
+    };
+    runtime.shutdown_background();
+    done
+}
+
+/// Runs one side in a process of its own.
+fn measure(job: &Job, side: &str, count: bool, settings: &mut String) -> Result<Outcome, Box<dyn Error>> {
+    let output = Command::new(std::env::current_exe()?)
+        .args(["run", side, job.workload.name(), &job.servers, &job.topic])
+        .args([job.records.to_string(), job.warm.to_string(), job.window.to_string()])
+        .args([job.runtime.as_str(), if count { "true" } else { "false" }])
+        .stderr(Stdio::inherit())
+        .output()?;
+    if !output.status.success() {
+        return Err(format!("{side} {} failed", job.workload.name()).into());
+    }
+    let text = String::from_utf8(output.stdout)?;
+    if let Some(line) = text.lines().find_map(|line| line.strip_prefix("settings ")) {
+        *settings = line.to_owned();
+    }
+    let line = text.lines().find_map(|line| line.strip_prefix("result ")).ok_or("no result")?;
+    let numbers: Vec<f64> = line.split(' ').map(str::parse).collect::<Result<_, _>>()?;
+    let [records, cpu, wall, allocations, peak_kib, p50, p99] = numbers[..] else {
+        return Err("a result has seven numbers".into());
+    };
+    Ok(Outcome { records, cpu, wall, allocations, peak_kib, p50, p99 })
+}
+
+fn median(values: impl IntoIterator<Item = f64>) -> f64 {
+    let mut values: Vec<f64> = values.into_iter().collect();
+    values.sort_by(f64::total_cmp);
+    let middle = values.len() / 2;
+    if values.len() % 2 == 1 { values[middle] } else { (values[middle - 1] + values[middle]) / 2.0 }
+}
+
+struct Sink(Child);
+
+impl Drop for Sink {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn start_sink(mode: &str) -> Result<(Sink, String), Box<dyn Error>> {
+    let mut process = Command::new(std::env::current_exe()?)
+        .args(["sink", mode])
+        .stdout(Stdio::piped())
+        .spawn()
+        .map(Sink)?;
+    let stdout = process.0.stdout.take().ok_or("no output")?;
+    let mut address = String::new();
+    BufReader::new(stdout).read_line(&mut address)?;
+    Ok((process, address.trim().to_owned()))
+}
+
+fn create_topic(servers: &str, name: &str) -> Result<(), Box<dyn Error>> {
+    runtime("current")?.block_on(async {
+        let client = Client::builder().bootstrap_servers(servers).build().await?;
+        client.admin().create_topics([NewTopic::new(name).partitions(TOPIC_PARTITIONS)]).await?;
+        client.close();
+        Ok(())
+    })
+}
+
+fn drive(arguments: &[String]) -> Result<(), Box<dyn Error>> {
+    let (mut workloads, mut servers) = (Vec::new(), None);
+    let (mut records, mut blocks, mut window) = (2_000_000_u64, 2, 100_000);
+    let mut flavour = "multi".to_owned();
+    let mut arguments = arguments.iter();
+    while let Some(name) = arguments.next() {
+        if let Some(workload) = Workload::parse(name) {
+            workloads.push(workload);
+            continue;
+        }
+        if matches!(name.as_str(), "--help" | "-h") {
+            print!("{USAGE}");
+            return Ok(());
+        }
+        let value = arguments.next().ok_or_else(|| format!("{name} is unknown or lacks a value\n{USAGE}"))?;
+        match name.as_str() {
+            "--records" => records = value.parse()?,
+            "--blocks" => blocks = value.parse()?,
+            "--window" => window = value.parse()?,
+            "--runtime" => flavour.clone_from(value),
+            "--bootstrap-servers" => servers = Some(value.clone()),
+            _ => return Err(format!("{name} is unknown\n{USAGE}").into()),
+        }
+    }
+    if workloads.is_empty() {
+        workloads = WORKLOADS.iter().map(|(_, workload)| *workload).collect();
+    }
+    let target = servers.as_deref().unwrap_or("embedded broker, discarding or replaying");
+    println!(
+        "{records} records of 100 bytes, {TOPIC_PARTITIONS} partitions, {blocks} blocks A-B-B-A, \
+         tokio {flavour}, against {target}\n"
+    );
+    println!("| Workload | Side | CPU-s/M | records/s | allocations/record | peak MiB | p50 µs | p99 µs |");
+    println!("|---|---|---|---|---|---|---|---|");
+    let mut notes = String::new();
+    for workload in workloads {
+        let job = Job {
+            workload,
+            servers: String::new(),
+            topic: TOPIC.to_owned(),
+            records,
+            warm: 0,
+            window,
+            runtime: flavour.clone(),
+        };
+        notes += &compare(job, servers.as_deref(), blocks)?;
+    }
+    print!("\n{notes}");
+    Ok(())
+}
+
+fn compare(mut job: Job, servers: Option<&str>, blocks: usize) -> Result<String, Box<dyn Error>> {
+    let workload = job.workload;
+    match workload {
+        Workload::Single => job.records = (job.records / 100).max(1),
+        Workload::Start => job.records = 1,
+        _ => {}
+    }
+    let mut settings = [String::new(), String::new()];
+    let _sink = match servers {
+        Some(servers) => {
+            job.servers = servers.to_owned();
+            let run = SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis();
+            job.topic = format!("{TOPIC}-{}-{run}", workload.name());
+            if workload != Workload::Start {
+                create_topic(servers, &job.topic)?;
+            }
+            if workload.consumes() {
+                let fill = Job { workload: Workload::Fire, ..job.clone() };
+                measure(&fill, "carafe", false, &mut settings[0])?;
+            }
+            None
+        }
+        None => {
+            let (sink, address) = start_sink(if workload.consumes() { "replay" } else { "discard" })?;
+            job.servers = address;
+            job.warm = if workload.consumes() { job.records } else { 0 };
+            Some(sink)
+        }
+    };
+    let (mut ours, mut theirs, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..blocks {
+        let a = measure(&job, "carafe", false, &mut settings[0])?;
+        let b = measure(&job, "rdkafka", false, &mut settings[1])?;
+        let c = measure(&job, "rdkafka", false, &mut settings[1])?;
+        let d = measure(&job, "carafe", false, &mut settings[0])?;
+        for (ours, theirs) in [(&a, &b), (&d, &c)] {
+            ratios.push(match workload {
+                Workload::Single | Workload::Start => ours.p50 / theirs.p50,
+                _ => ours.cpu_per_million() / theirs.cpu_per_million(),
+            });
+        }
+        ours.extend([a, d]);
+        theirs.extend([b, c]);
+    }
+    for (side, name, outcomes) in [(0, "carafe", &ours), (1, "rdkafka", &theirs)] {
+        let counted = measure(&job, name, true, &mut settings[side])?;
+        let of = |value: fn(&Outcome) -> f64| median(outcomes.iter().map(value));
+        let note = if job.runtime == "current" { "current-thread" } else { "multi-thread" };
+        settings[side] = format!("{name}: {}, tokio {note}", settings[side]);
+        println!(
+            "| {} | {name} | {:.3} | {:.0} | {:.4} | {:.0} | {:.0} | {:.0} |",
+            workload.name(),
+            of(Outcome::cpu_per_million),
+            of(|outcome| outcome.records / outcome.wall),
+            counted.allocations / counted.records,
+            of(|outcome| outcome.peak_kib / 1024.0),
+            of(|outcome| outcome.p50),
+            of(|outcome| outcome.p99),
+        );
+    }
+    let (least, most) =
+        ratios.iter().fold((f64::MAX, f64::MIN), |(least, most), r| (least.min(*r), most.max(*r)));
+    let what = match workload {
+        Workload::Single | Workload::Start => "p50",
+        _ => "CPU",
+    };
+    println!(
+        "| {} | **ratio of {what}** | **{:.3}** ({least:.3} to {most:.3}) | | | | | |",
+        workload.name(),
+        median(ratios)
+    );
+    Ok(format!("- {}: {}; {}\n", workload.name(), settings[0], settings[1]))
+}

@@ -1,0 +1,155 @@
+//! The workloads on carafe, with its defaults.
+
+use std::collections::VecDeque;
+use std::error::Error;
+use std::time::{Duration, Instant};
+
+use carafe::client::Client;
+use carafe::consumer::{Event, PartitionReader, StartOffset};
+use carafe::producer::{Producer, Record};
+
+use crate::measure::{VALUE_LEN, Values, Window};
+use crate::{Job, TOPIC_PARTITIONS, WARM_UP, Workload};
+
+const MINUTE: Duration = Duration::from_secs(60);
+const PRODUCER: &str = "linger adaptive up to 5 ms, batch 1000000 bytes, buffer 32 MiB, acks all, idempotent";
+const CONSUMER: &str = "CRC checked, fetch 50 MiB, 1 MiB per partition, min 1 byte";
+
+pub async fn run(job: &Job) -> Result<(), Box<dyn Error>> {
+    if job.workload == Workload::Start {
+        return start().await;
+    }
+    let client = Client::builder().bootstrap_servers(job.servers.as_str()).build().await?;
+    match job.workload {
+        Workload::Fire | Workload::Awaited | Workload::Single => {
+            let producer = client.producer().build()?;
+            produce(job, &producer).await?;
+            producer.close(MINUTE).await?;
+        }
+        Workload::Drain => {
+            let reader =
+                client.partition_reader().topic(job.topic.as_str(), StartOffset::Earliest).build().await?;
+            drain(job, &reader).await?;
+        }
+        Workload::Group => group(job, &client).await?,
+        Workload::Start => {}
+    }
+    client.close();
+    Ok(())
+}
+
+async fn produce(job: &Job, producer: &Producer) -> Result<(), Box<dyn Error>> {
+    let values = Values::new();
+    let topic = producer.topic(job.topic.as_str()).await?;
+    for index in 0..WARM_UP {
+        let _ = producer.enqueue(Record::to(&topic).value(values.get(index))).await?;
+    }
+    producer.flush(MINUTE).await?;
+    let before = producer.counters().acked;
+    let mut latencies = Vec::new();
+    let mut waiting = VecDeque::new();
+    if job.workload == Workload::Awaited {
+        waiting.reserve_exact(job.window);
+    }
+    if job.workload == Workload::Single {
+        latencies.reserve_exact(job.records as usize);
+    }
+    let window = Window::open();
+    match job.workload {
+        Workload::Single => {
+            for index in 0..job.records {
+                let begin = Instant::now();
+                producer.send(Record::to(&topic).value(values.get(index))).await?;
+                latencies.push(begin.elapsed());
+            }
+        }
+        Workload::Awaited => {
+            for index in 0..job.records {
+                if waiting.len() == job.window
+                    && let Some(oldest) = waiting.pop_front()
+                {
+                    oldest.await?;
+                }
+                waiting.push_back(producer.enqueue(Record::to(&topic).value(values.get(index))).await?);
+            }
+            for receipt in waiting {
+                receipt.await?;
+            }
+        }
+        _ => {
+            for index in 0..job.records {
+                let _ = producer.enqueue(Record::to(&topic).value(values.get(index))).await?;
+            }
+            producer.flush(MINUTE).await?;
+        }
+    }
+    let acked = producer.counters().acked - before;
+    window.close(acked, &mut latencies, PRODUCER);
+    if acked != job.records {
+        return Err(format!("{acked} of {} records were acknowledged", job.records).into());
+    }
+    Ok(())
+}
+
+/// Counts the records of a batch and looks at each of them.
+fn look(batch: &carafe::consumer::Batch) -> u64 {
+    let mut records = 0;
+    for record in batch {
+        records += u64::from(record.value.is_some_and(|value| value.len() == VALUE_LEN));
+    }
+    records
+}
+
+async fn drain(job: &Job, reader: &PartitionReader) -> Result<(), Box<dyn Error>> {
+    let mut seen = 0;
+    let mut window = Window::open();
+    if job.warm > 0 {
+        while seen < job.warm {
+            seen += look(&reader.next().await?);
+        }
+        seen = 0;
+        window = Window::open();
+    }
+    while seen < job.records {
+        seen += look(&reader.next().await?);
+    }
+    window.close(seen, &mut [], CONSUMER);
+    Ok(())
+}
+
+async fn group(job: &Job, client: &Client) -> Result<(), Box<dyn Error>> {
+    let consumer = client.group_consumer("peers-ours").topics([job.topic.as_str()]).build()?;
+    let mut seen = 0;
+    let mut window = Window::open();
+    let mut warm = job.warm;
+    while seen < job.records {
+        if let Event::Batch(batch) = consumer.next().await? {
+            seen += look(&batch);
+            if warm > 0 && seen >= warm {
+                (seen, warm) = (0, 0);
+                window = Window::open();
+            }
+        }
+    }
+    window.close(seen, &mut [], CONSUMER);
+    Ok(())
+}
+
+/// Three embedded nodes, a client, and one acknowledged record, all in this process.
+async fn start() -> Result<(), Box<dyn Error>> {
+    let window = Window::open();
+    let begin = Instant::now();
+    let cluster = carafe::broker::Cluster::builder()
+        .nodes(3)
+        .topic("start", TOPIC_PARTITIONS)
+        .listen("127.0.0.1:0")
+        .start()
+        .await?;
+    let client = Client::builder().bootstrap_servers(cluster.bootstrap_servers()).build().await?;
+    let producer = client.producer().build()?;
+    producer.send(Record::to("start").value(&[b'x'; VALUE_LEN])).await?;
+    let elapsed = begin.elapsed();
+    window.close(1, &mut [elapsed], "three embedded nodes, 12 partitions, idempotent");
+    cluster.shutdown();
+    Ok(())
+}
