@@ -179,7 +179,7 @@ fn drain(job: &Job) -> Result<(), Box<dyn Error>> {
     let mut config = ClientConfig::new();
     config
         .set("bootstrap.servers", &job.servers)
-        .set("group.id", "peers-theirs")
+        .set("group.id", format!("peers-rdkafka-{}", std::process::id()))
         .set("auto.offset.reset", "earliest")
         .set("check.crcs", "true");
     let consumer: BaseConsumer = config.create()?;
