@@ -6,12 +6,17 @@ use carafe::types::{GroupId, Offset, TopicPartition};
 
 use crate::stage::{Stage, eventually, soon, take};
 
-scenarios!(topics_are_created_described_and_deleted, groups_are_listed_with_offsets_and_lag, nodes_are_described);
+scenarios!(
+    topics_are_created_described_and_deleted,
+    groups_are_listed_with_offsets_and_lag,
+    nodes_are_described
+);
 
 async fn topics_are_created_described_and_deleted(stage: Stage) {
     let admin = stage.client.admin();
     let topic = stage.topic("admin", 3).await;
-    let created = admin.create_topics([NewTopic::new(topic.as_str()).partitions(3)]).await.expect("an answer");
+    let created =
+        admin.create_topics([NewTopic::new(topic.as_str()).partitions(3)]).await.expect("an answer");
     let error = created[topic.as_str()].as_ref().expect_err("it exists");
     assert_eq!(error.error_code(), Some(ErrorCode::TOPIC_ALREADY_EXISTS));
     let described = admin.describe_topics([topic.clone()]).await.expect("an answer");

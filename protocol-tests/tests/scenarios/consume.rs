@@ -49,7 +49,11 @@ async fn closing_commits_what_was_handed_out(stage: Stage) {
 }
 
 /// Reads until `enough`, and commits every batch.
-async fn read_on(consumer: &GroupConsumer, seen: &mut BTreeSet<(i32, i64)>, enough: impl Fn(&BTreeSet<(i32, i64)>) -> bool) {
+async fn read_on(
+    consumer: &GroupConsumer,
+    seen: &mut BTreeSet<(i32, i64)>,
+    enough: impl Fn(&BTreeSet<(i32, i64)>) -> bool,
+) {
     while !enough(seen) {
         match timeout(Duration::from_secs(20), consumer.next()).await.expect("in time").expect("an event") {
             Event::Batch(batch) => {
@@ -77,7 +81,10 @@ async fn members_share_and_take_over_without_loss(stage: Stage) {
     // Rebalances are events, so both have to be read until each has its half.
     let halves = || first.assignment().len() == 2 && second.assignment().len() == 2;
     loop {
-        let step = |seen: &BTreeSet<(i32, i64)>| { let _ = seen; halves() };
+        let step = |seen: &BTreeSet<(i32, i64)>| {
+            let _ = seen;
+            halves()
+        };
         tokio::select! {
             biased; // the first branch ends on the same condition as the second
             () = read_on(&first, &mut by_first, step) => {}

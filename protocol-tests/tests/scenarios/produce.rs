@@ -40,7 +40,11 @@ async fn records_come_back_as_they_were(stage: Stage) {
     let binary: Vec<u8> = (0..=255).collect();
     let written: Vec<Fields<'_>> = vec![
         (Some(b"key"), Some(b"value"), vec![]),
-        (None, Some(b"no key"), vec![(b"a", Some(b"1")), (b"a", Some(b"2")), (b"b", None), (b"a", Some(b""))]),
+        (
+            None,
+            Some(b"no key"),
+            vec![(b"a", Some(b"1")), (b"a", Some(b"2")), (b"b", None), (b"a", Some(b""))],
+        ),
         (Some(b""), Some(b""), vec![(b"", Some(b"empty name"))]),
         (Some(b"tombstone"), None, vec![("zażółć".as_bytes(), Some(&binary))]),
         (None, None, vec![]),

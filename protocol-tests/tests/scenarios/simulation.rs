@@ -18,8 +18,9 @@ use std::time::Duration;
 use carafe::broker::Cluster;
 use carafe::client::Client;
 use carafe::producer::{Outcome, Record};
+use carafe::runtime::watch;
 use protocol_tests::sim::{World, run_real, run_seed, run_seeds};
-use tokio::sync::watch;
+
 use tokio::time::{Instant, sleep, timeout};
 
 use check::Checker;
@@ -179,7 +180,8 @@ async fn workload(world: World, flaw: Flaw, faults_for: Duration) {
     );
 
     let mut checker = Checker::new(cluster.control(), diary, plan.clone());
-    let mut broken = Box::pin(faults::break_things(&world, cluster.control(), &plan, dice.fork(), faults_for));
+    let mut broken =
+        Box::pin(faults::break_things(&world, cluster.control(), &plan, dice.fork(), faults_for));
     loop {
         tokio::select! {
             biased; // the faults end by themselves
@@ -235,8 +237,9 @@ fn the_same_holds_on_real_sockets() {
 /// A checker that catches nothing proves nothing.
 fn is_caught(flaw: Flaw, by: &str) {
     let mut caught = Vec::new();
-    for seed in 0..10 {
-        let run = || run_seed(seed, async |world: World| workload(world, flaw, Duration::from_secs(30)).await);
+    for seed in 0..30 {
+        let run =
+            || run_seed(seed, async |world: World| workload(world, flaw, Duration::from_secs(30)).await);
         if let Err(panic) = std::panic::catch_unwind(run) {
             let text = panic.downcast_ref::<String>().cloned().unwrap_or_default();
             if text.contains(by) {

@@ -186,13 +186,14 @@ impl Commits {
         self.jobs = keep;
     }
 
-    /// When [`next`](Self::next) or [`expire`](Self::expire) may have something to do.
-    pub(crate) fn next_deadline(&self) -> Option<Instant> {
+    /// When, after `now`, [`next`](Self::next) or [`expire`](Self::expire) may have something to do. A retry that is due
+    /// is not waited for: if it was not sent, it waits for the group and not for time.
+    pub(crate) fn next_deadline(&self, now: Instant) -> Option<Instant> {
         if self.covered.is_some() {
             return None;
         }
         let expiry = self.jobs.iter().map(|job| job.deadline).min();
-        let retry = self.retry_at.filter(|_| !self.jobs.is_empty());
+        let retry = self.retry_at.filter(|at| *at > now && !self.jobs.is_empty());
         [expiry, retry].into_iter().flatten().min()
     }
 
@@ -276,7 +277,8 @@ mod tests {
         assert!(first_done.try_recv().is_err());
         assert_eq!(commits.next(now, |_| Ok(())), None);
         let later = now + Duration::from_millis(100);
-        assert_eq!(commits.next_deadline(), Some(later));
+        assert_eq!(commits.next_deadline(now), Some(later));
+        assert_eq!(commits.next_deadline(later), Some(now + Duration::from_secs(10)));
         assert_eq!(show(commits.next(later, |_| Ok(()))), [(0, 6)]);
         commits.handle_outcomes(later, 0, &outcomes(&[(0, Outcome::Done)]));
         assert!(first_done.try_recv().unwrap().is_ok());

@@ -110,11 +110,12 @@ impl GroupDriver {
     pub(crate) async fn run(mut self) {
         let mut metadata = self.cluster().subscribe();
         loop {
-            self.advance();
+            let now = Instant::now();
+            self.advance(now);
             if self.is_finished() {
                 break;
             }
-            let deadline = self.next_deadline();
+            let deadline = self.next_deadline(now);
             let open = self.close_by.is_none();
             // Biased: commands and answers go before timers, so that a heartbeat answer that is there is seen before its
             // session is declared over. None of them can starve the others for long: all are bounded by the protocol.
@@ -142,8 +143,7 @@ impl GroupDriver {
     }
 
     /// Lets machines do what can be done now.
-    fn advance(&mut self) {
-        let now = Instant::now();
+    fn advance(&mut self, now: Instant) {
         loop {
             let dice = self.dice();
             let Some(action) = self.machine.poll(now, dice) else { break };
@@ -164,8 +164,8 @@ impl GroupDriver {
         }
     }
 
-    fn next_deadline(&self) -> Option<Instant> {
-        let commits = self.commits.next_deadline();
+    fn next_deadline(&self, now: Instant) -> Option<Instant> {
+        let commits = self.commits.next_deadline(now);
         [self.machine.next_deadline(), commits, self.auto_commit_at, self.close_by]
             .into_iter()
             .flatten()

@@ -101,7 +101,10 @@ impl Checker {
             match outcome {
                 Outcome::Written => {
                     assert!(place.is_some(), "record {number} was acknowledged and lost; told {told:?}");
-                    assert!(told.is_none() || told.as_ref() == place, "{number} is at {place:?}, not {told:?}");
+                    assert!(
+                        told.is_none() || told.as_ref() == place,
+                        "{number} is at {place:?}, not {told:?}"
+                    );
                 }
                 Outcome::NotWritten => {
                     assert!(place.is_none(), "record {number} is at {place:?}, told not to be written");
@@ -120,7 +123,8 @@ impl Checker {
     /// The first success of a record comes after those of earlier records of its key. Dead letters have no place in it:
     /// one that was sent before a crash may be handled after it.
     fn check_key_order(&self, found: &BTreeMap<u64, (i32, i64)>, dead: &BTreeSet<(i32, i64)>) {
-        let numbers: BTreeMap<(i32, i64), u64> = found.iter().map(|(number, place)| (*place, *number)).collect();
+        let numbers: BTreeMap<(i32, i64), u64> =
+            found.iter().map(|(number, place)| (*place, *number)).collect();
         let mut seen = BTreeSet::new();
         let mut latest = BTreeMap::new();
         for &(partition, offset, _) in &self.diary.open().handled {
@@ -128,7 +132,8 @@ impl Checker {
             if dead.contains(&place) || !seen.insert(place) {
                 continue;
             }
-            let number = numbers.get(&place).unwrap_or_else(|| panic!("{place:?} was handled and is not there"));
+            let number =
+                numbers.get(&place).unwrap_or_else(|| panic!("{place:?} was handled and is not there"));
             let before = latest.insert(number % self.plan.keys, *number);
             assert!(before < Some(*number), "{before:?} of the same key was handled before {number}");
         }
@@ -154,7 +159,8 @@ impl Checker {
         let letters = self.control.log(DEAD, 0);
         let source = |letter: &LoggedRecord, name: &str| -> i64 {
             let header = letter.headers.iter().find(|(key, _)| &key[..] == name.as_bytes());
-            let value = header.and_then(|(_, value)| value.as_deref()).expect("dead letters name their source");
+            let value =
+                header.and_then(|(_, value)| value.as_deref()).expect("dead letters name their source");
             std::str::from_utf8(value).expect("text").parse().expect("a number")
         };
         let place = |letter| (source(letter, "source_partition") as i32, source(letter, "source_offset"));

@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use carafe::prelude::*;
 use carafe::producer::Producer;
+use carafe::runtime::watch;
 use carafe::{Result, consumer};
 use protocol_tests::sim::World;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::oneshot;
 use tokio::time::{sleep, timeout};
 
 use super::{DEAD, Diary, Flaw, GROUP, INPUT, OUTPUT, Plan, is_poison, is_shaky};
@@ -46,7 +47,8 @@ impl Member {
             }
             let address = [10, 0, 0, 10 + self.index];
             let builder = Client::builder().bootstrap_servers(self.servers.as_str());
-            let builder = builder.client_id(format!("member-{}", self.index)).runtime(self.world.host(address));
+            let builder =
+                builder.client_id(format!("member-{}", self.index)).runtime(self.world.host(address));
             let client = builder.build().await.expect("right settings");
             let server = self.app(client).build().await.expect("right settings");
             let handle = server.handle();
