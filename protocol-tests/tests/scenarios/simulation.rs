@@ -219,7 +219,7 @@ async fn workload(world: World, flaw: Flaw, faults_for: Duration) {
 
 #[test]
 fn nothing_is_lost_doubled_or_out_of_order() {
-    run_seeds(20, async |world: World| {
+    run_seeds(200, async |world: World| {
         let time = Duration::from_secs(world.dice().u64(10..60));
         workload(world, Flaw::None, time).await;
     });
