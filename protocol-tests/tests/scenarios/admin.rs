@@ -54,7 +54,7 @@ async fn groups_are_listed_with_offsets_and_lag(stage: Stage) {
     let mut described = admin.describe_groups([group.clone()]).await;
     let description = described.remove(&id).expect("named").expect("described");
     assert_eq!((description.state, description.members.len()), (GroupState::Stable, 1));
-    assert_eq!(description.members[0].assignment, [partition.clone()]);
+    assert_eq!(description.members[0].assignment, std::slice::from_ref(&partition));
     assert_eq!(stage.committed(&group, &topic, 0).await, Some(30));
     let lag = admin.group_lag(group.clone()).await.expect("an answer");
     assert_eq!(lag.total(), 70);

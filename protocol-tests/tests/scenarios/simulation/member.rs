@@ -33,7 +33,7 @@ pub(super) struct Member {
 }
 
 impl Member {
-    pub(super) async fn live(mut self, mut dice: fastrand::Rng) {
+    pub(super) async fn live(self, mut dice: fastrand::Rng) {
         let reached = async |stages: &mut watch::Receiver<Stage>, stage: Stage| {
             let _ = stages.wait_for(|now| *now >= stage).await;
         };
