@@ -43,6 +43,8 @@ pub(super) struct Demo {
 
 const PARTITIONS: i32 = 12;
 const CUSTOMERS: u64 = 10_000;
+/// A cluster that does not answer for this long is not there.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Orders that may be under way.
 const AHEAD: u64 = 200_000;
 /// Orders handed over between two looks at the distance.
@@ -78,6 +80,7 @@ impl Demo {
 
     async fn stream(&self, servers: &str, started: Instant) -> Result<ExitCode> {
         let client = Client::builder().client_id("carafe-demo").bootstrap_servers(servers).build().await?;
+        client.ready(Instant::now() + CONNECT_TIMEOUT).await?;
         let run = format!("{:08x}", runtime::real().random() as u32);
         let (orders, dead) = (format!("carafe-demo-{run}-orders"), format!("carafe-demo-{run}-dead"));
         create_topics(&client, &[(&orders, PARTITIONS), (&dead, 1)]).await?;

@@ -300,7 +300,8 @@ impl Producer {
         }
     }
 
-    /// Counts since the producer was made.
+    /// Counts since the producer was made. Acknowledgements are counted per answer, a moment after their receipts
+    /// resolve.
     pub fn counters(&self) -> ProducerCounters {
         let shared = &self.shared;
         // Outcomes first, so that they never exceed what was enqueued.
