@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use crate::Error;
 use crate::consumer::Batch;
-use crate::types::{Offset, TopicPartition};
+use crate::types::{NodeId, Offset, TopicPartition};
 
 /// What [`GroupConsumer::next`](crate::consumer::GroupConsumer::next) yields.
 #[derive(Debug)]
@@ -25,6 +25,14 @@ pub enum Event {
     Lost(Vec<TopicPartition>),
     /// A partition cannot be read on, or not now.
     PartitionFailed(PartitionFailure),
+    /// The answer of a broker was not valid; its connection was closed, and the fetch is tried again with back-off. Told
+    /// once until a fetch from that broker succeeds.
+    FetchFailed {
+        /// The broker.
+        node: NodeId,
+        /// What was wrong, with field and offset in the answer.
+        error: Error,
+    },
     /// All records up to here were handed out; only with
     /// [`partition_end_events`](crate::consumer::ConsumerConfig::partition_end_events). Told once until more arrives.
     PartitionEnd {

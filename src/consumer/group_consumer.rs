@@ -190,6 +190,9 @@ impl GroupConsumer {
                 Event::PartitionFailed(failure) => {
                     tracing::warn!(partition = %failure.partition, error = %failure.error, "partition is tried again");
                 }
+                Event::FetchFailed { node, error } => {
+                    tracing::warn!(%node, %error, "the fetch is tried again");
+                }
                 Event::Revoked(revocation) => revocation.done(),
                 Event::Assigned(_) | Event::Lost(_) | Event::PartitionEnd { .. } => {}
             }

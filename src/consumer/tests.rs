@@ -540,3 +540,85 @@ async fn faults_of_the_network_lose_and_repeat_nothing() {
     consumer.close(Instant::now() + Duration::from_secs(60)).await.unwrap();
     assert_eq!(control.committed("g").into_values().collect::<Vec<_>>(), [200; 3]);
 }
+
+/// A broker that answers fetches with garbage costs that connection, and one typed error however often it does so.
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_is_not_valid_is_told_once() {
+    use crate::net::script::Stage;
+    use crate::wire::messages::MetadataResponse;
+    use crate::wire::messages::metadata::{
+        MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic,
+    };
+
+    let sim = SimRuntime::new(3);
+    let stage = Stage::new(&sim).await;
+    let port = stage.port();
+    let (script, fetches) = (sim.clone(), Arc::new(std::sync::atomic::AtomicU32::new(0)));
+    let counted = fetches.clone();
+    sim.spawn(
+        "broker",
+        Box::pin(async move {
+            loop {
+                let mut actor = stage.accept_negotiated().await;
+                let counted = counted.clone();
+                script.spawn(
+                    "actor",
+                    Box::pin(async move {
+                        while let Some((head, _)) = actor.try_request().await {
+                            if head.key == ApiKey::METADATA {
+                                let partition = MetadataResponsePartition {
+                                    leader_id: 1,
+                                    leader_epoch: 1,
+                                    ..Default::default()
+                                };
+                                let topic = MetadataResponseTopic {
+                                    name: Some("t".into()),
+                                    partitions: vec![partition],
+                                    ..Default::default()
+                                };
+                                let broker = MetadataResponseBroker {
+                                    node_id: 1,
+                                    host: "localhost".into(),
+                                    port: i32::from(port),
+                                    ..Default::default()
+                                };
+                                let response = MetadataResponse {
+                                    brokers: vec![broker],
+                                    controller_id: 1,
+                                    topics: vec![topic],
+                                    ..Default::default()
+                                };
+                                actor.answer(&head, &response).await;
+                            } else {
+                                counted.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                                let mut answer = 24i32.to_be_bytes().to_vec();
+                                answer.extend(head.correlation_id.to_be_bytes());
+                                answer.extend([0xff; 20]);
+                                actor.write(&answer).await;
+                            }
+                        }
+                    }),
+                );
+            }
+        }),
+    );
+    let bootstrap = vec![("localhost".to_owned(), port)];
+    let runtime: Arc<dyn Runtime> = sim.clone();
+    let cluster = Cluster::new(runtime, ClusterConfig { bootstrap, ..Default::default() });
+    let client = Client { cluster, budget: MemoryBudget::new(1 << 20) };
+    let reader = client
+        .partition_reader()
+        .partition(TopicPartition::new("t", 0), StartOffset::At(Offset(0)))
+        .build()
+        .await
+        .unwrap();
+    match timeout(Duration::from_secs(30), reader.next_event()).await.unwrap().unwrap() {
+        Event::FetchFailed { node, error } => {
+            assert_eq!(node.0, 1);
+            assert_eq!(error.kind(), ErrorKind::Protocol, "{error}");
+        }
+        other => panic!("{other:?}"),
+    }
+    assert!(timeout(Duration::from_secs(10), reader.next_event()).await.is_err(), "told once");
+    assert!(fetches.load(std::sync::atomic::Ordering::Relaxed) > 3, "tried again and again");
+}

@@ -182,7 +182,11 @@ impl GroupListener {
             GroupEvent::PartitionFailed(failure) => {
                 self.emit_error("connection.client.poll.error", Some(&failure.partition), &failure.error);
             }
-            _ => {}
+            GroupEvent::FetchFailed { node: _, error } => {
+                self.emit_error("connection.client.poll.error", None, &error);
+            }
+            // Only with a setting that is off.
+            GroupEvent::PartitionEnd { .. } => {}
         }
     }
 

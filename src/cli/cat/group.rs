@@ -107,6 +107,7 @@ impl Member<'_> {
                 self.remove(&partitions);
             }
             Event::PartitionFailed(failure) => self.job.report(failure)?,
+            Event::FetchFailed { node, error } => tracing::warn!(%node, %error, "the fetch is tried again"),
             Event::PartitionEnd { partition, offset } => return Ok(self.end(partition, offset)),
         }
         Ok(true)

@@ -11,6 +11,7 @@ use tokio::time::{Instant, sleep_until};
 use crate::cluster::{Cluster, Duty, Metadata};
 use crate::consumer::config::ConsumerConfig;
 use crate::consumer::core::Core;
+use crate::consumer::event::Event;
 use crate::consumer::fetch::decode::{DecodeConfig, Place, decode};
 use crate::consumer::fetch::offsets::{isolation_level, look_up};
 use crate::consumer::fetch::session::{Session, Want};
@@ -182,10 +183,10 @@ impl Fetcher {
                     {
                         return core.fail(error);
                     }
-                    if error.kind() == ErrorKind::Protocol {
-                        tracing::warn!(node = %self.node, %error, "the broker's answer was not valid");
-                    } else {
-                        tracing::debug!(node = %self.node, %error, "fetch failed");
+                    tracing::debug!(node = %self.node, %error, "fetch failed");
+                    // One event for a row of failures: a broker that sends garbage does so again and again.
+                    if error.kind() == ErrorKind::Protocol && self.failures == 1 {
+                        core.emit(Event::FetchFailed { node: self.node, error });
                     }
                     let backoff = self.fetching.cluster.config().retry_backoff;
                     let pause = backoff.delay(self.failures, self.fetching.cluster.runtime().random());
