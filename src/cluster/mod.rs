@@ -22,6 +22,9 @@ mod updater;
 #[cfg(all(test, feature = "broker"))]
 mod tests;
 
+/// Brokers played by tests of the layers above.
+#[cfg(all(test, feature = "broker"))]
+pub(crate) use crate::net::script;
 pub(crate) use config::ClusterConfig;
 pub(crate) use coordinators::CoordinatorKind;
 pub(crate) use handle::Cluster;

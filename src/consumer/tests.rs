@@ -544,7 +544,7 @@ async fn faults_of_the_network_lose_and_repeat_nothing() {
 /// A broker that answers fetches with garbage costs that connection, and one typed error however often it does so.
 #[tokio::test(start_paused = true)]
 async fn an_answer_that_is_not_valid_is_told_once() {
-    use crate::net::script::Stage;
+    use crate::cluster::script::Stage;
     use crate::wire::messages::MetadataResponse;
     use crate::wire::messages::metadata::{
         MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic,
