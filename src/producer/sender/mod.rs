@@ -321,6 +321,11 @@ impl Sender {
             if self.partitions[partition].listed != list {
                 continue; // its leader changed, or it stands on the other list by now
             }
+            if self.partitions[partition].sent.back().is_some_and(|sent| sent.request == id) {
+                // Drained and listed anew by an earlier step, which brought this older entry back to life. A broker keeps
+                // only the last batch that a request holds for a partition, and answers for one.
+                continue;
+            }
             let front = self.partitions[partition].queue.front();
             if step < ready
                 && bytes > 0

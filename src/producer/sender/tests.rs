@@ -571,6 +571,25 @@ fn open_batches_leave_by_linger_flush_and_memory() {
     assert!(world.sender.is_idle());
 }
 
+/// A broker keeps only the last batch that a request holds for a partition, and answers for one: the other would count as
+/// written and be lost.
+#[test]
+fn a_request_holds_one_batch_of_a_partition_whatever_lists_it_was_on() {
+    let mut world = World::new(1);
+    let first = world.open(0);
+    // The open batch closes, which moves the partition from one list to the other, and a new one opens behind it.
+    let closed = world.lanes.open.remove(&0).expect("it was opened");
+    world.lanes.batches.entry(0).or_default().push(closed);
+    let second = world.open(0);
+    for (sequence, cell) in [(0, first), (1, second)] {
+        let (request, seen) = world.poll(ONE).expect("a request is due");
+        assert_eq!(seen.iter().map(|batch| batch.sequence).collect::<Vec<_>>(), [sequence]);
+        world.answer(request, 0, ErrorCode::NONE);
+        assert!(offset(&cell).is_some());
+    }
+    assert!(world.sender.is_idle());
+}
+
 #[test]
 fn what_is_left_at_the_end_is_told_so() {
     let mut world = World::new(1);
