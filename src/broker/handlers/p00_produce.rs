@@ -2,6 +2,7 @@
 //!
 //! 8 names refused records (KIP-467), 10 the current leader (KIP-951), 13 topics by id.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use tokio::sync::Notify;
@@ -14,16 +15,28 @@ use crate::broker::partition::Wake;
 use crate::broker::topic_configs;
 use crate::wire::messages::produce::{
     BatchIndexAndErrorMessage, LeaderIdAndEpoch, NodeEndpoint, PartitionProduceResponse, ProduceRequest,
-    ProduceResponse, TopicProduceResponse,
+    ProduceResponse, TopicProduceData, TopicProduceResponse,
 };
 use crate::wire::{Str, Uuid};
 
 use super::{Context, Handled, Handler, Waiting, millis, own};
 
+/// Of several batches for one partition Kafka keeps the last, and answers for it alone.
+fn keep_last(topics: &mut [TopicProduceData]) {
+    let mut seen = BTreeSet::new();
+    for topic in topics.iter_mut().rev() {
+        let (name, id) = (topic.name.clone(), topic.topic_id);
+        topic.partition_data.reverse();
+        topic.partition_data.retain(|data| seen.insert((name.clone(), id, data.index)));
+        topic.partition_data.reverse();
+    }
+}
+
 impl Handler for ProduceRequest {
     type Answer = ProduceResponse;
 
     fn examine(&mut self, depth: Depth) -> Vec<Examined> {
+        keep_last(&mut self.topic_data);
         let parts = self.topic_data.iter_mut().flat_map(|topic| &mut topic.partition_data);
         parts.map(|part| examine(part.records.take().unwrap_or_default(), depth)).collect()
     }
@@ -248,5 +261,30 @@ impl Waiting<ProduceResponse> for ProduceWaiting {
         }
         self.pending = open;
         self.pending.is_empty().then(|| std::mem::take(&mut self.answer))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::messages::produce::PartitionProduceData;
+
+    #[test]
+    fn the_last_batch_of_a_partition_counts() {
+        let part = |index, byte: u8| PartitionProduceData { index, records: Some(vec![byte].into()) };
+        let topic = |name: &str, partition_data| TopicProduceData {
+            name: name.into(),
+            partition_data,
+            ..Default::default()
+        };
+        let mut topics = vec![
+            topic("a", vec![part(0, 1), part(1, 2), part(0, 3)]),
+            topic("b", vec![part(0, 4)]),
+            topic("a", vec![part(1, 5)]),
+        ];
+        keep_last(&mut topics);
+        assert_eq!(topics[0].partition_data, [part(0, 3)]);
+        assert_eq!(topics[1].partition_data, [part(0, 4)]);
+        assert_eq!(topics[2].partition_data, [part(1, 5)]);
     }
 }
