@@ -58,7 +58,9 @@ pub(super) struct Partition {
     pub(super) sent: VecDeque<Sent>,
     pub(super) sent_to: NodeId,
     pub(super) retry_at: Option<Instant>,
-    /// After a failure one batch is sent alone, until it succeeds.
+    /// One batch is sent alone until it succeeds: after a failure, and at the beginning of an era. A broker that knows
+    /// nothing of the producer accepts any first sequence, so if the first of several failed there (the leader of a new
+    /// topic is not ready yet), those behind it would be written before it.
     pub(super) probing: bool,
     pub(super) era: Era,
     pub(super) next_sequence: i32,
@@ -80,7 +82,7 @@ impl Partition {
             sent: VecDeque::new(),
             sent_to: NodeId(-1),
             retry_at: None,
-            probing: false,
+            probing: true,
             era: Era::NONE,
             next_sequence: 0,
             spoiled: false,
@@ -147,6 +149,8 @@ impl Partition {
 
     /// Sequences begin at 0.
     fn enter(&mut self, era: Era) {
+        // See `probing`; what never left an era has not begun to count.
+        self.probing |= self.era != Era::NONE;
         self.era = era;
         self.spoiled = false;
         self.next_sequence = 0;

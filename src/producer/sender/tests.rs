@@ -81,6 +81,8 @@ impl World {
         for partition in 0..partitions {
             world.sender.add_partition(world.now, partition, &"t".into(), partition as i32);
             world.lead(partition, Some(ONE));
+            // Each has written before, so several batches may be on the way at once.
+            world.sender.partitions[partition].probing = false;
         }
         world
     }
@@ -569,6 +571,27 @@ fn open_batches_leave_by_linger_flush_and_memory() {
         assert!(offset(&cell).is_some());
     }
     assert!(world.sender.is_idle());
+}
+
+/// A broker that knows nothing of the producer accepts any first sequence.
+#[test]
+fn the_first_batch_goes_alone_so_that_none_behind_it_is_written_before_it() {
+    let mut world = World::new(1);
+    world.sender.partitions[0].probing = true;
+    let (first, second) = (world.add(0, 2), world.add(0, 3));
+    let (request, _, sequence) = world.one(ONE);
+    assert_eq!(sequence, 0);
+    assert!(world.poll(ONE).is_none(), "the second waits for the first");
+    world.answer(request, 0, ErrorCode::NOT_LEADER_OR_FOLLOWER);
+    assert!(world.poll(ONE).is_none(), "the back-off");
+    world.pass(200);
+    let (request, _, sequence) = world.one(ONE);
+    assert_eq!(sequence, 0);
+    world.answer(request, 0, ErrorCode::NONE);
+    let (request, _, sequence) = world.one(ONE);
+    assert_eq!(sequence, 2);
+    world.answer(request, 0, ErrorCode::NONE);
+    assert!(offset(&first) < offset(&second));
 }
 
 /// A broker keeps only the last batch that a request holds for a partition, and answers for one: the other would count as
