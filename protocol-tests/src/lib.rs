@@ -1,4 +1,5 @@
 //! Suites that hold carafe against Apache Kafka, foreign clients and independent decoders.
 
+pub mod golden;
 pub mod kafka;
 pub mod sim;

@@ -1,4 +1,5 @@
 //! What carafe reads and writes, held against Kafka's own definitions and an independent decoder.
 
+mod golden;
 mod messages;
 mod records;

@@ -1,7 +1,7 @@
 //! Every message in every version: written from its grammar alone, then read and written again by carafe and by
 //! `kafka-protocol`; cut short, changed and lied about.
 
-mod codecs;
+pub(crate) mod codecs;
 mod grammar;
 mod hostile;
 mod round_trip;
