@@ -2,4 +2,5 @@
 
 pub mod golden;
 pub mod kafka;
+pub mod messages;
 pub mod sim;

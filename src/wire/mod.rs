@@ -15,6 +15,8 @@ pub mod frame;
 mod hints;
 pub mod messages;
 pub mod produce;
+#[cfg(feature = "readable")]
+pub mod readable;
 mod reader;
 pub mod records;
 mod segments;

@@ -1,12 +1,12 @@
-//! Generates `src/wire/messages` and the tests' `grammar.txt` from the message definitions of Apache Kafka. `README.md` beside this crate says
-//! where they come from.
+//! Generates `src/wire/messages` from the message definitions of Apache Kafka. `README.md` beside this crate says where
+//! they come from.
 
 mod emit;
-mod grammar;
 mod model;
 mod names;
 mod output;
 mod schema;
+mod table;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;

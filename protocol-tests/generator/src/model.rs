@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::schema::{Definition, Field, Versions};
 
 /// A top-level message and its structures, the message itself first.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Message {
     pub(crate) name: String,
     /// `request`, `response`, `header` or `data`.
@@ -14,7 +14,7 @@ pub(crate) struct Message {
     pub(crate) structs: Vec<Struct>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Struct {
     pub(crate) name: String,
     /// Versions in which it occurs.

@@ -4,10 +4,9 @@
 use bytes::Bytes;
 use carafe::wire::messages::{ApiVersionsResponse, FetchResponse, MetadataRequest, MetadataResponse};
 use carafe::wire::{Decode, DecodeError, DecodeErrorKind, Reader};
+use protocol_tests::messages::{Dice, shapes};
 
 use crate::messages::codecs;
-use crate::messages::grammar::shapes;
-use crate::messages::value::{Dice, Writer};
 
 fn refuse<T: Decode>(version: i16, bytes: &[u8]) -> DecodeError {
     match T::decode(&mut Reader::new(Bytes::copy_from_slice(bytes)), version) {
@@ -99,9 +98,7 @@ fn changed_bytes_never_panic() {
     let mut dice = Dice::new(4);
     for shape in shapes() {
         for _ in 0..60 {
-            let mut writer = Writer::new(&mut dice);
-            writer.put(&shape.root, "", false);
-            let mut bytes = writer.sample.bytes;
+            let mut bytes = shape.sample(&mut dice).bytes;
             for _ in 0..=dice.below(3) {
                 if bytes.is_empty() {
                     break;

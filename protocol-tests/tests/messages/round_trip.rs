@@ -1,23 +1,16 @@
 //! Valid messages.
 
 use bytes::Bytes;
+use protocol_tests::messages::{Dice, Writer, shapes};
 
 use crate::messages::codecs;
-use crate::messages::grammar::{Shape, shapes};
-use crate::messages::value::{Dice, Sample, Writer};
-
-fn sample(shape: &Shape, dice: &mut Dice) -> Sample {
-    let mut writer = Writer::new(dice);
-    writer.put(&shape.root, "", false);
-    writer.sample
-}
 
 #[test]
 fn every_message_in_every_version_is_written_as_it_was_read() {
     let mut dice = Dice::new(1);
     for shape in shapes() {
         for _ in 0..20 {
-            let bytes = Bytes::from(sample(&shape, &mut dice).bytes);
+            let bytes = Bytes::from(shape.sample(&mut dice).bytes);
             let (again, left) = codecs::carafe(shape.name, shape.version, bytes.clone())
                 .unwrap_or_else(|error| panic!("{error}\n{bytes:x?}"));
             assert_eq!(left, 0, "{} {}", shape.name, shape.version);
@@ -32,7 +25,7 @@ fn an_independent_codec_reads_and_writes_the_same() {
     let mut compared = 0;
     for shape in shapes() {
         for _ in 0..10 {
-            let bytes = Bytes::from(sample(&shape, &mut dice).bytes);
+            let bytes = Bytes::from(shape.sample(&mut dice).bytes);
             match codecs::oracle(shape.name, shape.version, bytes.clone()) {
                 Some(Ok(again)) => assert_eq!(again, bytes, "{} {}", shape.name, shape.version),
                 Some(Err(error)) => panic!("{} {}: {error}\n{bytes:x?}", shape.name, shape.version),
@@ -48,7 +41,7 @@ fn an_independent_codec_reads_and_writes_the_same() {
 fn unknown_tagged_fields_are_skipped() {
     for seed in 0..5 {
         for shape in shapes() {
-            let bytes = sample(&shape, &mut Dice::new(seed)).bytes;
+            let bytes = shape.sample(&mut Dice::new(seed)).bytes;
             let mut dice = Dice::new(seed);
             let mut writer = Writer::new(&mut dice);
             writer.strangers = Some(Dice::new(!seed));
@@ -65,7 +58,7 @@ fn unknown_tagged_fields_are_skipped() {
 fn cut_short_anywhere_the_error_names_field_and_offset() {
     let mut dice = Dice::new(3);
     for shape in shapes() {
-        let sample = sample(&shape, &mut dice);
+        let sample = shape.sample(&mut dice);
         for cut in 0..sample.bytes.len() {
             let bytes = Bytes::copy_from_slice(&sample.bytes[..cut]);
             let error = match codecs::carafe(shape.name, shape.version, bytes) {

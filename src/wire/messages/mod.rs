@@ -74,6 +74,8 @@ pub mod request_header;
 pub mod response_header;
 pub mod sasl_authenticate;
 pub mod sasl_handshake;
+#[cfg(feature = "readable")]
+pub(crate) mod schemas;
 pub mod share_acknowledge;
 pub mod share_fetch;
 pub mod share_group_describe;

@@ -1,16 +1,19 @@
 //! Random messages, written from their grammar with code of its own.
 
-use crate::messages::grammar::{Struct, Type};
+use super::grammar::{Shape, Struct, Type};
 
 /// A small generator of numbers (SplitMix64).
-pub(crate) struct Dice(u64);
+#[derive(Debug)]
+pub struct Dice(u64);
 
 impl Dice {
-    pub(crate) fn new(seed: u64) -> Self {
+    /// Equal seeds give equal numbers.
+    pub fn new(seed: u64) -> Self {
         Self(seed)
     }
 
-    pub(crate) fn roll(&mut self) -> u64 {
+    /// Any number.
+    pub fn roll(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -19,33 +22,47 @@ impl Dice {
     }
 
     /// A number below `limit`.
-    pub(crate) fn below(&mut self, limit: usize) -> usize {
+    pub fn below(&mut self, limit: usize) -> usize {
         (self.roll() % limit as u64) as usize
     }
 }
 
 /// A message as bytes, and what lies where.
-#[derive(Default)]
-pub(crate) struct Sample {
-    pub(crate) bytes: Vec<u8>,
+#[derive(Debug, Default)]
+pub struct Sample {
+    /// The message.
+    pub bytes: Vec<u8>,
     /// Start, end and path of each value that is read in one step, in order.
-    pub(crate) leaves: Vec<(usize, usize, String)>,
+    pub leaves: Vec<(usize, usize, String)>,
 }
 
-pub(crate) struct Writer<'a> {
-    pub(crate) dice: &'a mut Dice,
-    pub(crate) sample: Sample,
+/// Writes a random message.
+#[derive(Debug)]
+pub struct Writer<'a> {
+    dice: &'a mut Dice,
+    /// What was written so far.
+    pub sample: Sample,
     /// Adds tagged fields that nobody knows, with numbers of its own.
-    pub(crate) strangers: Option<Dice>,
+    pub strangers: Option<Dice>,
+}
+
+impl Shape {
+    /// A message of this shape.
+    pub fn sample(&self, dice: &mut Dice) -> Sample {
+        let mut writer = Writer::new(dice);
+        writer.put(&self.root, "", false);
+        writer.sample
+    }
 }
 
 impl<'a> Writer<'a> {
-    pub(crate) fn new(dice: &'a mut Dice) -> Self {
+    /// A writer of an empty message.
+    pub fn new(dice: &'a mut Dice) -> Self {
         Self { dice, sample: Sample::default(), strangers: None }
     }
 
     /// Appends a value. A `plain` one is not null, not empty and no likely default, as tagged fields must be.
-    pub(crate) fn put(&mut self, shape: &Type, path: &str, plain: bool) {
+    pub fn put(&mut self, shape: &Type, path: &str, plain: bool) {
         let start = self.sample.bytes.len();
         match shape {
             Type::Bool => {
@@ -115,7 +132,7 @@ impl<'a> Writer<'a> {
     fn put_struct(&mut self, shape: &Struct, path: &str, plain: bool) {
         let below = |name: &str| if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") };
         for field in &shape.fields {
-            self.put(&field.shape, &below(field.name), plain);
+            self.put(&field.shape, &below(&field.name), plain);
         }
         let Some(known) = &shape.tagged else { return };
         let mut fields: Vec<(u32, Sample)> = Vec::new();
@@ -123,7 +140,7 @@ impl<'a> Writer<'a> {
             if plain || self.dice.below(2) == 0 {
                 let mut inner = Writer::new(self.dice);
                 inner.strangers = self.strangers.take();
-                inner.put(&field.shape, &below(field.name), true);
+                inner.put(&field.shape, &below(&field.name), true);
                 self.strangers = inner.strangers.take();
                 fields.push((*tag, inner.sample));
             }

@@ -1,0 +1,3 @@
+//! The messages of the protocol as data.
+
+pub mod schema;
