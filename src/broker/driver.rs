@@ -12,14 +12,14 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Buf, Bytes};
 use tokio::io::{AsyncReadExt, AsyncWrite as _, AsyncWriteExt};
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::error::Phase;
 use crate::runtime::{Runtime, Stream, Task, watch};
-use crate::wire::frame::{RequestHead, decode_request_header, encode_response};
+use crate::wire::frame::{FrameReader, RequestHead, decode_request_header, encode_response};
 use crate::wire::{ApiKey, Reader, Str};
 use crate::{Error, ErrorKind, Result};
 
@@ -29,12 +29,6 @@ use super::log::Depth;
 use super::rules::{Action, Met};
 use super::settings::Mode;
 
-/// Room for reading small requests without a buffer of their own.
-const SCRATCH: usize = 8 * 1024;
-/// First room for a large request; it grows with the bytes that come.
-const FIRST_ROOM: usize = 64 * 1024;
-/// How many times the bytes that came room is made for at most.
-const GROWTH: usize = 16;
 /// Pause after a failed accept.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
 
@@ -214,13 +208,8 @@ pub(crate) fn start_timer(shared: &Arc<Shared>) {
 
 /// Serves one connection until it ends.
 async fn serve(shared: Arc<Shared>, node: i32, stream: Box<dyn Stream>, host: String) {
-    let mut connection = Connection {
-        stream,
-        scratch: BytesMut::with_capacity(SCRATCH),
-        max: shared.frame_max,
-        node,
-        host: Str::from(host),
-    };
+    let mut connection =
+        Connection { stream, frames: FrameReader::requests(shared.frame_max), node, host: Str::from(host) };
     loop {
         let frame = match connection.read_frame().await {
             Ok(Some(frame)) => frame,
@@ -249,9 +238,7 @@ async fn serve(shared: Arc<Shared>, node: i32, stream: Box<dyn Stream>, host: St
 
 struct Connection {
     stream: Box<dyn Stream>,
-    /// Bytes that were read beyond the last frame.
-    scratch: BytesMut,
-    max: usize,
+    frames: FrameReader,
     node: i32,
     host: Str,
 }
@@ -265,38 +252,17 @@ enum Reply {
 }
 
 impl Connection {
-    /// The next frame without its length, in a buffer of its own; `None` at the end of the stream.
-    async fn read_frame(&mut self) -> io::Result<Option<Bytes>> {
-        while self.scratch.len() < 4 {
-            self.scratch.reserve(SCRATCH);
-            if self.stream.read_buf(&mut self.scratch).await? == 0 {
+    /// The next frame without its length; `None` at the end of the stream.
+    async fn read_frame(&mut self) -> Result<Option<Bytes>> {
+        loop {
+            if let Some(frame) = self.frames.next_frame()? {
+                return Ok(Some(frame));
+            }
+            let read = self.stream.read_buf(self.frames.buffer()).await;
+            if read.map_err(|error| Error::new(ErrorKind::Network, "reading a request").source(error))? == 0 {
                 return Ok(None);
             }
         }
-        let length = self.scratch.get_i32();
-        let Some(length) = usize::try_from(length).ok().filter(|length| (8..=self.max).contains(length))
-        else {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidData,
-                format!("frame length {length} is out of bounds"),
-            ));
-        };
-        let there = self.scratch.len().min(length);
-        // A buffer of exact size: stored batches are slices of it.
-        let mut frame = BytesMut::with_capacity(length.min(FIRST_ROOM).max(there));
-        frame.extend_from_slice(&self.scratch[..there]);
-        self.scratch.advance(there);
-        while frame.len() < length {
-            if frame.len() == frame.capacity() {
-                frame.reserve((frame.len() * GROWTH).min(length) - frame.len());
-            }
-            let missing = length - frame.len();
-            let room = missing.min(frame.capacity() - frame.len());
-            if (&mut self.stream).take(room as u64).read_buf(&mut frame).await? == 0 {
-                return Err(io::ErrorKind::UnexpectedEof.into());
-            }
-        }
-        Ok(Some(frame.freeze()))
     }
 
     /// Handles one request; `None` closes the connection.

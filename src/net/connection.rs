@@ -65,7 +65,7 @@ impl Connection {
         ended: Box<dyn FnOnce(Failure) + Send>,
     ) -> Self {
         let Established { versions, mut buffer, next_correlation } = established;
-        buffer.set_frame_bytes_max(config.frame_bytes_max);
+        buffer.set_max(config.frame_bytes_max);
         let limits = Limits { idle_timeout: config.idle_timeout, throttle_max: config.throttle_max };
         let machine = Machine::new(Instant::now(), next_correlation, limits);
         let (sender, receiver) = mpsc::unbounded_channel();

@@ -16,11 +16,11 @@ use tokio::time::{Instant, Sleep};
 
 use crate::error::Phase;
 use crate::runtime::Stream;
+use crate::wire::frame::FrameReader;
 
 use super::connection::Shared;
 use super::failure::Failure;
 use super::machine::{Machine, Outgoing, Output};
-use super::reader::FrameBuffer;
 
 /// Most slices of one vectored write.
 const SLICES_MAX: usize = 64;
@@ -46,7 +46,7 @@ pub(super) enum Command {
 /// State of the task.
 pub(super) struct Driver {
     stream: Box<dyn Stream>,
-    buffer: FrameBuffer,
+    buffer: FrameReader,
     machine: Machine<Waiter>,
     commands: mpsc::UnboundedReceiver<Command>,
     /// All handles are gone.
@@ -60,7 +60,7 @@ pub(super) struct Driver {
 impl Driver {
     pub(super) fn new(
         stream: Box<dyn Stream>,
-        buffer: FrameBuffer,
+        buffer: FrameReader,
         machine: Machine<Waiter>,
         commands: mpsc::UnboundedReceiver<Command>,
         shared: Arc<Shared>,
@@ -159,8 +159,7 @@ impl Driver {
     }
 
     fn poll_read(&mut self, context: &mut Context<'_>, now: Instant) -> bool {
-        let mut space = self.buffer.space();
-        let read = pin!(self.stream.read_buf(&mut space)).poll(context);
+        let read = pin!(self.stream.read_buf(self.buffer.buffer())).poll(context);
         match read {
             Poll::Ready(Ok(0)) => self.machine.handle_eof(self.buffer.is_mid_frame()),
             Poll::Ready(Ok(_)) => self.take_frames(now),
@@ -177,7 +176,7 @@ impl Driver {
             match self.buffer.next_frame() {
                 Ok(Some(frame)) => self.machine.handle_frame(now, frame),
                 Ok(None) => break,
-                Err(failure) => return self.machine.handle_failure(failure),
+                Err(error) => return self.machine.handle_failure(Failure::frame(Phase::Request, error)),
             }
         }
         if self.buffer.is_mid_frame() {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use crate::error::Phase;
 use crate::types::NodeId;
+use crate::wire::frame::FrameError;
 use crate::{Error, ErrorKind};
 
 /// The other end of a connection.
@@ -59,6 +60,12 @@ impl Failure {
         let mut failure = Self::new(kind, phase, format!("{what}: {error}"));
         failure.io = Some(Arc::new(error));
         failure
+    }
+
+    /// The peer's bytes are no frames.
+    pub(crate) fn frame(phase: Phase, error: FrameError) -> Self {
+        Self::new(ErrorKind::Protocol, phase, format!("the peer sent no Kafka frame: {error}"))
+            .hint(error.advice())
     }
 
     pub(crate) fn hint(mut self, hint: &'static str) -> Self {

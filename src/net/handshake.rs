@@ -9,19 +9,19 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use crate::ErrorKind;
 use crate::error::Phase;
 use crate::runtime::Stream;
+use crate::wire::frame::FrameReader;
 use crate::wire::{ApiKey, frame};
 
 use super::config::{ConnectionConfig, FRAME_BYTES_HANDSHAKE_MAX};
 use super::failure::Failure;
 use super::negotiate::{ApiVersions, Negotiation, Step};
-use super::reader::FrameBuffer;
 
 /// A socket that is ready for requests.
 #[derive(Debug)]
 pub(super) struct Established {
     pub(super) versions: ApiVersions,
     /// May hold bytes that arrived early.
-    pub(super) buffer: FrameBuffer,
+    pub(super) buffer: FrameReader,
     /// First correlation id that was not used.
     pub(super) next_correlation: i32,
 }
@@ -46,7 +46,7 @@ pub(super) async fn handshake(
     config: &ConnectionConfig,
     mut negotiation: Negotiation,
 ) -> Result<Established, Refusal> {
-    let mut buffer = FrameBuffer::new(FRAME_BYTES_HANDSHAKE_MAX);
+    let mut buffer = FrameReader::responses(FRAME_BYTES_HANDSHAKE_MAX);
     let mut correlation = 0;
     loop {
         let version = negotiation.version();
@@ -81,7 +81,7 @@ pub(super) async fn handshake(
 /// Writes a request and reads one frame; also tells whether any byte was received.
 async fn exchange(
     stream: &mut dyn Stream,
-    buffer: &mut FrameBuffer,
+    buffer: &mut FrameReader,
     request: &[u8],
 ) -> (Result<Bytes, Failure>, bool) {
     let mut received = false;
@@ -95,12 +95,9 @@ async fn exchange(
         match buffer.next_frame() {
             Ok(Some(frame)) => return (Ok(frame), received),
             Ok(None) => {}
-            Err(mut failure) => {
-                failure.phase = Phase::Negotiate;
-                return (Err(failure), received);
-            }
+            Err(error) => return (Err(Failure::frame(Phase::Negotiate, error)), received),
         }
-        match stream.read_buf(&mut buffer.space()).await {
+        match stream.read_buf(buffer.buffer()).await {
             Ok(0) => {
                 let error = io::Error::from(io::ErrorKind::UnexpectedEof);
                 return (

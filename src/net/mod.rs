@@ -1,7 +1,6 @@
 //! One connection to one broker: a machine that matches responses to requests, and a driver that owns the socket.
 //!
 //! * `failure`: typed reasons for which a connection or one request on it ended.
-//! * `reader`: splits received bytes into frames; recognises peers that do not speak Kafka.
 //! * `throttle`: where a response says that the broker wants a pause (KIP-219), as data.
 //! * `machine`: correlation, order, deadlines, throttling, draining. No I/O and no clock.
 //! * `negotiate`: ApiVersions with its fallbacks (KIP-511), and the table that comes out of it.
@@ -18,7 +17,6 @@ mod failure;
 mod handshake;
 mod machine;
 mod negotiate;
-mod reader;
 mod throttle;
 
 #[cfg(all(test, feature = "broker"))]

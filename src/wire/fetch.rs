@@ -5,13 +5,14 @@ use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::ErrorCode;
 use crate::wire::codec::put_str;
+use crate::wire::common::{read_topic, topic_len_min};
 use crate::wire::error::{At, Fault};
 use crate::wire::segments::{put_count, put_no_tags};
 use crate::wire::{
     DecodeError, DecodeErrorKind, EncodeError, EncodeErrorKind, Reader, Str, Uuid, VersionRange,
 };
 
-pub use crate::wire::hints::{CurrentLeader, NodeEndpoint};
+pub use crate::wire::common::{CurrentLeader, NodeEndpoint};
 
 /// The versions spoken here: isolation levels (4) to directory ids (17); 18 concerns followers alone.
 pub const VERSIONS: VersionRange = VersionRange::new(4, 17);
@@ -190,24 +191,6 @@ fn put_topic(
     }
 }
 
-/// Name or id of a topic.
-fn read_topic(r: &mut Reader, version: i16) -> Result<(Str, Uuid), Fault<DecodeErrorKind>> {
-    if version >= TOPIC_IDS {
-        Ok((Str::new(), r.uuid().at("topic_id")?))
-    } else {
-        Ok((r.str(version >= FLEXIBLE).at("topic")?, Uuid::ZERO))
-    }
-}
-
-/// Bytes of a topic without partitions and, by name, without name.
-fn topic_len_min(version: i16) -> usize {
-    match version {
-        TOPIC_IDS.. => 16 + 1 + 1,
-        FLEXIBLE.. => 1 + 1 + 1,
-        _ => 2 + 4,
-    }
-}
-
 /// What the broker answers. `R` holds the records of a partition: shared [`Bytes`] when read, several of them when a
 /// broker writes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -366,7 +349,9 @@ impl Response {
             response.session_id = r.i32().at("session_id")?;
         }
         response.topics = r
-            .nullable_vec(flexible, topic_len_min(version), |r| TopicData::read(r, version))
+            .nullable_vec(flexible, topic_len_min(version >= TOPIC_IDS, flexible), |r| {
+                TopicData::read(r, version)
+            })
             .at("responses")?
             .unwrap_or_default();
         if flexible {
@@ -385,7 +370,7 @@ impl Response {
 impl TopicData {
     fn read(r: &mut Reader, version: i16) -> Result<Self, Fault<DecodeErrorKind>> {
         let flexible = version >= FLEXIBLE;
-        let (name, topic_id) = read_topic(r, version)?;
+        let (name, topic_id) = read_topic(r, version >= TOPIC_IDS, flexible, "topic")?;
         let partitions = r
             .nullable_vec(flexible, 4 + 2 + 8 + 8 + 1 + 1, |r| PartitionData::read(r, version))
             .at("partitions")?
@@ -455,109 +440,6 @@ mod serve {
     use super::*;
     use crate::wire::codec::Tags;
     use crate::wire::segments::Segments;
-
-    impl Request {
-        /// Reads the body of a request. What only followers send is read and dropped.
-        ///
-        /// # Errors
-        ///
-        /// The version is not one of [`VERSIONS`], or the bytes are not such a request.
-        pub fn decode(r: &mut Reader, version: i16) -> Result<Self, DecodeError> {
-            let read = if VERSIONS.contains(version) {
-                Self::read(r, version)
-            } else {
-                Err(DecodeErrorKind::UnsupportedVersion.into())
-            };
-            read.and_then(|body| r.finish().map(|()| body).map_err(Fault::new))
-                .map_err(|fault| DecodeError::new("FetchRequest", version, fault, r.offset()))
-        }
-
-        fn read(r: &mut Reader, version: i16) -> Result<Self, Fault<DecodeErrorKind>> {
-            let flexible = version >= FLEXIBLE;
-            if version <= 14 {
-                r.i32().at("replica_id")?;
-            }
-            let mut request = Self {
-                max_wait_ms: r.i32().at("max_wait_ms")?,
-                min_bytes: r.i32().at("min_bytes")?,
-                max_bytes: r.i32().at("max_bytes")?,
-                isolation_level: r.i8().at("isolation_level")?,
-                ..Self::default()
-            };
-            if version >= SESSIONS {
-                request.session_id = r.i32().at("session_id")?;
-                request.session_epoch = r.i32().at("session_epoch")?;
-            }
-            let least = topic_len_min(version);
-            request.topics = r
-                .nullable_vec(flexible, least, |r| TopicRequest::read(r, version))
-                .at("topics")?
-                .unwrap_or_default();
-            if version >= SESSIONS {
-                request.forgotten = r
-                    .nullable_vec(flexible, least, |r| ForgottenTopic::read(r, version))
-                    .at("forgotten_topics_data")?
-                    .unwrap_or_default();
-            }
-            if version >= 11 {
-                request.rack_id = r.str(flexible).at("rack_id")?;
-            }
-            if flexible {
-                r.skip_tagged()?;
-            }
-            Ok(request)
-        }
-    }
-
-    impl TopicRequest {
-        fn read(r: &mut Reader, version: i16) -> Result<Self, Fault<DecodeErrorKind>> {
-            let flexible = version >= FLEXIBLE;
-            let (name, topic_id) = read_topic(r, version)?;
-            let partitions = r
-                .nullable_vec(flexible, 4 + 8 + 4, |r| PartitionRequest::read(r, version))
-                .at("partitions")?
-                .unwrap_or_default();
-            if flexible {
-                r.skip_tagged()?;
-            }
-            Ok(Self { name, topic_id, partitions })
-        }
-    }
-
-    impl PartitionRequest {
-        fn read(r: &mut Reader, version: i16) -> Result<Self, Fault<DecodeErrorKind>> {
-            let partition = r.i32().at("partition")?;
-            let current_leader_epoch = if version >= 9 { r.i32().at("current_leader_epoch")? } else { -1 };
-            let fetch_offset = r.i64().at("fetch_offset")?;
-            let last_fetched_epoch = if version >= FLEXIBLE { r.i32().at("last_fetched_epoch")? } else { -1 };
-            if version >= 5 {
-                r.i64().at("log_start_offset")?;
-            }
-            let partition_max_bytes = r.i32().at("partition_max_bytes")?;
-            if version >= FLEXIBLE {
-                r.skip_tagged()?;
-            }
-            Ok(Self {
-                partition,
-                current_leader_epoch,
-                fetch_offset,
-                last_fetched_epoch,
-                partition_max_bytes,
-            })
-        }
-    }
-
-    impl ForgottenTopic {
-        fn read(r: &mut Reader, version: i16) -> Result<Self, Fault<DecodeErrorKind>> {
-            let flexible = version >= FLEXIBLE;
-            let (name, topic_id) = read_topic(r, version)?;
-            let partitions = r.array::<i32>(flexible).at("partitions")?.iter().collect();
-            if flexible {
-                r.skip_tagged()?;
-            }
-            Ok(Self { name, topic_id, partitions })
-        }
-    }
 
     /// The records of a partition as a broker holds them: one buffer or several in a row.
     pub trait Records {

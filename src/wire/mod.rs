@@ -8,11 +8,11 @@ mod array;
 #[cfg(test)]
 mod bodies_tests;
 mod codec;
+mod common;
 pub mod compression;
 mod error;
 pub mod fetch;
 pub mod frame;
-mod hints;
 pub mod messages;
 pub mod produce;
 #[cfg(feature = "readable")]

@@ -5,6 +5,7 @@ use bytes::{BufMut, Bytes};
 
 use crate::ErrorCode;
 use crate::wire::codec::{put_nullable_str, put_str};
+use crate::wire::common::{read_topic, topic_len_min};
 use crate::wire::error::{At, Fault};
 use crate::wire::records::HEADER_LEN;
 use crate::wire::segments::{SHARE_MIN, Segments, put_count, put_no_tags};
@@ -12,7 +13,7 @@ use crate::wire::{
     DecodeError, DecodeErrorKind, EncodeError, EncodeErrorKind, Reader, Str, Uuid, VersionRange,
 };
 
-pub use crate::wire::hints::{CurrentLeader, NodeEndpoint};
+pub use crate::wire::common::{CurrentLeader, NodeEndpoint};
 
 /// The versions spoken here: batches of format 2 (3) to topic ids (13).
 pub const VERSIONS: VersionRange = VersionRange::new(3, 13);
@@ -207,7 +208,7 @@ impl Response {
 
     fn read(r: &mut Reader, version: i16) -> Result<Self, Fault<DecodeErrorKind>> {
         let flexible = version >= FLEXIBLE;
-        let least = topic_len_min(version);
+        let least = topic_len_min(version >= TOPIC_IDS, flexible);
         let mut response = Self {
             topics: r
                 .nullable_vec(flexible, least, |r| TopicResponse::read(r, version))
@@ -237,7 +238,7 @@ impl Response {
 impl TopicResponse {
     fn read(r: &mut Reader, version: i16) -> Result<Self, Fault<DecodeErrorKind>> {
         let flexible = version >= FLEXIBLE;
-        let (name, topic_id) = read_topic(r, version)?;
+        let (name, topic_id) = read_topic(r, version >= TOPIC_IDS, flexible, "name")?;
         let partitions = r
             .nullable_vec(flexible, 4 + 2 + 8 + 8, |r| PartitionResponse::read(r, version))
             .at("partition_responses")?
@@ -289,188 +290,3 @@ impl PartitionResponse {
         Ok(partition)
     }
 }
-
-/// Name or id of a topic.
-fn read_topic(r: &mut Reader, version: i16) -> Result<(Str, Uuid), Fault<DecodeErrorKind>> {
-    if version >= TOPIC_IDS {
-        Ok((Str::new(), r.uuid().at("topic_id")?))
-    } else {
-        Ok((r.str(version >= FLEXIBLE).at("name")?, Uuid::ZERO))
-    }
-}
-
-/// Bytes of a topic without partitions and, by name, without name.
-fn topic_len_min(version: i16) -> usize {
-    match version {
-        TOPIC_IDS.. => 16 + 1 + 1,
-        FLEXIBLE.. => 1 + 1 + 1,
-        _ => 2 + 4,
-    }
-}
-
-/// The broker's side.
-#[cfg(any(feature = "broker", test))]
-mod serve {
-    use bytes::BytesMut;
-
-    use super::*;
-    use crate::wire::codec::Tags;
-
-    /// A request as a broker receives it; names and records share its buffer.
-    #[derive(Clone, Debug, PartialEq, Eq)]
-    pub struct Request {
-        /// What it says beside its batches.
-        pub head: RequestHead,
-        /// Batches by topic.
-        pub topics: Vec<TopicRequest>,
-    }
-
-    /// Batches of one topic.
-    #[derive(Clone, Debug, PartialEq, Eq)]
-    pub struct TopicRequest {
-        /// The topic's name; empty from version 13.
-        pub name: Str,
-        /// The topic's id; zero up to version 12.
-        pub topic_id: Uuid,
-        /// Batches of its partitions.
-        pub partitions: Vec<PartitionRequest>,
-    }
-
-    /// What is to be appended to one partition; anything may be in it.
-    #[derive(Clone, Debug, PartialEq, Eq)]
-    pub struct PartitionRequest {
-        /// The partition.
-        pub partition: i32,
-        /// Its batch.
-        pub records: Option<Bytes>,
-    }
-
-    impl Request {
-        /// Reads the body of a request.
-        ///
-        /// # Errors
-        ///
-        /// The version is not one of [`VERSIONS`], or the bytes are not such a request.
-        pub fn decode(r: &mut Reader, version: i16) -> Result<Self, DecodeError> {
-            let read = if VERSIONS.contains(version) {
-                Self::read(r, version)
-            } else {
-                Err(DecodeErrorKind::UnsupportedVersion.into())
-            };
-            read.and_then(|body| r.finish().map(|()| body).map_err(Fault::new))
-                .map_err(|fault| DecodeError::new("ProduceRequest", version, fault, r.offset()))
-        }
-
-        fn read(r: &mut Reader, version: i16) -> Result<Self, Fault<DecodeErrorKind>> {
-            let flexible = version >= FLEXIBLE;
-            let head = RequestHead {
-                transactional_id: r.nullable_str(flexible).at("transactional_id")?,
-                acks: r.i16().at("acks")?,
-                timeout_ms: r.i32().at("timeout_ms")?,
-            };
-            let topic = |r: &mut Reader| {
-                let (name, topic_id) = read_topic(r, version)?;
-                let partition = |r: &mut Reader| {
-                    let partition = PartitionRequest {
-                        partition: r.i32().at("index")?,
-                        records: r.nullable_bytes(flexible).at("records")?,
-                    };
-                    if flexible {
-                        r.skip_tagged()?;
-                    }
-                    Ok::<_, Fault<DecodeErrorKind>>(partition)
-                };
-                let partitions =
-                    r.nullable_vec(flexible, 5, partition).at("partition_data")?.unwrap_or_default();
-                if flexible {
-                    r.skip_tagged()?;
-                }
-                Ok::<_, Fault<DecodeErrorKind>>(TopicRequest { name, topic_id, partitions })
-            };
-            let topics =
-                r.nullable_vec(flexible, topic_len_min(version), topic).at("topic_data")?.unwrap_or_default();
-            if flexible {
-                r.skip_tagged()?;
-            }
-            Ok(Self { head, topics })
-        }
-    }
-
-    impl Response {
-        /// Appends the body of an answer. What the version cannot carry is left out.
-        ///
-        /// # Errors
-        ///
-        /// The version is not one of [`VERSIONS`], or a string is too long.
-        pub fn encode(&self, w: &mut BytesMut, version: i16) -> Result<(), EncodeError> {
-            let written = if VERSIONS.contains(version) {
-                self.write(w, version)
-            } else {
-                Err(EncodeErrorKind::UnsupportedVersion.into())
-            };
-            written.map_err(|fault| EncodeError::new("ProduceResponse", version, fault))
-        }
-
-        fn write(&self, w: &mut BytesMut, version: i16) -> Result<(), Fault<EncodeErrorKind>> {
-            let flexible = version >= FLEXIBLE;
-            put_count(w, self.topics.len(), flexible);
-            for topic in &self.topics {
-                if version >= TOPIC_IDS {
-                    w.put_slice(&topic.topic_id.0);
-                } else {
-                    put_str(w, &topic.name, flexible).at("name")?;
-                }
-                put_count(w, topic.partitions.len(), flexible);
-                for partition in &topic.partitions {
-                    partition.write(w, version).at("partition_responses")?;
-                }
-                put_no_tags(w, flexible);
-            }
-            w.put_i32(self.throttle_time_ms);
-            if flexible {
-                let mut tags = Tags::default();
-                if version >= 10 {
-                    NodeEndpoint::write_all(&self.node_endpoints, 0, &mut tags)?;
-                }
-                tags.finish(w);
-            }
-            Ok(())
-        }
-    }
-
-    impl PartitionResponse {
-        fn write(&self, w: &mut BytesMut, version: i16) -> Result<(), Fault<EncodeErrorKind>> {
-            let flexible = version >= FLEXIBLE;
-            w.put_i32(self.partition);
-            w.put_i16(self.error_code.0);
-            w.put_i64(self.base_offset);
-            w.put_i64(self.log_append_time_ms);
-            if version >= 5 {
-                w.put_i64(self.log_start_offset);
-            }
-            if version >= 8 {
-                put_count(w, self.record_errors.len(), flexible);
-                for error in &self.record_errors {
-                    w.put_i32(error.index);
-                    put_nullable_str(w, error.message.as_ref(), flexible).at("record_errors")?;
-                    put_no_tags(w, flexible);
-                }
-                put_nullable_str(w, self.error_message.as_ref(), flexible).at("error_message")?;
-            }
-            if flexible {
-                let mut tags = Tags::default();
-                if let Some(leader) = self.current_leader.filter(|_| version >= 10) {
-                    tags.field(0, "current_leader", |w| {
-                        leader.write(w);
-                        Ok(())
-                    })?;
-                }
-                tags.finish(w);
-            }
-            Ok(())
-        }
-    }
-}
-
-#[cfg(any(feature = "broker", test))]
-pub use serve::{PartitionRequest, Request, TopicRequest};

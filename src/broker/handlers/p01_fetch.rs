@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::Bytes;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -13,22 +13,15 @@ use crate::broker::cluster::{State, check_epoch};
 use crate::broker::partition::{Partition, Wake};
 use crate::broker::replay;
 use crate::broker::sessions::{Key, Opened, Wanted};
+use crate::wire::fetch::{self, CurrentLeader, EpochEndOffset, NodeEndpoint, PartitionData, TopicData};
 use crate::wire::frame::response_header;
 use crate::wire::messages::FetchRequest;
-use crate::wire::varint::put_uvarint;
 use crate::wire::{ApiKey, EncodeError, Str, Uuid};
 
 use super::{Answer, Context, Handled, Handler, Waiting, millis, own};
 
 /// A response, its records still slices of the log.
-#[derive(Debug, Default)]
-pub(crate) struct FetchAnswer {
-    error: i16,
-    session_id: i32,
-    read_committed: bool,
-    partitions: Vec<Read>,
-    endpoints: Vec<(i32, Str, u16)>,
-}
+type FetchAnswer = fetch::Response<Vec<Bytes>>;
 
 /// What was read of a partition.
 #[derive(Debug)]
@@ -37,10 +30,10 @@ struct Read {
     error: ErrorCode,
     high_watermark: i64,
     log_start: i64,
-    /// Epoch and end offset of where the client's log parts from ours.
-    diverging: Option<(i32, i64)>,
-    /// Leader and epoch, for a client that asked the wrong node.
-    leader: Option<(i32, i32)>,
+    /// Where the client's log parts from ours.
+    diverging: Option<EpochEndOffset>,
+    /// For a client that asked the wrong node.
+    leader: Option<CurrentLeader>,
     records: Vec<Bytes>,
     bytes: usize,
 }
@@ -80,7 +73,7 @@ impl Handler for FetchRequest {
         let opened = node.sessions.open(ctx.now, self.session_id, epoch, by_id, ask, &forget, rng);
         let opened = match opened {
             Ok(opened) => opened,
-            Err(code) => return Handled::Now(FetchAnswer { error: code.0, ..Default::default() }),
+            Err(error_code) => return Handled::Now(FetchAnswer { error_code, ..Default::default() }),
         };
         let mut waiting = FetchWaiting {
             opened,
@@ -99,17 +92,15 @@ impl Handler for FetchRequest {
     }
 
     fn refuse(self, _: &State, ctx: &Context, code: ErrorCode) -> Handled<FetchAnswer> {
-        let mut answer = FetchAnswer { error: code.0, session_id: 0, ..Default::default() };
+        let mut reads = Vec::new();
+        // Before version 7 a response has no error code of its own.
         if ctx.version < 7 {
             for topic in &self.topics {
-                for part in &topic.partitions {
-                    let key =
-                        Key { id: topic.topic_id, name: topic.topic.clone(), partition: part.partition };
-                    answer.partitions.push(Read::refused(key, code));
-                }
+                let key = |partition| Key { id: topic.topic_id, name: topic.topic.clone(), partition };
+                reads.extend(topic.partitions.iter().map(|part| Read::refused(key(part.partition), code)));
             }
         }
-        Handled::Now(answer)
+        Handled::Now(FetchAnswer { error_code: code, topics: by_topic(reads, false), ..Default::default() })
     }
 }
 
@@ -161,12 +152,17 @@ impl Waiting<FetchAnswer> for FetchWaiting {
 impl FetchWaiting {
     fn answer(&self, state: &mut State, mut reads: Vec<Read>) -> FetchAnswer {
         let session_id = self.opened.session_id;
-        let mut endpoints: Vec<(i32, Str, u16)> = Vec::new();
+        let mut node_endpoints: Vec<NodeEndpoint> = Vec::new();
         for read in &reads {
-            if let Some(node) = read.leader.and_then(|(leader, _)| state.nodes.get(&leader))
-                && !endpoints.iter().any(|(id, _, _)| *id == node.id)
+            if let Some(node) = read.leader.and_then(|leader| state.nodes.get(&leader.leader_id))
+                && !node_endpoints.iter().any(|endpoint| endpoint.node_id == node.id)
             {
-                endpoints.push((node.id, node.host.clone(), node.port));
+                node_endpoints.push(NodeEndpoint {
+                    node_id: node.id,
+                    host: node.host.clone(),
+                    port: i32::from(node.port),
+                    rack: None,
+                });
             }
         }
         if session_id != 0
@@ -194,11 +190,10 @@ impl FetchWaiting {
             });
         }
         FetchAnswer {
-            error: 0,
             session_id,
-            read_committed: self.read_committed,
-            partitions: reads,
-            endpoints,
+            topics: by_topic(reads, self.read_committed),
+            node_endpoints,
+            ..Default::default()
         }
     }
 }
@@ -219,7 +214,7 @@ fn read(state: &State, node: i32, key: &Key, wanted: &Wanted, left: usize, first
         return Read::refused(key.clone(), ErrorCode::UNKNOWN_TOPIC_OR_PARTITION);
     };
     let refused = |code| Read {
-        leader: Some((partition.leader, partition.leader_epoch)),
+        leader: Some(CurrentLeader { leader_id: partition.leader, leader_epoch: partition.leader_epoch }),
         ..Read::refused(key.clone(), code)
     };
     if let Err(code) = check_epoch(partition, wanted.leader_epoch) {
@@ -253,11 +248,11 @@ fn read(state: &State, node: i32, key: &Key, wanted: &Wanted, left: usize, first
         return Read { error: ErrorCode::OFFSET_OUT_OF_RANGE, ..answer };
     }
     if wanted.last_fetched_epoch >= 0 {
-        let Some((epoch, end)) = log.end_of_epoch(wanted.last_fetched_epoch) else {
+        let Some((epoch, end_offset)) = log.end_of_epoch(wanted.last_fetched_epoch) else {
             return Read { error: ErrorCode::OFFSET_OUT_OF_RANGE, ..answer };
         };
-        if epoch < wanted.last_fetched_epoch || end < wanted.offset {
-            return Read { diverging: Some((epoch, end)), ..answer };
+        if epoch < wanted.last_fetched_epoch || end_offset < wanted.offset {
+            return Read { diverging: Some(EpochEndOffset { epoch, end_offset }), ..answer };
         }
     }
     if wanted.offset > log.end() {
@@ -287,154 +282,38 @@ impl Read {
     }
 }
 
-/// Collects a frame from small written pieces and large slices.
-struct Pieces {
-    slices: Vec<Bytes>,
-    head: BytesMut,
-    len: usize,
-}
-
-impl Pieces {
-    fn push(&mut self, slice: Bytes) {
-        if !self.head.is_empty() {
-            let head = self.head.split().freeze();
-            self.len += head.len();
-            self.slices.push(head);
-        }
-        self.len += slice.len();
-        self.slices.push(slice);
-    }
-}
-
 impl Answer for FetchAnswer {
     fn into_frame(self, key: ApiKey, version: i16, correlation_id: i32) -> Result<Vec<Bytes>, EncodeError> {
-        let flexible = version >= 12;
-        let mut out = Pieces { slices: vec![Bytes::new()], head: BytesMut::with_capacity(256), len: 0 };
-        out.head.put_i32(0); // throttle
-        if version >= 7 {
-            out.head.put_i16(self.error);
-            out.head.put_i32(self.session_id);
-        }
-        let read_committed = self.read_committed;
-        let topics: Vec<Vec<Read>> = by_topic(self.partitions);
-        put_len(&mut out.head, topics.len(), flexible);
-        for topic in topics {
-            let Some(first) = topic.first() else { continue };
-            if version >= 13 {
-                out.head.put_slice(&first.key.id.0);
-            } else {
-                put_str(&mut out.head, &first.key.name, flexible);
-            }
-            put_len(&mut out.head, topic.len(), flexible);
-            for read in topic {
-                put_partition(&mut out, read, version, read_committed);
-            }
-            if flexible {
-                out.head.put_u8(0);
-            }
-        }
-        if flexible {
-            put_endpoints(&mut out.head, &self.endpoints, version);
-        }
-        out.push(Bytes::new());
-        out.slices.pop();
-        let body = out.len;
-        if let Some(front) = out.slices.first_mut() {
-            *front = response_header(key, version, correlation_id, body).freeze();
-        }
-        Ok(out.slices)
+        let mut frame = vec![Bytes::new()];
+        frame.extend(self.encode(version)?);
+        let body = frame.iter().map(Bytes::len).sum();
+        frame[0] = response_header(key, version, correlation_id, body).freeze();
+        Ok(frame)
     }
 }
 
 /// Partitions of a topic that follow each other, together.
-fn by_topic(reads: Vec<Read>) -> Vec<Vec<Read>> {
-    let mut topics: Vec<Vec<Read>> = Vec::new();
+fn by_topic(reads: Vec<Read>, read_committed: bool) -> Vec<TopicData<Vec<Bytes>>> {
+    let mut topics: Vec<TopicData<Vec<Bytes>>> = Vec::new();
     for read in reads {
-        match topics.last_mut() {
-            Some(topic)
-                if topic
-                    .first()
-                    .is_some_and(|first| first.key.id == read.key.id && first.key.name == read.key.name) =>
-            {
-                topic.push(read);
-            }
-            _ => topics.push(vec![read]),
+        let partition = PartitionData {
+            partition: read.key.partition,
+            error_code: read.error,
+            high_watermark: read.high_watermark,
+            // There are no transactions.
+            last_stable_offset: read.high_watermark,
+            aborted_transactions: read_committed.then(Vec::new),
+            log_start_offset: read.log_start,
+            diverging_epoch: read.diverging,
+            current_leader: read.leader,
+            preferred_read_replica: None,
+            records: read.records,
+        };
+        let Key { id: topic_id, name, .. } = read.key;
+        match topics.last_mut().filter(|topic| topic.topic_id == topic_id && topic.name == name) {
+            Some(topic) => topic.partitions.push(partition),
+            None => topics.push(TopicData { name, topic_id, partitions: vec![partition] }),
         }
     }
     topics
-}
-
-fn put_partition(out: &mut Pieces, read: Read, version: i16, read_committed: bool) {
-    let flexible = version >= 12;
-    let w = &mut out.head;
-    w.put_i32(read.key.partition);
-    w.put_i16(read.error.0);
-    w.put_i64(read.high_watermark);
-    w.put_i64(read.high_watermark); // last stable offset: there are no transactions
-    if version >= 5 {
-        w.put_i64(read.log_start);
-    }
-    match (read_committed, flexible) {
-        (true, _) => put_len(w, 0, flexible),
-        (false, true) => w.put_u8(0),
-        (false, false) => w.put_i32(-1),
-    }
-    if version >= 11 {
-        w.put_i32(-1); // preferred read replica
-    }
-    put_len(w, read.bytes, flexible);
-    for slice in read.records {
-        out.push(slice);
-    }
-    if flexible {
-        let w = &mut out.head;
-        put_uvarint(w, u32::from(read.diverging.is_some()) + u32::from(read.leader.is_some()));
-        if let Some((epoch, end)) = read.diverging {
-            put_uvarint(w, 0);
-            put_uvarint(w, 13);
-            w.put_i32(epoch);
-            w.put_i64(end);
-            w.put_u8(0);
-        }
-        if let Some((leader, epoch)) = read.leader {
-            put_uvarint(w, 1);
-            put_uvarint(w, 9);
-            w.put_i32(leader);
-            w.put_i32(epoch);
-            w.put_u8(0);
-        }
-    }
-}
-
-fn put_endpoints(w: &mut BytesMut, endpoints: &[(i32, Str, u16)], version: i16) {
-    if version < 16 || endpoints.is_empty() {
-        w.put_u8(0);
-        return;
-    }
-    let mut field = BytesMut::new();
-    put_len(&mut field, endpoints.len(), true);
-    for (id, host, port) in endpoints {
-        field.put_i32(*id);
-        put_str(&mut field, host, true);
-        field.put_i32(i32::from(*port));
-        field.put_u8(0); // no rack
-        field.put_u8(0);
-    }
-    put_uvarint(w, 1);
-    put_uvarint(w, 0);
-    put_uvarint(w, field.len() as u32);
-    w.put_slice(&field);
-}
-
-fn put_len(w: &mut BytesMut, len: usize, flexible: bool) {
-    if flexible { put_uvarint(w, len as u32 + 1) } else { w.put_i32(len as i32) }
-}
-
-fn put_str(w: &mut BytesMut, text: &str, flexible: bool) {
-    if flexible {
-        put_uvarint(w, text.len() as u32 + 1)
-    } else {
-        w.put_i16(text.len() as i16)
-    }
-    w.put_slice(text.as_bytes());
 }

@@ -10,8 +10,14 @@ use crate::{Error, ErrorKind};
 /// Largest frame unless told otherwise: 100 MiB.
 pub const FRAME_BYTES_MAX: usize = 100 * 1024 * 1024;
 
-/// Most bytes for which room is made at once while a frame is coming in.
-const STEP_BYTES: usize = 64 * 1024;
+/// Size of the buffer that small frames share.
+const SHARED_BYTES: usize = 64 * 1024;
+/// Below this much room it is renewed before the next read.
+const ROOM_BYTES_MIN: usize = 8 * 1024;
+/// Frames above this size get a buffer of their own, as large as the frame: what is kept of it keeps nothing else.
+const LARGE_BYTES: usize = 32 * 1024;
+/// The length of a frame is a claim: room is made for this many times the bytes that came, at most.
+const GROWTH: usize = 16;
 
 /// Why a stream of bytes is no stream of frames. The connection is to be closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,7 +55,7 @@ impl FrameError {
             Self::TlsAlert => "the listener expects TLS; switch TLS on or use a plaintext listener",
             Self::TlsHandshake => "the listener is plaintext; switch TLS off at the client",
             Self::TooLong { .. } => {
-                "the peer may not be Kafka or may speak TLS; if it is, raise the cap above the largest batch"
+                "the peer may not be Kafka or may speak TLS; if it is, raise the cap (receive.message.max.bytes)"
             }
             Self::Negative(_) | Self::TooShort { .. } => "the peer may not be Kafka; check the address",
         }
@@ -80,10 +86,12 @@ impl From<FrameError> for Error {
 }
 
 /// Collects bytes and gives out whole frames. A length is judged before room is made for its frame, and room grows
-/// with the bytes that come.
+/// with the bytes that come. Small frames share a buffer; one above 32 KiB is read into its own.
 #[derive(Debug)]
 pub struct FrameReader {
-    buffer: BytesMut,
+    shared: BytesMut,
+    /// The large frame that is coming in, without its length prefix, and its length.
+    large: Option<(BytesMut, usize)>,
     min: usize,
     max: usize,
     /// No frame has been given out yet.
@@ -93,7 +101,7 @@ pub struct FrameReader {
 impl FrameReader {
     /// A reader of responses: frames of 4 to `max` bytes, the length prefix not counted.
     pub fn responses(max: usize) -> Self {
-        Self { buffer: BytesMut::new(), min: 4, max, first: true }
+        Self { shared: BytesMut::new(), large: None, min: 4, max, first: true }
     }
 
     /// A reader of requests: frames of 8 to `max` bytes, the length prefix not counted.
@@ -108,22 +116,42 @@ impl FrameReader {
 
     /// Where received bytes are to be appended; has room for some.
     pub fn buffer(&mut self) -> &mut BytesMut {
-        if self.buffer.capacity() - self.buffer.len() < 1024 {
-            // Doubling keeps copying linear; the sender pays for every byte first.
-            self.buffer.reserve(self.buffer.len().max(STEP_BYTES));
+        match &mut self.large {
+            Some((frame, len)) => {
+                if frame.len() == frame.capacity() {
+                    *frame = large(frame, *len);
+                }
+                frame
+            }
+            None => {
+                if self.shared.capacity() - self.shared.len() < ROOM_BYTES_MIN {
+                    self.shared.reserve(SHARED_BYTES);
+                }
+                &mut self.shared
+            }
         }
-        &mut self.buffer
     }
 
     /// True if a frame has begun that is not complete.
     pub fn is_mid_frame(&self) -> bool {
-        !self.buffer.is_empty()
+        self.large.is_some() || !self.shared.is_empty()
     }
 
     /// The next whole frame without its length prefix; `None` until more bytes are there. After an error the stream
     /// has lost its frames for good.
     pub fn next_frame(&mut self) -> Result<Option<Bytes>, FrameError> {
-        let Some(&prefix) = self.buffer.first_chunk::<4>() else { return Ok(None) };
+        if let Some((mut frame, len)) = self.large.take() {
+            if frame.len() < len {
+                self.large = Some((frame, len));
+                return Ok(None);
+            }
+            self.first = false;
+            if frame.len() > len {
+                self.shared = frame.split_off(len);
+            }
+            return Ok(Some(frame.freeze()));
+        }
+        let Some(&prefix) = self.shared.first_chunk::<4>() else { return Ok(None) };
         let announced = i32::from_be_bytes(prefix);
         let len = usize::try_from(announced).map_err(|_| FrameError::Negative(announced))?;
         if self.first || len > self.max {
@@ -135,13 +163,24 @@ impl FrameReader {
         if len < self.min {
             return Err(FrameError::TooShort { len, min: self.min });
         }
-        if self.buffer.len() - 4 < len {
-            return Ok(None);
+        if self.shared.len() - 4 >= len {
+            self.first = false;
+            let mut frame = self.shared.split_to(4 + len);
+            return Ok(Some(frame.split_off(4).freeze()));
         }
-        self.first = false;
-        let mut frame = self.buffer.split_to(4 + len);
-        Ok(Some(frame.split_off(4).freeze()))
+        if len > LARGE_BYTES {
+            self.large = Some((large(&self.shared[4..], len), len));
+            self.shared.clear();
+        }
+        Ok(None)
     }
+}
+
+/// A buffer for a frame of `len` bytes that begins with `begun`.
+fn large(begun: &[u8], len: usize) -> BytesMut {
+    let mut frame = BytesMut::with_capacity(len.min(begun.len().max(LARGE_BYTES) * GROWTH));
+    frame.extend_from_slice(begun);
+    frame
 }
 
 /// Other protocols, by the first four bytes of a stream.
@@ -180,6 +219,48 @@ mod tests {
             }
             assert_eq!(frames, [&[1, 2, 3, 4][..], &[5, 6, 7, 8, 9]]);
             assert!(!reader.is_mid_frame());
+        }
+    }
+
+    #[test]
+    fn large_frames_lie_in_buffers_of_their_own() {
+        let large = FRAME_BYTES_MAX.min(3 << 20);
+        let lens = [100, large, 50, LARGE_BYTES, LARGE_BYTES + 1, 8];
+        let body = |len: usize| (0..len).map(|at| at as u8);
+        let stream: Vec<u8> =
+            lens.iter().flat_map(|len| (*len as u32).to_be_bytes().into_iter().chain(body(*len))).collect();
+        for step in [1000, 64 * 1024, usize::MAX] {
+            let mut reader = FrameReader::requests(large);
+            let (mut rest, mut frames) = (&stream[..], Vec::new());
+            while !rest.is_empty() {
+                let buffer = reader.buffer();
+                // As a socket does, which fills what room there is.
+                let part =
+                    rest.split_off(..step.min(rest.len()).min(buffer.capacity() - buffer.len())).unwrap();
+                assert!(!part.is_empty());
+                buffer.extend_from_slice(part);
+                while let Some(frame) = reader.next_frame().unwrap() {
+                    frames.push(frame);
+                }
+            }
+            assert_eq!(frames.iter().map(Bytes::len).collect::<Vec<_>>(), lens);
+            assert!(frames.iter().zip(lens).all(|(frame, len)| frame.iter().copied().eq(body(len))));
+            assert!(!reader.is_mid_frame());
+            let own = frames.swap_remove(1).try_into_mut().map(|frame| frame.capacity());
+            assert_eq!(own.ok(), Some(large), "step {step}");
+        }
+    }
+
+    #[test]
+    fn a_claim_makes_room_for_no_more_than_a_few_times_what_came() {
+        let mut reader = FrameReader::responses(usize::MAX);
+        let mut came = 0;
+        reader.buffer().extend_from_slice(&i32::MAX.to_be_bytes());
+        for part in [3, 100_000, 600_000, 1 << 20] {
+            came += part;
+            reader.buffer().extend_from_slice(&vec![1; part]);
+            assert_eq!(reader.next_frame(), Ok(None));
+            assert!(reader.buffer().capacity() <= came.max(LARGE_BYTES) * GROWTH);
         }
     }
 

@@ -41,8 +41,8 @@ impl ControlRecord {
 }
 
 /// A whole control batch, header included, as a leader appends it at the end of a transaction.
-#[cfg(any(feature = "broker", test))]
-pub fn control_batch(marker: ControlRecord, at: &ControlBatch) -> bytes::Bytes {
+#[cfg(test)]
+pub(crate) fn control_batch(marker: ControlRecord, at: &ControlBatch) -> bytes::Bytes {
     use super::writer::BatchWriter;
     use crate::wire::compression::Compression;
 
@@ -74,17 +74,17 @@ pub fn control_batch(marker: ControlRecord, at: &ControlBatch) -> bytes::Bytes {
 }
 
 /// Where and for whom a control batch is written.
-#[cfg(any(feature = "broker", test))]
+#[cfg(test)]
 #[derive(Clone, Copy, Debug)]
-pub struct ControlBatch {
+pub(crate) struct ControlBatch {
     /// Offset of the marker.
-    pub base_offset: i64,
+    pub(crate) base_offset: i64,
     /// Epoch of the leader that writes it.
-    pub partition_leader_epoch: i32,
+    pub(crate) partition_leader_epoch: i32,
     /// The producer whose transaction ends.
-    pub producer_id: i64,
+    pub(crate) producer_id: i64,
     /// Its epoch.
-    pub producer_epoch: i16,
+    pub(crate) producer_epoch: i16,
     /// Now, in milliseconds.
-    pub timestamp: i64,
+    pub(crate) timestamp: i64,
 }

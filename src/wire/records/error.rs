@@ -3,7 +3,7 @@
 use std::fmt;
 
 use crate::wire::compression::{Compression, CompressionError};
-use crate::{Error, ErrorCode, ErrorKind};
+use crate::{Error, ErrorKind};
 
 /// A batch that cannot be read or must not be written: the offset it claims, where it lies, what is wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,10 +66,6 @@ pub enum BatchFault {
     },
     /// Bytes remain after the last record.
     TrailingBytes(usize),
-    /// A produced blob must hold exactly one batch.
-    NotOneBatch,
-    /// A produced batch breaks a rule that the broker enforces.
-    Refused(&'static str),
 }
 
 /// What is wrong with one record.
@@ -116,18 +112,6 @@ impl BatchError {
     pub(super) fn new(fault: BatchFault, base_offset: Option<i64>, position: usize) -> Self {
         Self { base_offset, position, fault }
     }
-
-    /// The code that a broker answers a Produce with when it finds this fault: UNSUPPORTED_FOR_MESSAGE_FORMAT (43),
-    /// UNSUPPORTED_COMPRESSION_TYPE (76), INVALID_RECORD (87) or CORRUPT_MESSAGE (2).
-    pub fn error_code(&self) -> ErrorCode {
-        match &self.fault {
-            BatchFault::OldMagic(_) | BatchFault::UnknownMagic(_) => ErrorCode(43),
-            BatchFault::UnknownCodec(_) => ErrorCode(76),
-            BatchFault::Compression { error, .. } if error.is_unsupported() => ErrorCode(76),
-            BatchFault::Record { .. } | BatchFault::NotOneBatch | BatchFault::Refused(_) => ErrorCode(87),
-            _ => ErrorCode(2),
-        }
-    }
 }
 
 impl fmt::Display for BatchError {
@@ -156,8 +140,6 @@ impl fmt::Display for BatchError {
             BatchFault::TooLong(bytes) => write!(f, "{bytes} bytes of records"),
             BatchFault::Record { index, fault } => write!(f, "record {index}: {fault}"),
             BatchFault::TrailingBytes(bytes) => write!(f, "{bytes} bytes after the last record"),
-            BatchFault::NotOneBatch => f.write_str("a produce request holds exactly one batch per partition"),
-            BatchFault::Refused(why) => f.write_str(why),
         }
     }
 }

@@ -11,20 +11,16 @@ mod reader;
 mod record;
 #[cfg(test)]
 mod tests;
-#[cfg(any(feature = "broker", test))]
-mod validate;
 mod varint;
 mod writer;
 
 pub use control::ControlRecord;
-#[cfg(any(feature = "broker", test))]
-pub use control::{ControlBatch, control_batch};
+#[cfg(test)]
+pub(crate) use control::{ControlBatch, control_batch};
 pub use error::{BatchError, BatchFault, RecordFault};
 pub use header::{Attributes, BatchHeader, HEADER_LEN, LENGTH_END, TimestampType, patch_header};
 pub use reader::{BatchIter, RawBatch, Tail};
 pub use record::{
     HeaderRef, HeadersIter, HeadersRef, RecordIter, RecordRange, RecordRef, decode_records, record_at,
 };
-#[cfg(any(feature = "broker", test))]
-pub use validate::{Depth, validate_produced};
 pub use writer::{AppendError, BatchMeta, BatchWriter, RecordSize, record_size_max};

@@ -1,7 +1,31 @@
-//! What Produce and Fetch answers say about leaders (KIP-951), so that a client need not ask for metadata.
+//! What the bodies of Produce and Fetch have in common: how they name topics, and what answers say about leaders
+//! (KIP-951), so that a client need not ask for metadata.
 
 use crate::wire::error::{At, Fault};
-use crate::wire::{DecodeErrorKind, Reader, Str};
+use crate::wire::{DecodeErrorKind, Reader, Str, Uuid};
+
+/// Id of a topic, or the name that stands in the field `name`.
+pub(crate) fn read_topic(
+    r: &mut Reader,
+    by_id: bool,
+    flexible: bool,
+    name: &'static str,
+) -> Result<(Str, Uuid), Fault<DecodeErrorKind>> {
+    if by_id {
+        Ok((Str::new(), r.uuid().at("topic_id")?))
+    } else {
+        Ok((r.str(flexible).at(name)?, Uuid::ZERO))
+    }
+}
+
+/// Bytes of a topic without partitions and, by name, without name.
+pub(crate) fn topic_len_min(by_id: bool, flexible: bool) -> usize {
+    match (by_id, flexible) {
+        (true, _) => 16 + 1 + 1,
+        (false, true) => 1 + 1 + 1,
+        (false, false) => 2 + 4,
+    }
+}
 
 /// The leader of a partition as the answering broker knows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
