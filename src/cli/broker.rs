@@ -5,8 +5,8 @@ use std::str::FromStr;
 
 use clap::Args;
 
-use crate::Result;
 use crate::broker::Cluster;
+use crate::{ErrorKind, Result};
 
 /// Serves an embedded Kafka-compatible cluster until SIGINT or SIGTERM. For development and tests: it keeps its log in
 /// memory and drops the oldest batches of a node above 256 MiB.
@@ -63,7 +63,10 @@ impl Broker {
         if self.replay {
             builder = builder.replay();
         }
-        let cluster = builder.start().await?;
+        let cluster = match builder.start().await {
+            Err(error) if error.kind() == ErrorKind::Config => return Ok(super::refuse(&error)),
+            started => started?,
+        };
         super::say(format_args!("bootstrap.servers={}", cluster.bootstrap_servers()));
         crate::runtime::termination().await;
         cluster.shutdown();

@@ -79,7 +79,11 @@ impl Demo {
     }
 
     async fn stream(&self, servers: &str, started: Instant) -> Result<ExitCode> {
-        let client = Client::builder().client_id("carafe-demo").bootstrap_servers(servers).build().await?;
+        let client = match Client::builder().client_id("carafe-demo").bootstrap_servers(servers).build().await
+        {
+            Err(error) if error.kind() == ErrorKind::Config => return Ok(super::refuse(&error)),
+            built => built?,
+        };
         client.ready(Instant::now() + CONNECT_TIMEOUT).await?;
         let run = format!("{:08x}", runtime::real().random() as u32);
         let (orders, dead) = (format!("carafe-demo-{run}-orders"), format!("carafe-demo-{run}-dead"));

@@ -64,6 +64,12 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     }
 }
 
+/// What the command line asks for is wrong, as its settings were found when they were put together.
+fn refuse(error: &crate::Error) -> ExitCode {
+    eprintln!("carafe: {}\n\nFor more information, try '--help'.", chain(error));
+    ExitCode::from(2)
+}
+
 /// Logs to standard error what `RUST_LOG` asks for, or `default`.
 fn log_to_stderr(default: &str) {
     use tracing_subscriber::EnvFilter;
@@ -82,4 +88,33 @@ fn chain(error: &dyn std::error::Error) -> String {
 fn say(line: std::fmt::Arguments<'_>) {
     use std::io::Write;
     let _ = writeln!(std::io::stdout(), "{line}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::main;
+
+    fn exit_code(line: &str) -> String {
+        format!("{:?}", main(line.split(' ').map(Into::into)))
+    }
+
+    #[test]
+    fn a_wrong_command_line_ends_with_exit_code_2() {
+        let wrong = format!("{:?}", std::process::ExitCode::from(2));
+        for line in [
+            "carafe",
+            "carafe frobnicate",
+            "carafe broker --nodes 0",
+            "carafe broker --listen nowhere",
+            "carafe broker --listen 127.0.0.1:65535 --nodes 2",
+            "carafe broker --topic orders:0",
+            "carafe broker --listen 127.0.0.1:0 --topic no/slash:1",
+            "carafe broker --discard --replay",
+            "carafe demo --orders 0",
+            "carafe demo --bootstrap-servers localhost:port",
+            "carafe demo --bootstrap-servers localhost:9092 --nodes",
+        ] {
+            assert_eq!(exit_code(line), wrong, "{line}");
+        }
+    }
 }
