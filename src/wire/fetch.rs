@@ -477,7 +477,7 @@ mod serve {
 
         fn write(&self, version: i16) -> Result<Vec<Bytes>, Fault<EncodeErrorKind>> {
             let flexible = version >= FLEXIBLE;
-            let mut out = Segments::with_capacity(256);
+            let mut out = Segments::with_capacity(256, 0);
             let w = &mut out.head;
             w.put_i32(self.throttle_time_ms);
             if version >= SESSIONS {

@@ -93,7 +93,7 @@ fn write_request(
         })
         .sum();
     let id_len = head.transactional_id.as_ref().map_or(0, |id| id.len());
-    let mut out = Segments::with_capacity(copied + id_len + 32);
+    let mut out = Segments::with_capacity(copied + id_len + 32, batches.len());
 
     put_nullable_str(&mut out.head, head.transactional_id.as_ref(), flexible).at("transactional_id")?;
     out.head.put_i16(head.acks);

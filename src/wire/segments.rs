@@ -16,9 +16,11 @@ pub(crate) struct Segments {
 }
 
 impl Segments {
-    /// `capacity` is what will be copied, in bytes; more works, with another allocation.
-    pub(crate) fn with_capacity(capacity: usize) -> Self {
-        Self { parts: Vec::new(), head: BytesMut::with_capacity(capacity) }
+    /// `capacity` is what will be copied, in bytes, and `shared` how many buffers will be shared; more works, with another
+    /// allocation.
+    pub(crate) fn with_capacity(capacity: usize, shared: usize) -> Self {
+        // Each with what was copied before it, and what follows the last.
+        Self { parts: Vec::with_capacity(2 * shared + 1), head: BytesMut::with_capacity(capacity) }
     }
 
     /// Appends `bytes`, copied or shared.

@@ -4,7 +4,6 @@ use bytes::{BufMut, Bytes, BytesMut};
 
 #[cfg(any(test, feature = "broker"))]
 use crate::wire::Encode;
-use crate::wire::codec::put_nullable_str;
 use crate::wire::error::{At, Fault};
 use crate::wire::{
     ApiKey, Decode, DecodeError, DecodeErrorKind, EncodeError, EncodeErrorKind, Reader, Request, Str,
@@ -41,9 +40,13 @@ pub fn request_header(
     w.put_i16(version);
     w.put_i32(correlation_id);
     if header >= 1 {
-        let client_id = client_id.map(|id| Str::from(&id[..id.floor_char_boundary(i16::MAX as usize)]));
-        // Cut above, so it fits.
-        let _ = put_nullable_str(&mut w, client_id.as_ref(), false);
+        match client_id.map(|id| &id[..id.floor_char_boundary(i16::MAX as usize)]) {
+            Some(id) => {
+                w.put_i16(id.len() as i16);
+                w.put_slice(id.as_bytes());
+            }
+            None => w.put_i16(-1),
+        }
     }
     if header >= 2 {
         w.put_u8(0);
