@@ -26,6 +26,8 @@ use super::negotiate::ApiVersions;
 /// An open, negotiated connection. Requests are answered in the order in which they were given to it.
 #[derive(Clone, Debug)]
 pub(crate) struct Connection {
+    /// Bounded by those who use it: a producer has five requests on the way, a fetch session one, whoever else asks awaits
+    /// the answer. What callers who gave up leave behind ends with the connection, at the first deadline.
     commands: mpsc::UnboundedSender<Command>,
     shared: Arc<Shared>,
 }

@@ -56,8 +56,8 @@ pub(super) struct Batch {
     pub(super) compression: Compression,
     /// The records as they go over the wire.
     pub(super) body: Bytes,
-    /// Memory that is given back once the batch and its other parts are gone.
-    pub(super) held: Option<Arc<Held>>,
+    /// Memory that is given back once the batch is gone.
+    pub(super) held: Option<Held>,
     pub(super) created: Instant,
     /// Sequence of the first record, from its first drain on.
     pub(super) sequence: Option<i32>,
@@ -87,7 +87,7 @@ impl Batch {
             meta,
             compression,
             body,
-            held: held.map(Arc::new),
+            held,
             created,
             sequence: None,
             attempts: 0,
@@ -194,6 +194,8 @@ impl Batch {
                 Err(AppendError::Full | AppendError::TimestampSpan) => return None,
             }
         }
+        let half = self.held.as_mut().map(|held| held.split(held.bytes() / 2));
+        let mut held = [half, self.held.take()].into_iter();
         let codec = self.compression;
         let mut first = self.first;
         let mut sequence = self.sequence;
@@ -208,7 +210,7 @@ impl Batch {
                 meta,
                 compression,
                 body,
-                held: self.held.clone(),
+                held: held.next().flatten(),
                 created: self.created,
                 sequence,
                 attempts: self.attempts,

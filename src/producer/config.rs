@@ -155,10 +155,10 @@ setters! {
     batch_size: usize,
     /// Longest time that a record waits for others (`linger.ms`). Default: 5 ms; less than the delivery timeout. It is a
     /// cap: with nothing in flight and few records per round trip a record leaves at once, at higher rates after 1 ms or
-    /// 64 KiB.
+    /// 512 KiB for its broker.
     linger: Duration,
     /// Memory for records that are not acknowledged yet, in bytes (`buffer.memory`). Default: 32 MiB; at least the batch
-    /// size. When it is used up, enqueuing waits.
+    /// size. When it is used up, enqueuing waits. Up to a quarter of it stays allocated when it is not in use.
     buffer_memory: usize,
     /// Longest time that enqueuing waits for metadata and memory (`max.block.ms`). Default: 60 s.
     max_block: Duration,

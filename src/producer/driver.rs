@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 
+use bytes::Bytes;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, Sleep};
 
@@ -24,7 +25,7 @@ use crate::runtime::BoxFuture;
 use crate::types::{NodeId, Partition, TopicName};
 use crate::wire::compression::Compression;
 use crate::wire::messages::InitProducerIdRequest;
-use crate::wire::produce::{self, PartitionBatch, RequestHead, Response};
+use crate::wire::produce::{self, RequestHead, Response};
 use crate::wire::{ApiKey, Uuid, VersionRange};
 use crate::{Error, ErrorCode, ErrorKind, Result};
 
@@ -78,6 +79,10 @@ pub(super) struct Driver {
     lanes: LaneSet,
     links: BTreeMap<NodeId, Link>,
     letters: Vec<Letter>,
+    /// Number of the latest look into the mailbox.
+    look: u64,
+    /// Keeps its room between rounds.
+    nodes: Vec<NodeId>,
     flushes: Vec<(u64, oneshot::Sender<()>)>,
     closing: Option<Closing>,
     orphaned: bool,
@@ -125,6 +130,8 @@ impl Driver {
             lanes,
             links: BTreeMap::new(),
             letters: Vec::new(),
+            look: 0,
+            nodes: Vec::new(),
             flushes: Vec::new(),
             closing: None,
             orphaned: false,
@@ -163,7 +170,8 @@ impl Driver {
 
     fn poll_letters(&mut self, now: Instant, context: &mut Context<'_>) -> bool {
         let mut letters = std::mem::take(&mut self.letters);
-        let received = self.shared.mailbox.poll_receive(&mut letters, context).is_ready();
+        self.look += 1;
+        let received = self.shared.mailbox.poll_receive(self.look, &mut letters, context).is_ready();
         for letter in letters.drain(..) {
             match letter {
                 Letter::Lane(lane) => self.sender.handle_lane(now, lane, &mut self.lanes),
@@ -251,8 +259,9 @@ impl Driver {
 
     fn poll_links(&mut self, now: Instant, context: &mut Context<'_>) -> bool {
         let mut progress = false;
-        let nodes: Vec<_> = self.links.keys().copied().collect();
-        for node in nodes {
+        let mut nodes = std::mem::take(&mut self.nodes);
+        nodes.extend(self.links.keys());
+        for node in nodes.drain(..) {
             progress |= self.poll_opening(node, context);
             while let Some(flight) = self.links.get_mut(&node).and_then(|link| link.flight.front_mut()) {
                 let Poll::Ready(answer) = Pin::new(&mut flight.pending).poll(context) else { break };
@@ -264,6 +273,7 @@ impl Driver {
                 self.handle_answer(now, request, &connection, answer);
             }
         }
+        self.nodes = nodes;
         progress
     }
 
@@ -375,8 +385,9 @@ impl Driver {
         if self.shared.starving.load(Ordering::Relaxed) > 0 {
             self.sender.hurry();
         }
-        let nodes: Vec<_> = self.sender.busy_nodes().collect();
-        for node in nodes {
+        let mut nodes = std::mem::take(&mut self.nodes);
+        nodes.extend(self.sender.busy_nodes());
+        for node in nodes.drain(..) {
             let link = self.links.entry(node).or_default();
             if link.connection.as_ref().is_none_or(Connection::is_closed) {
                 link.connection = self.shared.cluster.open_connection(node, Duty::Produce);
@@ -403,34 +414,25 @@ impl Driver {
                 progress = true;
                 self.send(now, node, &connection, outgoing);
             }
+            self.sender.rest(node, self.look);
         }
+        self.nodes = nodes;
         progress
     }
 
     fn send(&mut self, now: Instant, node: NodeId, connection: &Connection, outgoing: Outgoing) {
         let config = &self.shared.config;
-        let by_name = outgoing.batches.iter().any(|batch| batch.topic_id == Uuid::ZERO);
+        let Outgoing { id: request, batches } = outgoing;
+        let by_name = batches.iter().any(|batch| batch.topic_id == Uuid::ZERO);
         let versions = VersionRange::new(
             if config.compression == Compression::Zstd { 7 } else { produce::VERSIONS.min },
             if by_name { 12 } else { produce::VERSIONS.max },
         );
-        let request = outgoing.id;
         let head = RequestHead {
             transactional_id: None,
             acks: config.acks.code(),
             timeout_ms: i32::try_from(config.request_timeout.as_millis()).unwrap_or(i32::MAX),
         };
-        let batches: Vec<_> = outgoing
-            .batches
-            .into_iter()
-            .map(|batch| PartitionBatch {
-                topic: batch.topic.into_inner(),
-                topic_id: batch.topic_id,
-                partition: batch.index,
-                header: batch.header,
-                body: batch.body,
-            })
-            .collect();
         let encoded = connection
             .version(ApiKey::PRODUCE, versions)
             .and_then(|version| Ok((version, produce::encode_request(&head, &batches, version)?)));
@@ -615,6 +617,10 @@ impl Lanes for LaneSet {
         if let Some(lane) = self.lanes.get(partition) {
             lane.queued.fetch_add(change, Ordering::Relaxed);
         }
+    }
+
+    fn recycle(&mut self, body: Bytes) {
+        self.shared.stock.recycle(body);
     }
 
     fn shrink(&mut self, partition: usize, bytes: usize) {

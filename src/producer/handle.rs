@@ -12,14 +12,15 @@ use tokio::time::{Instant, timeout_at};
 
 use super::driver::{Driver, Letter};
 use super::error::TryEnqueueError;
-use super::lane::{Appended, Blocked, Clocks, Lane, LaneConfig, Notice};
+use super::lane::{Blocked, Clocks, Lane, LaneConfig, Notice, Run};
 use super::receipt::{Delivery, Receipt, Receipts};
 use super::record::Destination;
+use super::stock::Stock;
 use super::topic::{Topic, TopicCell};
 use super::{ProduceError, ProducerBuilder, ProducerConfig, Record};
 use crate::cluster::{self, Cluster};
 use crate::runtime::Runtime;
-use crate::sync::{Credit, Held, Mailbox};
+use crate::sync::{Held, Mailbox};
 use crate::types::TopicName;
 use crate::{Error, ErrorKind, Result};
 
@@ -49,7 +50,7 @@ pub(super) struct Shared {
     pub(super) config: ProducerConfig,
     pub(super) lane_config: LaneConfig,
     pub(super) cluster: Cluster,
-    pub(super) credit: Arc<Credit>,
+    pub(super) stock: Stock,
     pub(super) mailbox: Mailbox<Letter>,
     topics: RwLock<Topics>,
     dice: Mutex<fastrand::Rng>,
@@ -79,6 +80,9 @@ pub struct ProducerCounters {
     /// Bytes of `buffer.memory` in use.
     pub buffered_bytes: usize,
 }
+
+/// Records that `enqueue_all` takes at a time.
+const TAKEN_MAX: usize = 64;
 
 /// Why a record was not appended at once.
 enum Obstacle {
@@ -114,7 +118,7 @@ impl Producer {
                 compression: config.compression,
                 compression_level: config.compression_level,
             },
-            credit: Credit::new(config.buffer_memory),
+            stock: Stock::new(config.buffer_memory),
             mailbox: Mailbox::default(),
             topics: RwLock::default(),
             dice: Mutex::new(dice),
@@ -162,22 +166,18 @@ impl Producer {
     ///
     /// Cancel-safe: if the future is dropped before it is done, the record was not enqueued, except when it only yielded
     /// to other tasks at the end; then it is delivered all the same.
-    pub async fn enqueue(&self, record: Record<'_>) -> Result<Receipt, ProduceError> {
-        let (appended, crowded) = match self.attempt(&record, &mut None) {
-            Ok(appended) => appended,
-            Err(obstacle) => match self.insist(&record, obstacle).await {
-                Ok(appended) => appended,
-                Err(error) => {
-                    return Err(ProduceError::not_written(error).with_record(Some(record.into_owned())));
-                }
-            },
-        };
-        let receipt = Receipt::new(appended.cell, appended.index, appended.timestamp);
-        if crowded {
-            // A batch or a request is full: let the driver, and others, run.
-            tokio::task::yield_now().await;
+    #[expect(
+        clippy::manual_async_fn,
+        reason = "an async fn would keep its record twice, and is moved per record"
+    )]
+    #[inline]
+    pub fn enqueue(&self, record: Record<'_>) -> impl Future<Output = Result<Receipt, ProduceError>> + Send {
+        async move {
+            match self.enqueue_run(std::slice::from_ref(&record)).await {
+                Ok(run) => Ok(Receipt::new(run.cell, run.index, run.timestamp)),
+                Err(error) => Err(ProduceError::not_written(error).with_record(Some(record.into_owned()))),
+            }
         }
-        Ok(receipt)
     }
 
     /// Enqueues `record` and waits for its acknowledgement.
@@ -198,8 +198,8 @@ impl Producer {
     /// if it can never be sent.
     #[expect(clippy::result_large_err, reason = "the record comes back as it was, without an allocation")]
     pub fn try_enqueue<'a>(&self, record: Record<'a>) -> Result<Receipt, TryEnqueueError<'a>> {
-        match self.attempt(&record, &mut None) {
-            Ok((appended, _)) => Ok(Receipt::new(appended.cell, appended.index, appended.timestamp)),
+        match self.attempt(std::slice::from_ref(&record), &mut None) {
+            Ok((run, _)) => Ok(Receipt::new(run.cell, run.index, run.timestamp)),
             Err(Obstacle::Credit(_)) => {
                 self.press();
                 Err(TryEnqueueError::Full(record))
@@ -223,34 +223,56 @@ impl Producer {
         }
     }
 
-    /// Enqueues `records` in order, waiting as [`enqueue`](Self::enqueue) does for each.
+    /// Enqueues `records` in order, waiting as [`enqueue`](Self::enqueue) does for each. Takes up to 64 of them at a time;
+    /// neighbours that go to the same partition share the cost of its lock.
     ///
     /// # Errors
     ///
-    /// At the first record that cannot be enqueued, with the receipts of those before it. Cancel-safe in that those
-    /// enqueued are delivered.
+    /// At the first record that cannot be enqueued, with the receipts of those before it and the records that were taken
+    /// behind it. Cancel-safe in that those enqueued are delivered.
     pub async fn enqueue_all<'a>(
         &self,
         records: impl IntoIterator<Item = Record<'a>>,
     ) -> Result<Receipts, EnqueueAllError> {
+        let mut records = records.into_iter();
         let mut receipts = Receipts::default();
-        for record in records {
-            let (appended, crowded) = match self.attempt(&record, &mut None) {
-                Ok(appended) => appended,
-                Err(obstacle) => match self.insist(&record, obstacle).await {
-                    Ok(appended) => appended,
-                    Err(error) => {
-                        let error = ProduceError::not_written(error).with_record(Some(record.into_owned()));
-                        return Err(EnqueueAllError { enqueued: receipts, error });
+        // No lock is held while the caller's iterator runs: it may enqueue, too.
+        let mut taken = Vec::with_capacity(records.size_hint().0.clamp(1, TAKEN_MAX));
+        loop {
+            taken.clear();
+            taken.extend(records.by_ref().take(TAKEN_MAX));
+            if taken.is_empty() {
+                return Ok(receipts);
+            }
+            let mut done = 0;
+            while done < taken.len() {
+                match self.enqueue_run(&taken[done..]).await {
+                    Ok(run) => {
+                        done += run.count as usize;
+                        receipts.push(run);
                     }
-                },
-            };
-            receipts.push(&appended.cell, appended.index);
-            if crowded {
-                tokio::task::yield_now().await;
+                    Err(error) => {
+                        let mut rest = taken.drain(done..).map(Record::into_owned);
+                        let error = ProduceError::not_written(error).with_record(rest.next());
+                        return Err(EnqueueAllError { enqueued: receipts, error, rest: rest.collect() });
+                    }
+                }
             }
         }
-        Ok(receipts)
+    }
+
+    /// Enqueues the first of `records`, and those behind it that go the same way at no more cost.
+    async fn enqueue_run(&self, records: &[Record<'_>]) -> Result<Run> {
+        let (run, crowded) = match self.attempt(records, &mut None) {
+            Ok(appended) => appended,
+            // Boxed, for it is large and seldom needed.
+            Err(obstacle) => Box::pin(self.insist(records, obstacle)).await?,
+        };
+        if crowded {
+            // A batch or a request is full: let the driver, and others, run.
+            tokio::task::yield_now().await;
+        }
+        Ok(run)
     }
 
     /// Sends everything that was enqueued before, without linger, and waits until its fate is known.
@@ -307,30 +329,28 @@ impl Producer {
         // Outcomes first, so that they never exceed what was enqueued.
         let (acked, failed) = (shared.acked.load(Ordering::Acquire), shared.failed.load(Ordering::Acquire));
         let topics = shared.topics.read().unwrap_or_else(PoisonError::into_inner);
-        let enqueued = topics
-            .by_name
-            .values()
-            .flat_map(|topic| topic.0.lanes().iter().map(|lane| lane.enqueued()).collect::<Vec<_>>())
-            .sum();
-        let buffered_bytes = shared.credit.total() - shared.credit.available();
+        let enqueued =
+            topics.by_name.values().flat_map(|topic| topic.0.lanes.iter().map(|lane| lane.enqueued())).sum();
+        let buffered_bytes = shared.stock.credit.total() - shared.stock.credit.available();
         ProducerCounters { enqueued, acked, failed, buffered_bytes }
     }
 
-    /// Appends `record` if nothing stands in the way. The flag tells that others should run.
+    /// Appends the first of `records`, and those behind it that go the same way, if nothing stands in the way. The flag
+    /// tells that others should run.
     #[inline]
-    fn attempt(&self, record: &Record<'_>, reserve: &mut Option<Held>) -> Result<(Appended, bool), Obstacle> {
+    fn attempt(&self, records: &[Record<'_>], reserve: &mut Option<Held>) -> Result<(Run, bool), Obstacle> {
         let shared = &*self.shared;
-        match &record.destination {
+        match &records[0].destination {
             Destination::Topic(topic) if topic.0.producer == shared.id => {
-                self.append(&topic.0, record, reserve)
+                self.append(&topic.0, records, reserve)
             }
             Destination::TopicRef(topic) if topic.0.producer == shared.id => {
-                self.append(&topic.0, record, reserve)
+                self.append(&topic.0, records, reserve)
             }
             destination => {
                 let topics = shared.topics.read().unwrap_or_else(PoisonError::into_inner);
                 match topics.by_name.get(destination.name()) {
-                    Some(topic) => self.append(&topic.0, record, reserve),
+                    Some(topic) => self.append(&topic.0, records, reserve),
                     None if shared.closed.load(Ordering::Relaxed) => Err(Obstacle::Refused(closed())),
                     None => Err(Obstacle::Metadata),
                 }
@@ -342,30 +362,44 @@ impl Producer {
     fn append(
         &self,
         topic: &TopicCell,
-        record: &Record<'_>,
+        records: &[Record<'_>],
         reserve: &mut Option<Held>,
-    ) -> Result<(Appended, bool), Obstacle> {
+    ) -> Result<(Run, bool), Obstacle> {
         let shared = &*self.shared;
         if shared.closed.load(Ordering::Relaxed) {
             return Err(Obstacle::Refused(closed()));
         }
-        let lanes = topic.lanes();
-        if lanes.is_empty() {
+        if topic.lanes.count() == 0 {
             return Err(Obstacle::Metadata);
         }
         let dice = || shared.dice.lock().unwrap_or_else(PoisonError::into_inner).u64(..);
-        let (partition, sticky) =
-            topic.choose(record, &lanes, shared.config.partitioner, &dice).map_err(Obstacle::Refused)?;
-        let lane = &lanes[partition];
+        let choose = |record| topic.choose(record, shared.config.partitioner, &dice);
+        let (partition, sticky) = choose(&records[0]).map_err(Obstacle::Refused)?;
+        let Some(lane) = topic.lanes.get(partition) else { return Err(Obstacle::Metadata) };
         let clocks = RuntimeClocks(&**shared.cluster.runtime());
-        let appended = lane.appender(&shared.credit).append(record, &clocks, reserve);
+        let stuck = |bytes| {
+            if sticky {
+                topic.stuck(bytes, shared.config.sticky_bytes, &dice);
+            }
+        };
+        let mut appender = lane.appender(&shared.stock);
+        let mut appended = appender.append(&records[0], &clocks, reserve);
+        if let Ok(run) = &mut appended {
+            stuck(run.bytes);
+            for record in &records[1..] {
+                let same = record.topic_name() == topic.name.as_str()
+                    && choose(record).is_ok_and(|chosen| chosen == (partition, sticky));
+                let Some(bytes) = same.then(|| appender.continue_run(run, record, &clocks)).flatten() else {
+                    break;
+                };
+                stuck(bytes);
+            }
+        }
+        drop(appender);
         match appended {
-            Ok(appended) => {
-                let crowded = self.notify(lane, appended.notice);
-                if sticky {
-                    topic.stuck(appended.bytes, shared.config.sticky_bytes, &lanes, &dice);
-                }
-                Ok((appended, crowded))
+            Ok(run) => {
+                let crowded = self.notify(lane, run.notice);
+                Ok((run, crowded))
             }
             Err(Blocked::Credit(bytes, notice)) => {
                 self.notify(lane, notice);
@@ -376,7 +410,7 @@ impl Producer {
                 let message = format!(
                     "a record of {bytes} bytes for {} does not fit into buffer.memory, {} bytes",
                     lane.topic,
-                    shared.credit.total()
+                    shared.stock.credit.total()
                 );
                 Err(Obstacle::Refused(Error::new(ErrorKind::TooLarge, message)))
             }
@@ -386,23 +420,23 @@ impl Producer {
     /// Tells the driver what it has to know. Returns whether others should run.
     #[inline]
     fn notify(&self, lane: &Lane, notice: Notice) -> bool {
-        if notice == Notice::default() {
+        if !(notice.announce || notice.nudge || notice.closed) {
             return false;
         }
-        let mut announce = notice.announce;
-        if notice.closed {
-            announce |= lane.compress_inline(&self.shared.lane_config);
-        }
-        if announce {
-            let _ = self.shared.mailbox.send(Letter::Lane(lane.id));
+        let mailbox = &self.shared.mailbox;
+        // The driver may have ended already: then nobody has to be told.
+        if notice.closed && lane.compress_inline(&self.shared.lane_config) {
+            let _ = mailbox.send(Letter::Lane(lane.id));
+        } else if notice.announce {
+            let _ = mailbox.leave(Letter::Lane(lane.id), notice.look);
         } else if notice.nudge {
-            let _ = self.shared.mailbox.send(Letter::Nudge);
+            let _ = mailbox.send(Letter::Nudge);
         }
         notice.closed || notice.nudge
     }
 
     /// Removes one obstacle after the other until the record is appended or the time is up.
-    async fn insist(&self, record: &Record<'_>, first: Obstacle) -> Result<(Appended, bool)> {
+    async fn insist(&self, records: &[Record<'_>], first: Obstacle) -> Result<(Run, bool)> {
         let deadline = Instant::now() + self.shared.config.max_block;
         let mut reserve = None;
         let mut obstacle = first;
@@ -410,7 +444,7 @@ impl Producer {
             match obstacle {
                 Obstacle::Refused(error) => return Err(error),
                 Obstacle::Metadata => {
-                    let name = TopicName::from(record.topic_name().to_owned());
+                    let name = TopicName::from(records[0].topic_name().to_owned());
                     self.resolve(&name, deadline).await?;
                 }
                 Obstacle::Credit(bytes) => {
@@ -418,7 +452,7 @@ impl Producer {
                     reserve = Some(self.wait_for_credit(bytes, deadline).await?);
                 }
             }
-            match self.attempt(record, &mut reserve) {
+            match self.attempt(records, &mut reserve) {
                 Ok(appended) => return Ok(appended),
                 Err(next) => obstacle = next,
             }
@@ -432,11 +466,11 @@ impl Producer {
         self.press();
         async move {
             let _starving = starving;
-            timeout_at(deadline, shared.credit.take(bytes)).await.map_err(|_| {
+            timeout_at(deadline, shared.stock.credit.take(bytes)).await.map_err(|_| {
                 let message = format!(
                     "the buffer was full for {} ms (buffer.memory {} bytes, max.block.ms)",
                     shared.config.max_block.as_millis(),
-                    shared.credit.total()
+                    shared.stock.credit.total()
                 );
                 Error::new(ErrorKind::Timeout, message)
             })
@@ -451,7 +485,7 @@ impl Producer {
     async fn resolve(&self, name: &TopicName, deadline: Instant) -> Result<Topic> {
         let shared = &self.shared;
         if let Some(topic) = shared.topics.read().unwrap_or_else(PoisonError::into_inner).by_name.get(name)
-            && !topic.0.lanes().is_empty()
+            && topic.partition_count() > 0
         {
             return Ok(topic.clone());
         }
@@ -479,24 +513,32 @@ impl Shared {
     pub(super) fn grow(&self, name: &TopicName, count: usize) -> Topic {
         let mut topics = self.topics.write().unwrap_or_else(PoisonError::into_inner);
         let Topics { by_name, next_lane } = &mut *topics;
-        let topic = by_name.entry(name.clone()).or_insert_with(|| {
-            let dice = self.dice.lock().unwrap_or_else(PoisonError::into_inner).u64(..);
-            Topic::new(name.clone(), self.id, dice, count)
-        });
-        let known = topic.partition_count();
-        if known < count {
-            let lanes: Vec<_> = (known..count)
-                .map(|partition| {
-                    let id = *next_lane;
-                    *next_lane += 1;
-                    Lane::new(id, name.clone(), partition as i32, self.config.batch_size)
-                })
-                .collect();
-            // The driver hears of lanes in the order of their numbers, and before any of their records.
+        let known = by_name.get(name).map_or(0, Topic::partition_count);
+        let lanes: Vec<_> = (known..count)
+            .map(|partition| {
+                let id = *next_lane;
+                *next_lane += 1;
+                Lane::new(id, name.clone(), partition as i32, self.config.batch_size)
+            })
+            .collect();
+        if !lanes.is_empty() {
+            // The driver hears of lanes in the order of their numbers, and before any of their records. It may have ended.
             let _ = self.mailbox.send(Letter::Lanes(lanes.clone()));
-            topic.0.extend(&lanes);
         }
-        topic.clone()
+        match by_name.get(name) {
+            Some(topic) => {
+                if !lanes.is_empty() {
+                    topic.0.lanes.extend(lanes);
+                }
+                topic.clone()
+            }
+            None => {
+                let dice = self.dice.lock().unwrap_or_else(PoisonError::into_inner).u64(..);
+                let topic = Topic::new(name.clone(), self.id, dice, lanes);
+                by_name.insert(name.clone(), topic.clone());
+                topic
+            }
+        }
     }
 }
 
@@ -515,17 +557,19 @@ impl fmt::Debug for Producer {
 pub struct EnqueueAllError {
     enqueued: Receipts,
     error: ProduceError,
+    rest: Vec<Record<'static>>,
 }
 
 impl EnqueueAllError {
-    /// The first record that was not enqueued, and why. Those after it were not looked at.
+    /// The first record that was not enqueued, and why.
     pub fn error(&self) -> &ProduceError {
         &self.error
     }
 
-    /// Receipts of the records that were enqueued, and the error.
-    pub fn into_parts(self) -> (Receipts, ProduceError) {
-        (self.enqueued, self.error)
+    /// Receipts of the records that were enqueued; the error, with the record behind them; and at most 63 records that were
+    /// taken behind that one. Those after them are still with the caller's iterator.
+    pub fn into_parts(self) -> (Receipts, ProduceError, Vec<Record<'static>>) {
+        (self.enqueued, self.error, self.rest)
     }
 }
 

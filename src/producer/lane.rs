@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use tokio::time::Instant;
@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use super::Record;
 use super::batch::{Batch, BatchCell};
 use super::compress;
+use super::stock::Stock;
 use crate::sync::{Completion, Credit, Held, Mutex, MutexGuard, lock};
 use crate::types::TopicName;
 use crate::wire::compression::Compression;
@@ -20,7 +21,7 @@ use crate::wire::records::{BatchMeta, BatchWriter, RecordSize};
 
 /// Smallest buffer of a batch.
 const CHUNK_MIN: usize = 512;
-/// Appends between two looks at the wall clock while requests are on the way.
+/// Appends between two looks at the wall clock while batches wait for more.
 const CLOCK_APPENDS: u8 = 64;
 /// Bytes are counted at the broker's gauge in steps of this many.
 const GAUGE_STEP: usize = 4096;
@@ -34,8 +35,11 @@ pub(super) struct Gauge {
     pub(super) bytes: AtomicUsize,
     /// The sender wants a letter when `bytes` reaches this.
     pub(super) target: AtomicUsize,
-    /// Requests on the way.
-    pub(super) in_flight: AtomicUsize,
+    /// Batches wait for others to come.
+    pub(super) busy: AtomicBool,
+    /// The driver's latest look into its mailbox after which it was sure to look again soon, for a batch that waits or an
+    /// answer: until it does, another lane that turns non-empty is no news.
+    pub(super) look: AtomicU64,
 }
 
 /// Settings that all lanes of a producer share.
@@ -128,13 +132,16 @@ pub(super) struct Work {
     pub(super) body: Bytes,
 }
 
-/// A record that was appended.
+/// Records that were appended to one batch one after the other.
 #[derive(Debug)]
-pub(super) struct Appended {
+pub(super) struct Run {
     pub(super) cell: Arc<BatchCell>,
+    /// Of the first.
     pub(super) index: u32,
+    pub(super) count: u32,
+    /// Of the first.
     pub(super) timestamp: i64,
-    /// Bytes that it took.
+    /// Bytes that the first took.
     pub(super) bytes: usize,
     /// What the appender has to do.
     pub(super) notice: Notice,
@@ -145,6 +152,8 @@ pub(super) struct Appended {
 pub(super) struct Notice {
     /// Tell the sender to look at the lane.
     pub(super) announce: bool,
+    /// The driver need not be woken for it while this is its latest look; 0 if it must be.
+    pub(super) look: u64,
     /// Tell the sender that a request is full.
     pub(super) nudge: bool,
     /// A batch was closed: compress what is small, and let others run.
@@ -197,8 +206,8 @@ impl Lane {
     }
 
     /// A lock on the lane for any number of appends.
-    pub(super) fn appender<'a>(&'a self, credit: &'a Arc<Credit>) -> Appender<'a> {
-        Appender { lane: self, state: lock(&self.state), credit }
+    pub(super) fn appender<'a>(&'a self, stock: &'a Stock) -> Appender<'a> {
+        Appender { lane: self, state: lock(&self.state), stock }
     }
 
     /// Moves batches that are ready to `into`, in close order; with `close`, the open one is closed first.
@@ -311,7 +320,7 @@ impl Lane {
 pub(super) struct Appender<'a> {
     lane: &'a Lane,
     state: MutexGuard<'a, State>,
-    credit: &'a Arc<Credit>,
+    stock: &'a Stock,
 }
 
 impl Appender<'_> {
@@ -323,7 +332,7 @@ impl Appender<'_> {
         record: &Record<'_>,
         clocks: &impl Clocks,
         reserve: &mut Option<Held>,
-    ) -> Result<Appended, Blocked> {
+    ) -> Result<Run, Blocked> {
         let state = &mut *self.state;
         if state.shut {
             return Err(Blocked::Shut);
@@ -366,7 +375,7 @@ impl Appender<'_> {
         timestamp: i64,
         measured: Option<RecordSize>,
         mut notice: Notice,
-    ) -> Result<Appended, Blocked> {
+    ) -> Result<Run, Blocked> {
         let state = &mut *self.state;
         let Some(open) = &mut state.open else { return Err(Blocked::Shut) };
         let (key, value) = (record.key_bytes(), record.value_bytes());
@@ -379,23 +388,47 @@ impl Appender<'_> {
         };
         let before = open.writer.body_len();
         let index = open.writer.append(size, timestamp, key, value, record.header_slices());
-        let after = open.writer.body_len();
-        notice.announce |= !std::mem::replace(&mut state.announced, true);
-        // The gauge hears of whole steps only.
-        if before / GAUGE_STEP != after / GAUGE_STEP {
-            let more = after - open.counted;
-            open.counted = after;
-            let total = state.gauge.bytes.fetch_add(more, Ordering::Relaxed) + more;
-            let target = state.gauge.target.load(Ordering::Relaxed);
-            notice.nudge = total >= target && total - more < target;
+        if !std::mem::replace(&mut state.announced, true) && !notice.announce {
+            notice.announce = true;
+            notice.look = state.gauge.look.load(Ordering::Relaxed);
         }
-        Ok(Appended {
-            cell: Arc::clone(&open.cell),
-            index: index as u32,
-            timestamp,
-            bytes: size.bytes(),
-            notice,
-        })
+        if state.gauge.count(open, before) {
+            notice.nudge = true;
+            notice.look = 0;
+        }
+        let cell = Arc::clone(&open.cell);
+        Ok(Run { cell, index: index as u32, count: 1, timestamp, bytes: size.bytes(), notice })
+    }
+
+    /// Appends `record` behind `run`, if that is no more than copying it, and returns the bytes that it took.
+    #[inline]
+    pub(super) fn continue_run(
+        &mut self,
+        run: &mut Run,
+        record: &Record<'_>,
+        clocks: &impl Clocks,
+    ) -> Option<usize> {
+        if run.notice.closed || run.notice.nudge {
+            return None; // first the driver hears of it
+        }
+        let state = &mut *self.state;
+        let timestamp = match record.timestamp {
+            Some(timestamp) => timestamp,
+            None => state.timestamp(clocks),
+        };
+        let open = state.open.as_mut()?;
+        let (key, value) = (record.key_bytes(), record.value_bytes());
+        let size = open.writer.measure(timestamp, key, value, record.header_slices()).ok()?;
+        let before = open.writer.body_len();
+        if open.writer.batch_len() + size.bytes() > state.batch_size
+            || before + size.bytes() > open.writer.capacity()
+        {
+            return None;
+        }
+        open.writer.append(size, timestamp, key, value, record.header_slices());
+        run.count += 1;
+        run.notice.nudge = state.gauge.count(open, before);
+        Some(size.bytes())
     }
 
     /// Opens a batch with room for `bytes`.
@@ -407,14 +440,12 @@ impl Appender<'_> {
         notice: Notice,
     ) -> Result<(), Blocked> {
         let chunk = self.state.chunk.max(bytes.next_power_of_two());
-        let held = match take(self.credit, reserve, chunk) {
+        let credit = &self.stock.credit;
+        let held = match take(credit, reserve, chunk) {
             Ok(held) => held,
             // In need, the least that does.
-            Err(_) if bytes <= CHUNK_MIN => take(self.credit, reserve, CHUNK_MIN)
-                .map_err(|needed| blocked(self.credit, needed, notice))?,
-            Err(_) => {
-                take(self.credit, reserve, bytes).map_err(|needed| blocked(self.credit, needed, notice))?
-            }
+            Err(_) => take(credit, reserve, bytes.max(CHUNK_MIN))
+                .map_err(|needed| blocked(credit, needed, notice))?,
         };
         let cell = BatchCell {
             completion: Completion::default(),
@@ -422,7 +453,7 @@ impl Appender<'_> {
             partition: self.lane.partition,
         };
         self.state.open = Some(Open {
-            writer: BatchWriter::with_capacity(held.bytes()),
+            writer: BatchWriter::with_buffer(self.stock.buffer(held.bytes())),
             cell: Arc::new(cell),
             held,
             created: clocks.now(),
@@ -437,13 +468,13 @@ impl Appender<'_> {
         let Some(open) = &mut state.open else { return Ok(()) };
         let capacity = open.writer.capacity();
         let wanted = needed.next_power_of_two().max(capacity * 2);
-        match take(self.credit, reserve, wanted - capacity) {
+        match take(&self.stock.credit, reserve, wanted - capacity) {
             Ok(more) => {
                 open.held.merge(more);
                 open.writer.reserve(wanted - open.writer.body_len());
                 Ok(())
             }
-            Err(missing) => Err(blocked(self.credit, missing, notice)),
+            Err(missing) => Err(blocked(&self.stock.credit, missing, notice)),
         }
     }
 }
@@ -462,6 +493,22 @@ fn take(credit: &Arc<Credit>, reserve: &mut Option<Held>, bytes: usize) -> Resul
 
 fn blocked(credit: &Credit, needed: usize, notice: Notice) -> Blocked {
     if needed > credit.total() { Blocked::TooLarge(needed) } else { Blocked::Credit(needed, notice) }
+}
+
+impl Gauge {
+    /// Counts what `open` has beyond `before` bytes, in whole steps; true if the sender wants a letter.
+    #[inline]
+    fn count(&self, open: &mut Open, before: usize) -> bool {
+        let after = open.writer.body_len();
+        if before / GAUGE_STEP == after / GAUGE_STEP {
+            return false;
+        }
+        let more = after - open.counted;
+        open.counted = after;
+        let total = self.bytes.fetch_add(more, Ordering::Relaxed) + more;
+        let target = self.target.load(Ordering::Relaxed);
+        total >= target && total - more < target
+    }
 }
 
 impl State {
@@ -484,9 +531,9 @@ impl State {
         });
     }
 
-    /// The time of day: exact while nothing is on the way or a batch is new, else at most so many appends old.
+    /// The time of day: exact while batches leave at once or a batch is new, else at most so many appends old.
     fn timestamp(&mut self, clocks: &impl Clocks) -> i64 {
-        let fresh = self.open.is_none() || self.gauge.in_flight.load(Ordering::Relaxed) == 0;
+        let fresh = self.open.is_none() || !self.gauge.busy.load(Ordering::Relaxed);
         if fresh || self.clock_appends == 0 {
             self.clock = clocks.wall();
             self.clock_appends = CLOCK_APPENDS;

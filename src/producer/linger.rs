@@ -9,8 +9,9 @@ use tokio::time::Instant;
 
 /// Up to so many records per round trip, each leaves at once.
 pub(super) const QUIET_RECORDS: usize = 8;
-/// A request waits for so many bytes while nothing is on the way.
-pub(super) const REQUEST_BYTES: usize = 64 * 1024;
+/// A request waits for so many bytes where many records come. A smaller one costs more in waking threads than in all the
+/// rest: 64 KiB were measured at 1.3 times the CPU per record.
+pub(super) const REQUEST_BYTES: usize = 512 * 1024;
 /// Longest wait at higher rates.
 pub(super) const BUSY_LINGER: Duration = Duration::from_millis(1);
 
@@ -42,13 +43,18 @@ pub(super) enum Decision {
     NoRoom,
 }
 
+/// True if each record leaves at once.
+pub(super) fn is_quiet(in_flight: usize, recent_records: usize) -> bool {
+    in_flight == 0 && recent_records <= QUIET_RECORDS
+}
+
 /// Decides for `load`, with the user's `linger` as a cap.
 pub(super) fn decide(now: Instant, load: &Load, linger: Duration) -> Decision {
     if load.in_flight >= load.in_flight_max {
         return Decision::NoRoom;
     }
-    let quiet = load.in_flight == 0 && load.recent_records <= QUIET_RECORDS;
     let due = load.oldest + linger.min(BUSY_LINGER);
+    let quiet = is_quiet(load.in_flight, load.recent_records);
     if load.hurry || quiet || load.waiting_bytes >= target(load.in_flight, load.in_flight_max) || now >= due {
         return Decision::Send;
     }
@@ -57,12 +63,11 @@ pub(super) fn decide(now: Instant, load: &Load, linger: Duration) -> Decision {
 
 /// Bytes for which a request waits.
 pub(super) fn target(in_flight: usize, in_flight_max: usize) -> usize {
-    match in_flight {
-        0 => REQUEST_BYTES,
-        _ if in_flight >= in_flight_max => usize::MAX,
-        // While the broker is busy with one, the next may grow.
-        _ => REQUEST_BYTES << (in_flight + 1).min(5),
+    if in_flight >= in_flight_max {
+        return usize::MAX;
     }
+    // While the broker is busy with several, the next may grow.
+    REQUEST_BYTES << (in_flight / 2).min(2)
 }
 
 #[cfg(test)]
@@ -91,9 +96,11 @@ mod tests {
             ("quiet, but one on the way", 0, load(1, 1, 100, false), ms(5), wait(1000)),
             ("busy for a while", 999, load(0, 500, 60_000, false), ms(5), wait(1000)),
             ("busy for a millisecond", 1000, load(0, 500, 60_000, false), ms(5), Decision::Send),
-            ("a full request", 0, load(0, 500, 65_536, false), ms(5), Decision::Send),
-            ("a full request, one on the way", 0, load(1, 500, 65_536, false), ms(5), wait(1000)),
-            ("four times that", 0, load(1, 500, 262_144, false), ms(5), Decision::Send),
+            ("not yet a full request", 0, load(0, 500, 524_287, false), ms(5), wait(1000)),
+            ("a full request", 0, load(0, 500, 524_288, false), ms(5), Decision::Send),
+            ("a full request, one on the way", 0, load(1, 500, 524_288, false), ms(5), Decision::Send),
+            ("a full request, two on the way", 0, load(2, 500, 524_288, false), ms(5), wait(1000)),
+            ("twice that", 0, load(2, 500, 1_048_576, false), ms(5), Decision::Send),
             ("five on the way", 9000, load(5, 500, 1 << 30, true), ms(5), Decision::NoRoom),
             ("no linger wished", 0, load(2, 500, 100, false), ms(0), Decision::Send),
             ("little linger wished", 0, load(2, 500, 100, false), Duration::from_micros(300), wait(300)),

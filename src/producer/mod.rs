@@ -5,6 +5,7 @@
 //! * `handle`: [`Producer`], the appender's side: topic, partition, memory, append.
 //! * `topic`, `partitioner`: where a record goes.
 //! * `lane`: the open batch of a partition, shared by appenders and sender.
+//! * `stock`: the memory of batches.
 //! * `batch`, `compress`: a closed batch and its completion.
 //! * `linger`: when open batches leave.
 //! * `sender`: the machine: queues, sequences, eras, retries, deadlines.
@@ -22,6 +23,7 @@ mod partitioner;
 mod receipt;
 mod record;
 mod sender;
+mod stock;
 #[cfg(all(test, feature = "broker"))]
 mod tests;
 mod topic;

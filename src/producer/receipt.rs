@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use super::batch::{BatchCell, Fate};
+use super::lane::Run;
 use super::{Outcome, ProduceError};
 use crate::sync::Registration;
 use crate::types::{Offset, Partition, Timestamp, TopicName};
@@ -102,16 +103,17 @@ struct Range {
 }
 
 impl Receipts {
-    pub(super) fn push(&mut self, cell: &Arc<BatchCell>, index: u32) {
-        self.count += 1;
+    pub(super) fn push(&mut self, run: Run) {
+        let Run { cell, index, count, .. } = run;
+        self.count += count as usize;
         for range in self.ranges.iter_mut().rev().take(SEARCHED) {
-            if range.end == index && Arc::ptr_eq(&range.cell, cell) {
-                range.end += 1;
+            if range.end == index && Arc::ptr_eq(&range.cell, &cell) {
+                range.end += count;
                 return;
             }
         }
         let registration = Registration::default();
-        self.ranges.push(Range { cell: Arc::clone(cell), next: index, end: index + 1, registration });
+        self.ranges.push(Range { cell, next: index, end: index + count, registration });
     }
 
     /// Number of records.

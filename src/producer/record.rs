@@ -22,6 +22,7 @@ pub enum Payload<'a> {
 
 impl Payload<'_> {
     /// The bytes.
+    #[inline]
     pub fn as_slice(&self) -> &[u8] {
         match self {
             Self::Borrowed(bytes) => bytes,
@@ -61,6 +62,7 @@ impl fmt::Debug for Payload<'_> {
 }
 
 impl<'a> From<&'a [u8]> for Payload<'a> {
+    #[inline]
     fn from(bytes: &'a [u8]) -> Self {
         Self::Borrowed(bytes)
     }
@@ -73,24 +75,28 @@ impl<'a, const N: usize> From<&'a [u8; N]> for Payload<'a> {
 }
 
 impl<'a> From<&'a str> for Payload<'a> {
+    #[inline]
     fn from(text: &'a str) -> Self {
         Self::Borrowed(text.as_bytes())
     }
 }
 
 impl<'a> From<&'a String> for Payload<'a> {
+    #[inline]
     fn from(text: &'a String) -> Self {
         Self::Borrowed(text.as_bytes())
     }
 }
 
 impl<'a> From<&'a Vec<u8>> for Payload<'a> {
+    #[inline]
     fn from(bytes: &'a Vec<u8>) -> Self {
         Self::Borrowed(bytes)
     }
 }
 
 impl<'a> From<&'a Bytes> for Payload<'a> {
+    #[inline]
     fn from(bytes: &'a Bytes) -> Self {
         Self::Borrowed(bytes)
     }
@@ -109,6 +115,7 @@ impl From<String> for Payload<'_> {
 }
 
 impl From<Bytes> for Payload<'_> {
+    #[inline]
     fn from(bytes: Bytes) -> Self {
         Self::Shared(bytes)
     }
@@ -154,6 +161,7 @@ impl Destination<'_> {
 pub struct Target<'a>(Destination<'a>);
 
 impl<'a> From<&'a str> for Target<'a> {
+    #[inline]
     fn from(name: &'a str) -> Self {
         Self(Destination::Name(Cow::Borrowed(name)))
     }
@@ -184,6 +192,7 @@ impl<'a> From<&'a TopicName> for Target<'a> {
 }
 
 impl<'a> From<&'a Topic> for Target<'a> {
+    #[inline]
     fn from(topic: &'a Topic) -> Self {
         Self(Destination::TopicRef(topic))
     }
@@ -226,6 +235,7 @@ pub struct Record<'a> {
 impl<'a> Record<'a> {
     /// A record for `topic`: a name, or a [`Topic`] from [`Producer::topic`](super::Producer::topic), which saves the
     /// look-up by name.
+    #[inline]
     pub fn to(topic: impl Into<Target<'a>>) -> Self {
         Self {
             destination: topic.into().0,
@@ -238,6 +248,7 @@ impl<'a> Record<'a> {
     }
 
     /// Sets the key, which also chooses the partition unless [`partition`](Self::partition) does. An empty key is a key.
+    #[inline]
     #[must_use]
     pub fn key(mut self, key: impl Into<Payload<'a>>) -> Self {
         self.key = Some(key.into());
@@ -245,6 +256,7 @@ impl<'a> Record<'a> {
     }
 
     /// Sets the key, or none.
+    #[inline]
     #[must_use]
     pub fn maybe_key(mut self, key: Option<impl Into<Payload<'a>>>) -> Self {
         self.key = key.map(Into::into);
@@ -252,6 +264,7 @@ impl<'a> Record<'a> {
     }
 
     /// Sets the value.
+    #[inline]
     #[must_use]
     pub fn value(mut self, value: impl Into<Payload<'a>>) -> Self {
         self.value = Some(value.into());
@@ -259,6 +272,7 @@ impl<'a> Record<'a> {
     }
 
     /// Sets the value, or none: a tombstone.
+    #[inline]
     #[must_use]
     pub fn maybe_value(mut self, value: Option<impl Into<Payload<'a>>>) -> Self {
         self.value = value.map(Into::into);
@@ -284,6 +298,7 @@ impl<'a> Record<'a> {
     }
 
     /// Sets the timestamp, in milliseconds since the Unix epoch. Default: the time at which the record is enqueued.
+    #[inline]
     #[must_use]
     pub fn timestamp(mut self, timestamp: impl Into<Timestamp>) -> Self {
         self.timestamp = Some(timestamp.into().0);
@@ -291,6 +306,7 @@ impl<'a> Record<'a> {
     }
 
     /// Chooses the partition; the partitioner is not asked.
+    #[inline]
     #[must_use]
     pub fn partition(mut self, partition: impl Into<Partition>) -> Self {
         self.partition = Some(partition.into().0);
@@ -303,11 +319,13 @@ impl<'a> Record<'a> {
     }
 
     /// The key; `None` is null.
+    #[inline]
     pub fn key_bytes(&self) -> Option<&[u8]> {
         self.key.as_ref().map(Payload::as_slice)
     }
 
     /// The value; `None` is null.
+    #[inline]
     pub fn value_bytes(&self) -> Option<&[u8]> {
         self.value.as_ref().map(Payload::as_slice)
     }

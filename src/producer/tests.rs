@@ -274,6 +274,31 @@ async fn compressed_batches_keep_their_order() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn enqueue_all_gives_back_what_it_took_and_could_not_enqueue() {
+    let world = World::new(1, 1).await;
+    let producer = world.producer();
+    let topic = producer.topic("t").await.expect("the topic exists");
+    let values: Vec<_> = (0..200).map(|number| number.to_string()).collect();
+    let mut records = values.iter().map(|value| {
+        // The caller's iterator may use the producer, too.
+        drop(producer.try_enqueue(Record::to(&topic).value("between")).expect("there is room"));
+        let record = Record::to(&topic).value(value);
+        if value == "70" { record.partition(9) } else { record }
+    });
+    let error = producer.enqueue_all(records.by_ref()).await.expect_err("there is no partition 9");
+    let (receipts, error, rest) = error.into_parts();
+    assert_eq!(receipts.len(), 70);
+    assert_eq!(error.record().expect("it comes back").value_bytes(), Some(&b"70"[..]));
+    assert!(receipts.wait().await.is_empty());
+    assert!(rest.len() < 64);
+    let more = producer.enqueue_all(rest.into_iter().chain(records)).await.expect("there is room");
+    assert!(more.wait().await.is_empty());
+    let log = world.log(0);
+    let written: Vec<_> = log.iter().filter(|value| *value != "between").collect();
+    assert_eq!(written, values.iter().filter(|value| *value != "70").collect::<Vec<_>>());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_full_buffer_makes_enqueuing_wait_and_then_fail() {
     let world = World::new(1, 2).await;
     let producer = world

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, OnceLock};
 
 use super::Record;
 use super::lane::Lane;
@@ -16,21 +16,60 @@ use crate::{Error, ErrorKind};
 pub struct Topic(pub(super) Arc<TopicCell>);
 
 pub(super) struct TopicCell {
-    name: TopicName,
+    pub(super) name: TopicName,
     /// Number of the producer.
     pub(super) producer: u64,
-    lanes: RwLock<Vec<Arc<Lane>>>,
+    pub(super) lanes: Lanes,
     /// Sticky partition in the upper half, bytes that went to it in the lower.
     sticky: AtomicU64,
 }
 
+/// The lanes of a topic by partition. They only ever grow in number, so they are read without a lock.
+pub(super) struct Lanes {
+    first: Vec<Arc<Lane>>,
+    /// Those that were added later.
+    more: OnceLock<Box<Self>>,
+}
+
+impl Lanes {
+    pub(super) fn new(first: Vec<Arc<Lane>>) -> Self {
+        Self { first, more: OnceLock::new() }
+    }
+
+    pub(super) fn count(&self) -> usize {
+        self.first.len() + self.more.get().map_or(0, |more| more.count())
+    }
+
+    pub(super) fn get(&self, partition: usize) -> Option<&Arc<Lane>> {
+        match partition.checked_sub(self.first.len()) {
+            None => self.first.get(partition),
+            Some(behind) => self.more.get()?.get(behind),
+        }
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Arc<Lane>> {
+        std::iter::successors(Some(self), |lanes| lanes.more.get().map(Box::as_ref))
+            .flat_map(|lanes| &lanes.first)
+    }
+
+    /// Adds lanes behind the last one. One caller at a time.
+    pub(super) fn extend(&self, lanes: Vec<Arc<Lane>>) {
+        let mut last = self;
+        while let Some(more) = last.more.get() {
+            last = more;
+        }
+        last.more.get_or_init(|| Box::new(Self::new(lanes)));
+    }
+}
+
 impl Topic {
-    pub(super) fn new(name: TopicName, producer: u64, dice: u64, count: usize) -> Self {
-        let first = partitioner::any(u32::try_from(count).unwrap_or(u32::MAX).max(1), dice);
+    pub(super) fn new(name: TopicName, producer: u64, dice: u64, lanes: Vec<Arc<Lane>>) -> Self {
+        let count = u32::try_from(lanes.len()).unwrap_or(u32::MAX).max(1);
+        let first = partitioner::any(count, dice);
         Self(Arc::new(TopicCell {
             name,
             producer,
-            lanes: RwLock::default(),
+            lanes: Lanes::new(lanes),
             sticky: AtomicU64::new(u64::from(first) << 32),
         }))
     }
@@ -42,7 +81,7 @@ impl Topic {
 
     /// Number of partitions, as far as is known.
     pub fn partition_count(&self) -> usize {
-        self.0.lanes().len()
+        self.0.lanes.count()
     }
 }
 
@@ -53,23 +92,14 @@ impl fmt::Debug for Topic {
 }
 
 impl TopicCell {
-    pub(super) fn lanes(&self) -> RwLockReadGuard<'_, Vec<Arc<Lane>>> {
-        self.lanes.read().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub(super) fn extend(&self, more: &[Arc<Lane>]) {
-        self.lanes.write().unwrap_or_else(PoisonError::into_inner).extend_from_slice(more);
-    }
-
     /// The partition for `record`, and whether it is the sticky one.
     pub(super) fn choose(
         &self,
         record: &Record<'_>,
-        lanes: &[Arc<Lane>],
         partitioner: Partitioner,
         dice: &dyn Fn() -> u64,
     ) -> Result<(usize, bool), Error> {
-        let count = lanes.len();
+        let count = self.lanes.count();
         if let Some(partition) = record.partition {
             return match usize::try_from(partition) {
                 Ok(partition) if partition < count => Ok((partition, false)),
@@ -95,20 +125,41 @@ impl TopicCell {
     }
 
     /// Counts `bytes` that went to the sticky partition, and chooses another after `bytes_max`.
-    pub(super) fn stuck(&self, bytes: usize, bytes_max: usize, lanes: &[Arc<Lane>], dice: &dyn Fn() -> u64) {
+    pub(super) fn stuck(&self, bytes: usize, bytes_max: usize, dice: &dyn Fn() -> u64) {
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX / 2);
         // A race between two appenders moves the partition once too often or too late, which does not matter.
         let before = self.sticky.load(Ordering::Relaxed);
         let total = (before as u32).saturating_add(bytes);
         if total as usize >= bytes_max {
-            let count = u32::try_from(lanes.len()).unwrap_or(u32::MAX);
+            let count = u32::try_from(self.lanes.count()).unwrap_or(u32::MAX);
             let next = partitioner::next_sticky(count, (before >> 32) as u32, dice(), |partition| {
-                let lane = lanes.get(partition as usize)?;
+                let lane = self.lanes.get(partition as usize)?;
                 lane.led.load(Ordering::Relaxed).then(|| lane.queued.load(Ordering::Relaxed).max(0) as usize)
             });
             self.sticky.store(u64::from(next) << 32, Ordering::Relaxed);
         } else {
             self.sticky.store(before & !0xffff_ffff | u64::from(total), Ordering::Relaxed);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lanes_keep_their_place_while_a_topic_grows() {
+        let lanes = |from: usize, to: usize| -> Vec<_> {
+            (from..to).map(|id| Lane::new(id, "t".into(), id as i32, 1_000_000)).collect()
+        };
+        let grown = Lanes::new(lanes(0, 2));
+        grown.extend(lanes(2, 5));
+        grown.extend(lanes(5, 6));
+        assert_eq!(grown.count(), 6);
+        for partition in 0..6 {
+            assert_eq!(grown.get(partition).map(|lane| lane.id), Some(partition));
+        }
+        assert!(grown.get(6).is_none());
+        assert_eq!(grown.iter().map(|lane| lane.id).collect::<Vec<_>>(), [0, 1, 2, 3, 4, 5]);
     }
 }

@@ -114,6 +114,13 @@ impl Held {
         self.bytes += std::mem::take(&mut other.bytes);
     }
 
+    /// Takes `bytes` of it, or all there are, into a share of their own.
+    pub(crate) fn split(&mut self, bytes: usize) -> Self {
+        let bytes = bytes.min(self.bytes);
+        self.bytes -= bytes;
+        Self { credit: Arc::clone(&self.credit), bytes }
+    }
+
     /// Gives back what exceeds `bytes`.
     pub(crate) fn shrink(&mut self, bytes: usize) {
         let excess = self.bytes.saturating_sub(bytes);
@@ -249,14 +256,16 @@ mod tests {
     }
 
     #[test]
-    fn shares_merge_and_shrink() {
+    fn shares_merge_shrink_and_split() {
         let credit = Credit::new(10);
         let mut held = credit.try_take(4).expect("there are ten");
         held.merge(credit.try_take(4).expect("there are six"));
         assert_eq!((held.bytes(), credit.available()), (8, 2));
         held.shrink(3);
         assert_eq!((held.bytes(), credit.available()), (3, 7));
-        drop(held);
+        let part = held.split(2);
+        assert_eq!((held.bytes(), part.bytes(), credit.available()), (1, 2, 7));
+        drop((held, part));
         assert_eq!(credit.available(), 10);
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::task::Poll;
 
 use shuttle::future::block_on;
+use shuttle::sync::atomic::{AtomicU64, Ordering};
 use shuttle::thread;
 
 use super::*;
@@ -76,20 +77,33 @@ fn no_letter_is_left_unread() {
     shuttle::check_random(
         || {
             let mailbox = Arc::new(Mailbox::default());
+            // The look after which the reader said that it will look again.
+            let said = Arc::new(AtomicU64::new(0));
             let senders: Vec<_> = (0..3)
                 .map(|sender| {
-                    let mailbox = Arc::clone(&mailbox);
+                    let (mailbox, said) = (Arc::clone(&mailbox), Arc::clone(&said));
                     thread::spawn(move || {
                         for letter in 0..2 {
-                            mailbox.send((sender, letter)).expect("the box is open");
+                            let look = said.load(Ordering::Relaxed);
+                            mailbox.leave((sender, letter), look).expect("the box is open");
                         }
                     })
                 })
                 .collect();
             let mut read = Vec::new();
+            let (mut look, mut promises) = (0, 2);
             while read.len() < 6 {
                 let mut letters = Vec::new();
-                block_on(std::future::poll_fn(|context| mailbox.poll_receive(&mut letters, context)));
+                block_on(std::future::poll_fn(|context| {
+                    look += 1;
+                    let received = mailbox.poll_receive(look, &mut letters, context);
+                    if received.is_pending() && promises > 0 {
+                        promises -= 1;
+                        said.store(look, Ordering::Relaxed);
+                        context.waker().wake_by_ref();
+                    }
+                    received
+                }));
                 read.append(&mut letters);
             }
             for sender in 0..3 {

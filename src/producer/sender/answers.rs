@@ -337,6 +337,7 @@ impl Sender {
         let settled = batch.settled;
         batch.written(base_offset, log_append_time);
         self.finish(partition, &batch, settled, true, lanes);
+        lanes.recycle(std::mem::take(&mut batch.body));
     }
 
     /// Sends `batch` again later. `unsure`: it may have been written.

@@ -34,6 +34,7 @@ use crate::Error;
 use crate::backoff::Backoff;
 use crate::types::{NodeId, TopicName};
 use crate::wire::Uuid;
+use crate::wire::produce::PartitionBatch;
 use crate::wire::records::HEADER_LEN;
 
 /// Most bytes of one request; a single batch may be larger.
@@ -57,25 +58,17 @@ pub(super) trait Lanes {
     fn attach(&mut self, partition: usize, gauge: Option<&Arc<Gauge>>);
     /// So many more batches of `partition` wait.
     fn queued(&mut self, partition: usize, change: i32);
+    /// The body of an acknowledged batch is not needed any more.
+    fn recycle(&mut self, body: bytes::Bytes);
     /// A batch of so many bytes was too large for the leader of `partition`.
     fn shrink(&mut self, partition: usize, bytes: usize);
-}
-
-/// A batch to be sent.
-#[derive(Debug)]
-pub(super) struct Drained {
-    pub(super) topic: TopicName,
-    pub(super) topic_id: Uuid,
-    pub(super) index: i32,
-    pub(super) header: [u8; HEADER_LEN],
-    pub(super) body: bytes::Bytes,
 }
 
 /// A request to be sent to a broker.
 #[derive(Debug)]
 pub(super) struct Outgoing {
     pub(super) id: u64,
-    pub(super) batches: Vec<Drained>,
+    pub(super) batches: Vec<PartitionBatch>,
 }
 
 /// Something that the driver has to do.
@@ -100,10 +93,18 @@ struct TopicState {
     partitions: Vec<usize>,
 }
 
+/// A partition on a list. Entries are not looked for when a partition leaves its list: one whose ticket is not the
+/// partition's latest is stale, and never comes back to life.
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    partition: usize,
+    ticket: u64,
+}
+
 #[derive(Debug, Default)]
 struct NodeState {
-    ready: VecDeque<usize>,
-    open: VecDeque<usize>,
+    ready: VecDeque<Entry>,
+    open: VecDeque<Entry>,
     /// When the oldest of `open` was opened, at the latest.
     open_since: Option<Instant>,
     /// Open batches shall leave at once.
@@ -224,7 +225,7 @@ impl Sender {
                 let max = self.config.in_flight_max;
                 let node = self.nodes.entry(node).or_insert_with(|| {
                     let node = NodeState::default();
-                    node.gauge.target.store(linger::target(0, max), Ordering::Relaxed);
+                    node.set_gauge(max);
                     node
                 });
                 lanes.attach(partition, Some(&node.gauge));
@@ -304,34 +305,28 @@ impl Sender {
             !state.open.is_empty() && state.decide(now, max, self.config.linger) == Decision::Send;
         let (ready, open) = (state.ready.len(), if send_open { state.open.len() } else { 0 });
         let id = self.next_request;
-        let mut request = RequestState { node, records: 0, partitions: Vec::new() };
-        let mut batches = Vec::new();
+        let mut request = RequestState { node, records: 0, partitions: Vec::with_capacity(ready + open) };
+        let mut batches = Vec::with_capacity(ready + open);
         let mut bytes = 0;
         for step in 0..ready + open {
             if bytes >= REQUEST_BYTES_MAX {
                 break;
             }
             let Some(state) = self.nodes.get_mut(&node) else { break };
-            let (next, list) = if step < ready {
-                (state.ready.pop_front(), Listed::Ready(node))
-            } else {
-                (state.open.pop_front(), Listed::Open(node))
-            };
-            let Some(partition) = next else { continue };
-            if self.partitions[partition].listed != list {
-                continue; // its leader changed, or it stands on the other list by now
-            }
-            if self.partitions[partition].sent.back().is_some_and(|sent| sent.request == id) {
-                // Drained and listed anew by an earlier step, which brought this older entry back to life. A broker keeps
-                // only the last batch that a request holds for a partition, and answers for one.
-                continue;
+            let list = if step < ready { &mut state.ready } else { &mut state.open };
+            let Some(entry) = list.pop_front() else { continue };
+            let partition = entry.partition;
+            if self.partitions[partition].listed == Listed::No
+                || self.partitions[partition].ticket != entry.ticket
+            {
+                continue; // its leader changed, or it stands on another list by now
             }
             let front = self.partitions[partition].queue.front();
             if step < ready
                 && bytes > 0
                 && front.is_some_and(|front| bytes + front.wire_len() > REQUEST_BYTES_MAX)
             {
-                state.ready.push_front(partition); // it begins the next request
+                state.ready.push_front(entry); // it begins the next request
                 break;
             }
             self.partitions[partition].listed = Listed::No;
@@ -361,6 +356,16 @@ impl Sender {
         Some(Outgoing { id, batches })
     }
 
+    /// The driver has nothing more to send to `node` in its look number `look`. If batches wait there, a timer or an answer
+    /// makes it look again, so that appenders need not.
+    pub(super) fn rest(&self, node: NodeId, look: u64) {
+        if let Some(state) = self.nodes.get(&node)
+            && (!state.open.is_empty() || state.in_flight >= self.config.in_flight_max)
+        {
+            state.gauge.look.store(look, Ordering::Relaxed);
+        }
+    }
+
     /// Takes the front batch of `partition`, if it can be sent to `node` now and fits behind `bytes`.
     fn drain(
         &mut self,
@@ -370,7 +375,7 @@ impl Sender {
         request: u64,
         bytes: usize,
         lanes: &mut impl Lanes,
-    ) -> Option<Drained> {
+    ) -> Option<PartitionBatch> {
         let era = self.eras.current();
         let ready = Readiness::Ready(node);
         if self.partitions[partition].readiness(now, self.config.in_flight_max, era) != ready {
@@ -395,10 +400,10 @@ impl Sender {
             header.base_sequence = sequence;
         }
         let topic = &self.topics[state.topic];
-        let drained = Drained {
-            topic: topic.name.clone(),
+        let drained = PartitionBatch {
+            topic: topic.name.clone().into_inner(),
             topic_id: topic.id,
-            index: state.index,
+            partition: state.index,
             header: header.encode(&batch.body),
             body: batch.body.clone(),
         };
@@ -461,12 +466,10 @@ impl Sender {
                 let flushed = state.pending.back().is_some_and(|id| *id < self.flush_to);
                 if !state.queue.is_empty() || flushed {
                     if state.listed != Listed::Ready(node) {
-                        state.listed = Listed::Ready(node);
-                        broker.ready.push_back(partition);
+                        broker.ready.push_back(state.list(partition, Listed::Ready(node)));
                     }
                 } else if state.listed != Listed::Open(node) {
-                    state.listed = Listed::Open(node);
-                    broker.open.push_back(partition);
+                    broker.open.push_back(state.list(partition, Listed::Open(node)));
                     let since =
                         broker.open_since.map_or(state.open_since, |since| since.min(state.open_since));
                     broker.open_since = Some(since);
@@ -568,7 +571,7 @@ impl NodeState {
     }
 
     fn set_gauge(&self, in_flight_max: usize) {
-        self.gauge.in_flight.store(self.in_flight, Ordering::Relaxed);
+        self.gauge.busy.store(!linger::is_quiet(self.in_flight, self.recent_records), Ordering::Relaxed);
         self.gauge.target.store(linger::target(self.in_flight, in_flight_max), Ordering::Relaxed);
     }
 }

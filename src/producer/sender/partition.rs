@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use tokio::time::Instant;
 
 use super::super::batch::{Batch, add_sequence};
+use super::Entry;
 use super::era::Era;
 use crate::types::NodeId;
 
@@ -67,6 +68,8 @@ pub(super) struct Partition {
     /// Sequences of `era` have a gap: a new era is needed before the next batch.
     pub(super) spoiled: bool,
     pub(super) listed: Listed,
+    /// Of its latest entry on a list.
+    pub(super) ticket: u64,
 }
 
 impl Partition {
@@ -87,7 +90,15 @@ impl Partition {
             next_sequence: 0,
             spoiled: false,
             listed: Listed::No,
+            ticket: 0,
         }
+    }
+
+    /// The entry that puts it, as `partition`, on `list`; an earlier one is stale from now on.
+    pub(super) fn list(&mut self, partition: usize, list: Listed) -> Entry {
+        self.listed = list;
+        self.ticket += 1;
+        Entry { partition, ticket: self.ticket }
     }
 
     /// Whether a batch can be sent now. `era` is the current one, if it is known.

@@ -35,6 +35,8 @@ impl Lanes for Closed {
         *self.queued.entry(partition).or_default() += change;
     }
 
+    fn recycle(&mut self, _: Bytes) {}
+
     fn shrink(&mut self, _: usize, bytes: usize) {
         self.shrunk.push(bytes);
     }
@@ -125,11 +127,11 @@ impl World {
 
     fn poll(&mut self, node: NodeId) -> Option<(u64, Vec<Seen>)> {
         let outgoing = self.sender.poll_request(self.now, node, &mut self.lanes)?;
-        let see = |drained: Drained| {
+        let see = |drained: PartitionBatch| {
             let bytes: Bytes = [&drained.header[..], &drained.body].concat().into();
             let header = BatchHeader::decode(&bytes, 0).expect("a valid header");
             Seen {
-                partition: drained.index,
+                partition: drained.partition,
                 producer_id: header.producer_id,
                 epoch: header.producer_epoch,
                 sequence: header.base_sequence,
