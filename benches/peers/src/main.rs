@@ -1,5 +1,5 @@
-//! Runs the same workloads on carafe and on librdkafka, each in a process of its own, in the order A-B-B-A, and prints
-//! costs and ratios. See `benches/README.md`.
+//! Runs the same workloads on carafe, on librdkafka and on franz-go, each in a process of its own, in the order
+//! A-B-C-C-B-A, and prints costs and ratios. See `benches/README.md`.
 
 mod counting;
 mod measure;
@@ -8,6 +8,7 @@ mod theirs;
 
 use std::error::Error;
 use std::io::{BufRead, BufReader};
+use std::path::PathBuf;
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -20,7 +21,7 @@ pub const WARM_UP: u64 = 1_000;
 const TOPIC: &str = "peers";
 
 const USAGE: &str = "\
-Usage: peers [WORKLOAD…] [--records N] [--blocks N] [--runtime multi|current] [--bootstrap-servers LIST]
+Usage: peers [WORKLOAD…] [--records N] [--blocks N] [--runtime multi|current] [--bootstrap-servers LIST] [--franz-go]
 
 Workloads: fire awaited single drain group start (default: all)
   fire      produce, fire and count            carafe enqueue      / BaseProducer
@@ -29,9 +30,10 @@ Workloads: fire awaited single drain group start (default: all)
   drain     consume assigned partitions        PartitionReader     / BaseConsumer
   group     consume in a group                 GroupConsumer       / BaseConsumer
   start     three nodes to the first ack       embedded cluster    / mock cluster
+--franz-go adds a third side to fire, awaited, single (linger 0) and drain; it needs Go.
 
 --records N            records per run (default 2000000; single: a hundredth; group and drain: plus as many to warm up)
---blocks N             blocks of carafe, rdkafka, rdkafka, carafe (default 2)
+--blocks N             blocks of every side once, and once more in reverse order (default 2)
 --window N             of awaited (default 100000)
 --runtime FLAVOUR      tokio runtime of the measured process (default multi, with one worker per core)
 --bootstrap-servers L  a Kafka cluster; by default `peers sink`, the embedded broker in a process of its own
@@ -46,6 +48,8 @@ pub enum Workload {
     Group,
     Start,
 }
+
+const CARAFE: Side = Side { name: "carafe", program: None };
 
 const WORKLOADS: [(&str, Workload); 6] = [
     ("fire", Workload::Fire),
@@ -63,6 +67,10 @@ impl Workload {
 
     fn name(self) -> &'static str {
         WORKLOADS.iter().find(|(_, known)| *known == self).map_or("", |(name, _)| name)
+    }
+
+    fn is_in_go(self) -> bool {
+        !matches!(self, Self::Group | Self::Start)
     }
 
     fn consumes(self) -> bool {
@@ -160,16 +168,44 @@ fn child(arguments: &[String]) -> Result<(), Box<dyn Error>> {
     done
 }
 
+/// A client to be measured.
+#[derive(Clone, Debug)]
+struct Side {
+    name: &'static str,
+    /// The program that runs it, if that is another one than this.
+    program: Option<PathBuf>,
+}
+
+/// Builds the program in `go`.
+fn franz_go() -> Result<Side, Box<dyn Error>> {
+    let here = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    let program = here.join("target").join("peers-go");
+    let built = Command::new("go").arg("build").arg("-o").arg(&program).current_dir(here.join("go")).status()?;
+    if !built.success() {
+        return Err("go build failed".into());
+    }
+    Ok(Side { name: "franz-go", program: Some(program) })
+}
+
 /// Runs one side in a process of its own.
-fn measure(job: &Job, side: &str, count: bool, settings: &mut String) -> Result<Outcome, Box<dyn Error>> {
-    let output = Command::new(std::env::current_exe()?)
-        .args(["run", side, job.workload.name(), &job.servers, &job.topic])
-        .args([job.records.to_string(), job.warm.to_string(), job.window.to_string()])
-        .args([job.runtime.as_str(), if count { "true" } else { "false" }])
-        .stderr(Stdio::inherit())
-        .output()?;
+fn measure(job: &Job, side: &Side, count: bool, settings: &mut String) -> Result<Outcome, Box<dyn Error>> {
+    let mut command = match &side.program {
+        Some(program) => Command::new(program),
+        None => {
+            let mut command = Command::new(std::env::current_exe()?);
+            command.args(["run", side.name]);
+            command
+        }
+    };
+    command
+        .args([job.workload.name(), &job.servers, &job.topic])
+        .args([job.records.to_string(), job.warm.to_string(), job.window.to_string()]);
+    if side.program.is_none() {
+        command.args([job.runtime.as_str(), if count { "true" } else { "false" }]);
+    }
+    let output = command.stderr(Stdio::inherit()).output()?;
     if !output.status.success() {
-        return Err(format!("{side} {} failed", job.workload.name()).into());
+        return Err(format!("{} {} failed", side.name, job.workload.name()).into());
     }
     let text = String::from_utf8(output.stdout)?;
     if let Some(line) = text.lines().find_map(|line| line.strip_prefix("settings ")) {
@@ -225,6 +261,7 @@ fn drive(arguments: &[String]) -> Result<(), Box<dyn Error>> {
     let (mut workloads, mut servers) = (Vec::new(), None);
     let (mut records, mut blocks, mut window) = (2_000_000_u64, 2, 100_000);
     let mut flavour = "multi".to_owned();
+    let mut sides = vec![CARAFE, Side { name: "rdkafka", program: None }];
     let mut arguments = arguments.iter();
     while let Some(name) = arguments.next() {
         if let Some(workload) = Workload::parse(name) {
@@ -234,6 +271,10 @@ fn drive(arguments: &[String]) -> Result<(), Box<dyn Error>> {
         if matches!(name.as_str(), "--help" | "-h") {
             print!("{USAGE}");
             return Ok(());
+        }
+        if name == "--franz-go" {
+            sides.push(franz_go()?);
+            continue;
         }
         let value = arguments.next().ok_or_else(|| format!("{name} is unknown or lacks a value\n{USAGE}"))?;
         match name.as_str() {
@@ -250,7 +291,7 @@ fn drive(arguments: &[String]) -> Result<(), Box<dyn Error>> {
     }
     let target = servers.as_deref().unwrap_or("embedded broker, discarding or replaying");
     println!(
-        "{records} records of 100 bytes, {TOPIC_PARTITIONS} partitions, {blocks} blocks A-B-B-A, \
+        "{records} records of 100 bytes, {TOPIC_PARTITIONS} partitions, {blocks} blocks of each side twice, \
          tokio {flavour}, against {target}\n"
     );
     println!("| Workload | Side | CPU-s/M | records/s | allocations/record | peak MiB | p50 µs | p99 µs |");
@@ -266,20 +307,26 @@ fn drive(arguments: &[String]) -> Result<(), Box<dyn Error>> {
             window,
             runtime: flavour.clone(),
         };
-        notes += &compare(job, servers.as_deref(), blocks)?;
+        let sides: Vec<_> = sides.iter().filter(|side| side.program.is_none() || workload.is_in_go()).cloned().collect();
+        notes += &compare(job, servers.as_deref(), blocks, &sides)?;
     }
     print!("\n{notes}");
     Ok(())
 }
 
-fn compare(mut job: Job, servers: Option<&str>, blocks: usize) -> Result<String, Box<dyn Error>> {
+fn compare(
+    mut job: Job,
+    servers: Option<&str>,
+    blocks: usize,
+    sides: &[Side],
+) -> Result<String, Box<dyn Error>> {
     let workload = job.workload;
     match workload {
         Workload::Single => job.records = (job.records / 100).max(1),
         Workload::Start => job.records = 1,
         _ => {}
     }
-    let mut settings = [String::new(), String::new()];
+    let mut settings = vec![String::new(); sides.len()];
     let _sink = match servers {
         Some(servers) => {
             job.servers = servers.to_owned();
@@ -290,7 +337,7 @@ fn compare(mut job: Job, servers: Option<&str>, blocks: usize) -> Result<String,
             }
             if workload.consumes() {
                 let fill = Job { workload: Workload::Fire, ..job.clone() };
-                measure(&fill, "carafe", false, &mut settings[0])?;
+                measure(&fill, &CARAFE, false, &mut settings[0])?;
             }
             None
         }
@@ -301,26 +348,21 @@ fn compare(mut job: Job, servers: Option<&str>, blocks: usize) -> Result<String,
             Some(sink)
         }
     };
-    let (mut ours, mut theirs, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
+    let mut outcomes: Vec<Vec<Outcome>> = sides.iter().map(|_| Vec::new()).collect();
     for _ in 0..blocks {
-        let a = measure(&job, "carafe", false, &mut settings[0])?;
-        let b = measure(&job, "rdkafka", false, &mut settings[1])?;
-        let c = measure(&job, "rdkafka", false, &mut settings[1])?;
-        let d = measure(&job, "carafe", false, &mut settings[0])?;
-        for (ours, theirs) in [(&a, &b), (&d, &c)] {
-            ratios.push(match workload {
-                Workload::Single | Workload::Start => ours.p50 / theirs.p50,
-                _ => ours.cpu_per_million() / theirs.cpu_per_million(),
-            });
+        for at in (0..sides.len()).chain((0..sides.len()).rev()) {
+            let outcome = measure(&job, &sides[at], false, &mut settings[at])?;
+            outcomes[at].push(outcome);
         }
-        ours.extend([a, d]);
-        theirs.extend([b, c]);
     }
-    for (side, name, outcomes) in [(0, "carafe", &ours), (1, "rdkafka", &theirs)] {
-        let counted = measure(&job, name, true, &mut settings[side])?;
+    for ((side, outcomes), settings) in sides.iter().zip(&outcomes).zip(&mut settings) {
+        let name = side.name;
+        let counted = measure(&job, side, true, settings)?;
         let of = |value: fn(&Outcome) -> f64| median(outcomes.iter().map(value));
-        let note = if job.runtime == "current" { "current-thread" } else { "multi-thread" };
-        settings[side] = format!("{name}: {}, tokio {note}", settings[side]);
+        if side.program.is_none() {
+            let note = if job.runtime == "current" { "current-thread" } else { "multi-thread" };
+            *settings = format!("{name}: {settings}, tokio {note}");
+        }
         println!(
             "| {} | {name} | {:.3} | {:.0} | {:.4} | {:.0} | {:.0} | {:.0} |",
             workload.name(),
@@ -332,16 +374,21 @@ fn compare(mut job: Job, servers: Option<&str>, blocks: usize) -> Result<String,
             of(|outcome| outcome.p99),
         );
     }
-    let (least, most) =
-        ratios.iter().fold((f64::MAX, f64::MIN), |(least, most), r| (least.min(*r), most.max(*r)));
-    let what = match workload {
-        Workload::Single | Workload::Start => "p50",
-        _ => "CPU",
+    let (what, cost): (_, fn(&Outcome) -> f64) = match workload {
+        Workload::Single | Workload::Start => ("p50", |outcome| outcome.p50),
+        _ => ("CPU", Outcome::cpu_per_million),
     };
-    println!(
-        "| {} | **ratio of {what}** | **{:.3}** ({least:.3} to {most:.3}) | | | | | |",
-        workload.name(),
-        median(ratios)
-    );
-    Ok(format!("- {}: {}; {}\n", workload.name(), settings[0], settings[1]))
+    for (side, theirs) in sides.iter().zip(&outcomes).skip(1) {
+        let ratios: Vec<_> =
+            outcomes[0].iter().zip(theirs).map(|(ours, theirs)| cost(ours) / cost(theirs)).collect();
+        let (least, most) =
+            ratios.iter().fold((f64::MAX, f64::MIN), |(least, most), r| (least.min(*r), most.max(*r)));
+        println!(
+            "| {} | **{what}, carafe ÷ {}** | **{:.3}** ({least:.3} to {most:.3}) | | | | | |",
+            workload.name(),
+            side.name,
+            median(ratios)
+        );
+    }
+    Ok(format!("- {}: {}\n", workload.name(), settings.join("; ")))
 }
