@@ -2,4 +2,5 @@
 
 mod golden;
 mod messages;
+mod readable;
 mod records;

@@ -2,6 +2,7 @@
 
 mod broker;
 mod cat;
+mod decode;
 mod demo;
 
 use std::ffi::OsString;
@@ -22,6 +23,7 @@ enum Command {
     Demo(demo::Demo),
     Broker(broker::Broker),
     Cat(cat::Cat),
+    Decode(decode::Decode),
 }
 
 /// Runs the program with these arguments, the first of which is its name.
@@ -51,6 +53,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             Command::Demo(demo) => demo.run().await,
             Command::Broker(broker) => broker.run().await,
             Command::Cat(cat) => cat.run().await,
+            Command::Decode(decode) => decode.run(),
         }
     });
     // Blocking handlers that never return must not keep the program alive.
@@ -110,6 +113,9 @@ mod tests {
             "carafe broker --topic orders:0",
             "carafe broker --listen 127.0.0.1:0 --topic no/slash:1",
             "carafe broker --discard --replay",
+            "carafe decode --api Heartbeat",
+            "carafe decode --api Heartbeat --version 99",
+            "carafe decode /nowhere/to/be/found",
             "carafe demo --orders 0",
             "carafe demo --bootstrap-servers localhost:port",
             "carafe demo --bootstrap-servers localhost:9092 --nodes",

@@ -82,8 +82,28 @@ impl RawBatch {
             .map_err(|error| self.error(BatchFault::Compression { codec, error }))
     }
 
-    /// The records, uncompressed, and their positions appended to `out`, those at or beyond `from_offset` only. An
-    /// uncompressed body is shared, a compressed one inflated into a new buffer of at most `cap` bytes.
+    /// The checksum in the header.
+    pub fn crc(&self) -> u32 {
+        stored_crc(&self.encoded_header())
+    }
+
+    /// The records, uncompressed: an uncompressed body is shared, a compressed one inflated into a new buffer of at most
+    /// `cap` bytes.
+    ///
+    /// # Errors
+    ///
+    /// As [`decompress`](Self::decompress).
+    pub fn data(&self, with: &mut Decompressor, cap: usize) -> Result<Bytes, BatchError> {
+        if self.compression()? == Compression::None {
+            return Ok(self.body());
+        }
+        let mut inflated = Vec::new();
+        self.decompress(with, cap, &mut inflated)?;
+        Ok(Bytes::from(inflated))
+    }
+
+    /// The records, uncompressed, and their positions appended to `out`, those at or beyond `from_offset` only; see
+    /// [`data`](Self::data).
     ///
     /// # Errors
     ///
@@ -95,13 +115,7 @@ impl RawBatch {
         from_offset: i64,
         out: &mut Vec<RecordRange>,
     ) -> Result<Bytes, BatchError> {
-        let data = if self.compression()? == Compression::None {
-            self.body()
-        } else {
-            let mut inflated = Vec::new();
-            self.decompress(with, cap, &mut inflated)?;
-            Bytes::from(inflated)
-        };
+        let data = self.data(with, cap)?;
         decode_records(&self.header, &data, 0..data.len(), from_offset, out).map_err(|mut error| {
             error.position = self.position;
             error
