@@ -56,13 +56,16 @@ pub fn batches() -> Vec<Batches> {
 }
 
 fn load_messages(directory: &str) -> Vec<Message> {
-    lines(directory, |origin, line| {
-        let (name, rest) = line.split_once(' ')?;
-        let (version, rest) = rest.split_once(' ')?;
-        let (bytes, json) = rest.split_once(' ')?;
-        let (version, bytes) = (version.parse().ok()?, unhex(bytes)?);
-        Some(Message { origin, name: name.into(), version, bytes, json: json.into() })
-    })
+    lines(directory, message)
+}
+
+/// The message of a line; `None` if it is none.
+pub fn message(origin: String, line: &str) -> Option<Message> {
+    let (name, rest) = line.split_once(' ')?;
+    let (version, rest) = rest.split_once(' ')?;
+    let (bytes, json) = rest.split_once(' ')?;
+    let (version, bytes) = (version.parse().ok()?, unhex(bytes)?);
+    Some(Message { origin, name: name.into(), version, bytes, json: json.into() })
 }
 
 /// Every line of every file of `directory` that is no comment.

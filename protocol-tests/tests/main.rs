@@ -1,6 +1,7 @@
 //! What carafe reads and writes, held against Kafka's own definitions and an independent decoder.
 
 mod golden;
+mod java;
 mod messages;
 mod readable;
 mod records;

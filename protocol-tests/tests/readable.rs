@@ -244,7 +244,7 @@ fn settings_that_are_no_secrets_are_shown() {
 /// A batch of two records.
 fn batch(codec: Compression) -> Bytes {
     let mut writer = BatchWriter::with_capacity(64);
-    let records: [(Option<&[u8]>, Option<&[u8]>); 2] = [(Some(b"key"), Some(b"\x00\xff")), (None, None)];
+    let records = [(Some(&b"key"[..]), Some(&b"\x00\xff"[..])), (None, None)];
     for (at, (key, value)) in records.into_iter().enumerate() {
         let headers = || [(&b"h"[..], Some(&b"1"[..])), (b"h", None)].into_iter();
         let timestamp = 1_700_000_000_000 + at as i64;
