@@ -4,4 +4,4 @@ mod grammar;
 mod value;
 
 pub use grammar::{Field, Shape, Struct, Type, shapes};
-pub use value::{Dice, Sample, Writer};
+pub use value::{Bias, Dice, Sample, Writer};

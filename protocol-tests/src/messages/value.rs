@@ -36,12 +36,30 @@ pub struct Sample {
     pub leaves: Vec<(usize, usize, String)>,
 }
 
+/// What random values tend to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Bias {
+    /// Some of everything.
+    #[default]
+    Mixed,
+    /// Null wherever it is allowed.
+    Null,
+    /// Nothing in arrays, strings and bytes.
+    Empty,
+    /// The largest numbers, and lengths that take several bytes.
+    Large,
+}
+
 /// Writes a random message.
 #[derive(Debug)]
 pub struct Writer<'a> {
     dice: &'a mut Dice,
     /// What was written so far.
     pub sample: Sample,
+    /// What values tend to.
+    pub bias: Bias,
+    /// Writes variable-length numbers in five bytes, which no encoder does and every decoder reads.
+    pub padded: bool,
     /// Adds tagged fields that nobody knows, with numbers of its own.
     pub strangers: Option<Dice>,
 }
@@ -58,7 +76,7 @@ impl Shape {
 impl<'a> Writer<'a> {
     /// A writer of an empty message.
     pub fn new(dice: &'a mut Dice) -> Self {
-        Self { dice, sample: Sample::default(), strangers: None }
+        Self { dice, sample: Sample::default(), bias: Bias::Mixed, padded: false, strangers: None }
     }
 
     /// Appends a value. A `plain` one is not null, not empty and no likely default, as tagged fields must be.
@@ -80,12 +98,22 @@ impl<'a> Writer<'a> {
                 self.sample.bytes.extend_from_slice(value.as_bytes());
             }
             Type::Bytes { compact } => {
-                let value: Vec<u8> = (0..self.dice.below(40)).map(|_| self.dice.roll() as u8).collect();
+                let len = match self.bias {
+                    Bias::Empty => 0,
+                    Bias::Large => 16_384 + self.dice.below(40),
+                    _ => self.dice.below(40),
+                };
+                let value: Vec<u8> = (0..len).map(|_| self.dice.roll() as u8).collect();
                 self.length(value.len(), *compact, |len| (len as u32).to_be_bytes().to_vec());
                 self.sample.bytes.extend(value);
             }
             Type::Array { compact, element } => {
-                let count = self.dice.below(3) + usize::from(plain);
+                let fixed = matches!(**element, Type::Fixed(_));
+                let count = match self.bias {
+                    Bias::Empty => usize::from(plain),
+                    Bias::Large if fixed => 128,
+                    _ => self.dice.below(3) + usize::from(plain),
+                };
                 self.length(count, *compact, |len| (len as u32).to_be_bytes().to_vec());
                 if let Type::Fixed(size) = **element {
                     for _ in 0..count {
@@ -102,7 +130,7 @@ impl<'a> Writer<'a> {
             }
             Type::Struct(shape) => return self.put_struct(shape, path, plain),
             Type::Nullable(inner) => {
-                let null = !plain && self.dice.below(4) == 0;
+                let null = !plain && (self.bias == Bias::Null || self.dice.below(4) == 0);
                 match (&**inner, null) {
                     (Type::Struct(_), false) => self.sample.bytes.push(1),
                     (_, false) => {}
@@ -139,6 +167,7 @@ impl<'a> Writer<'a> {
         for (tag, field) in known {
             if plain || self.dice.below(2) == 0 {
                 let mut inner = Writer::new(self.dice);
+                (inner.bias, inner.padded) = (self.bias, self.padded);
                 inner.strangers = self.strangers.take();
                 inner.put(&field.shape, &below(&field.name), true);
                 self.strangers = inner.strangers.take();
@@ -176,6 +205,7 @@ impl<'a> Writer<'a> {
             return small(self.dice.below(100) as u8 + 17);
         }
         match self.dice.below(6) {
+            _ if self.bias == Bias::Large => (0..size).map(|at| if at == 0 { 0x7f } else { 0xfe }).collect(),
             0 => vec![0; size],
             // Not for eight bytes: it is a float that is not a number.
             1 if size != 8 => vec![0xff; size],
@@ -186,6 +216,8 @@ impl<'a> Writer<'a> {
 
     fn text(&mut self, plain: bool) -> String {
         let len = match self.dice.below(12) {
+            _ if self.bias == Bias::Empty => 0,
+            _ if self.bias == Bias::Large => 60,
             0 => 0,
             1 => 150,
             _ => self.dice.below(20),
@@ -199,9 +231,11 @@ impl<'a> Writer<'a> {
     }
 
     fn uvarint(&mut self, mut value: u32) {
-        while value > 0x7f {
+        let mut len = 0;
+        while value > 0x7f || self.padded && len < 4 {
             self.sample.bytes.push((value & 0x7f) as u8 | 0x80);
             value >>= 7;
+            len += 1;
         }
         self.sample.bytes.push(value as u8);
     }

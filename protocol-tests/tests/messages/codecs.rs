@@ -2,7 +2,7 @@
 
 use bytes::{Bytes, BytesMut};
 use carafe::wire::messages as ours;
-use carafe::wire::{Decode, DecodeError, Encode, Reader};
+use carafe::wire::{Decode, DecodeError, Encode, Reader, VersionRange};
 use kafka_protocol::messages as theirs;
 use kafka_protocol::protocol::{Decodable, Encodable, Message};
 
@@ -18,8 +18,20 @@ macro_rules! messages {
             }
         }
 
-        /// What `kafka-protocol` makes of `bytes`; `None` if it does not know the message or version.
-        pub(crate) fn oracle(name: &str, version: i16, bytes: Bytes) -> Option<Result<BytesMut, String>> {
+        /// Lowest and highest version that `kafka-protocol` has of a message.
+        pub(crate) fn oracle_versions(name: &str) -> Option<VersionRange> {
+            match name {
+                $(stringify!($both) => {
+                    let theirs = <theirs::$both as Message>::VERSIONS;
+                    Some(VersionRange::new(theirs.min, theirs.max))
+                })*
+                _ => None,
+            }
+        }
+
+        /// What `kafka-protocol` makes of `bytes`: the message written again, and how many bytes it left; `None` if it
+        /// does not know the message or version. It takes the process with it where a length is a lie.
+        pub(crate) fn oracle(name: &str, version: i16, bytes: Bytes) -> Option<Result<(BytesMut, usize), String>> {
             match name {
                 $(stringify!($both) => oracle_again::<theirs::$both>(version, bytes),)*
                 _ => None,
@@ -38,7 +50,7 @@ fn carafe_again<T: Decode + Encode>(version: i16, bytes: Bytes) -> Result<(Bytes
     Ok((w, r.remaining()))
 }
 
-fn oracle_again<T>(version: i16, mut bytes: Bytes) -> Option<Result<BytesMut, String>>
+fn oracle_again<T>(version: i16, mut bytes: Bytes) -> Option<Result<(BytesMut, usize), String>>
 where
     T: Decodable + Encodable + Message,
 {
@@ -47,7 +59,7 @@ where
     }
     let mut w = BytesMut::new();
     let result = T::decode(&mut bytes, version).and_then(|message| message.encode(&mut w, version));
-    Some(result.map(|()| w).map_err(|error| error.to_string()))
+    Some(result.map(|()| (w, bytes.len())).map_err(|error| error.to_string()))
 }
 
 messages! {

@@ -2,5 +2,6 @@
 //! `kafka-protocol`; cut short, changed and lied about.
 
 pub(crate) mod codecs;
+mod differential;
 mod hostile;
 mod round_trip;
