@@ -5,3 +5,4 @@ mod java;
 mod messages;
 mod readable;
 mod records;
+mod releases;

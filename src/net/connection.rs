@@ -112,10 +112,20 @@ impl Connection {
                 Some(theirs) => format!("the broker speaks {key} {theirs}, carafe {ours}"),
                 None => format!("the broker does not offer {key}"),
             };
+            let message = match key.since(ours) {
+                Some(release) => format!("{message}: it takes Kafka {release} or newer"),
+                None => message,
+            };
             Error::new(ErrorKind::UnsupportedVersion, message)
                 .phase(Phase::Negotiate)
                 .peer(self.peer().to_string())
         })
+    }
+
+    /// How long the connection itself waits for an answer at least.
+    #[cfg(feature = "kafka-protocol")]
+    pub(crate) fn request_timeout(&self) -> Duration {
+        self.shared.request_timeout
     }
 
     /// Requests without an answer yet.

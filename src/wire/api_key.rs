@@ -4,6 +4,7 @@ use std::fmt;
 
 use crate::wire::VersionRange;
 use crate::wire::messages::APIS;
+use crate::wire::releases::{OFFERED, RELEASES};
 
 /// Number of an API. Unknown ones survive a round trip.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -37,6 +38,26 @@ impl ApiKey {
     /// All APIs that this crate speaks, in ascending order.
     pub fn all() -> impl Iterator<Item = (Self, VersionRange)> {
         (0..).zip(APIS).filter_map(|(key, api)| Some((Self(key), api.versions?)))
+    }
+
+    /// The versions that a broker of this release of Apache Kafka offers, of all it may be set up to do; `release` is one
+    /// of [`RELEASES`], such as `2.8`.
+    pub fn offered_by(self, release: &str) -> Option<VersionRange> {
+        let index = RELEASES.iter().position(|known| *known == release)?;
+        let mut offers = self.offers().iter().rev();
+        let (_, min, max) = offers.find(|(since, ..)| RELEASES[..=index].contains(since))?;
+        (min <= max).then_some(VersionRange::new(*min, *max))
+    }
+
+    /// The first of [`RELEASES`] whose brokers offer one of `versions`.
+    pub fn since(self, versions: VersionRange) -> Option<&'static str> {
+        let mut offers = self.offers().iter();
+        let fits = |min, max| min <= max && versions.intersect(VersionRange::new(min, max)).is_some();
+        offers.find(|(_, min, max)| fits(*min, *max)).map(|(since, ..)| *since)
+    }
+
+    fn offers(self) -> &'static [(&'static str, i16, i16)] {
+        usize::try_from(self.0).ok().and_then(|key| OFFERED.get(key)).copied().unwrap_or_default()
     }
 
     /// True if `version` of the API uses compact lengths and tagged fields.

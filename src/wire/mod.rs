@@ -19,6 +19,7 @@ pub mod produce;
 pub mod readable;
 mod reader;
 pub mod records;
+mod releases;
 mod segments;
 mod uuid;
 pub mod varint;
@@ -29,6 +30,7 @@ pub use array::{Array, ArrayIter, Element};
 pub use codec::{Decode, Encode, Message, Request, VersionRange};
 pub use error::{DecodeError, DecodeErrorKind, EncodeError, EncodeErrorKind};
 pub use reader::{ARRAY_LEN_MAX, Reader};
+pub use releases::RELEASES;
 pub use uuid::Uuid;
 pub use versioned::{decode_versioned, encode_versioned};
 

@@ -44,6 +44,7 @@ pub(crate) fn files(definitions: &[Definition]) -> Result<Files, String> {
     let mut modules: Vec<(String, String)> = Vec::new();
     let mut table = String::new();
     let mut constants = String::new();
+    let mut checks = String::new();
     let mut described = Vec::new();
     for (key, name, request) in &apis {
         let spoken = request.listeners.iter().any(|listener| listener == "broker");
@@ -63,6 +64,8 @@ pub(crate) fn files(definitions: &[Definition]) -> Result<Files, String> {
         if !spoken || versions.is_empty() {
             continue;
         }
+        let _ =
+            writeln!(checks, "ApiKey::{constant} => decode_body::<{name}Response>(r, version).map(drop),");
         let mut response = Message::new(find(&format!("{name}Response"))?, versions);
         response.flexible = request.flexible_versions;
         let mut messages = [Message::new(request, versions), response];
@@ -94,7 +97,7 @@ pub(crate) fn files(definitions: &[Definition]) -> Result<Files, String> {
     }
     let _ = write!(
         index,
-        "\nuse crate::wire::api_key::Api;\nuse crate::wire::{{ApiKey, VersionRange}};\n\nimpl ApiKey {{\n{constants}}}\n\n/// Indexed by API key.\npub(crate) static APIS: &[Api] = &[\n{table}];\n"
+        "\nuse crate::wire::api_key::Api;\n#[cfg(feature = \"kafka-protocol\")]\nuse crate::wire::frame::decode_body;\nuse crate::wire::{{ApiKey, VersionRange}};\n#[cfg(feature = \"kafka-protocol\")]\nuse crate::wire::{{DecodeError, DecodeErrorKind, Reader}};\n\nimpl ApiKey {{\n{constants}}}\n\n/// Indexed by API key.\npub(crate) static APIS: &[Api] = &[\n{table}];\n\n/// Fails unless what is left in `r` is a response of the API.\n#[cfg(feature = \"kafka-protocol\")]\npub(crate) fn check_response(key: ApiKey, r: &mut Reader, version: i16) -> Result<(), DecodeError> {{\nmatch key {{\n{checks}_ => Err(DecodeError::new(\"response\", version, DecodeErrorKind::UnsupportedVersion, 0)),\n}}\n}}\n"
     );
     files.insert(path("mod"), format_rust(&index)?);
     files.insert(path("schemas"), format_rust(&table::file(&described)?)?);
@@ -138,8 +141,12 @@ pub(crate) fn differences(root: &Path, files: &Files) -> Result<bool, String> {
     Ok(equal)
 }
 
+/// Generated files that are not among `files`, if those are the messages.
 fn leftovers(root: &Path, files: &Files) -> Result<Vec<PathBuf>, String> {
     let mut left = Vec::new();
+    if !files.contains_key(&path("mod")) {
+        return Ok(left);
+    }
     for entry in fs::read_dir(root.join(MESSAGES)).map_err(|error| error.to_string())? {
         let path = Path::new(MESSAGES).join(entry.map_err(|error| error.to_string())?.file_name());
         if !files.contains_key(&path) {
@@ -150,7 +157,7 @@ fn leftovers(root: &Path, files: &Files) -> Result<Vec<PathBuf>, String> {
 }
 
 /// `source` as rustfmt writes it with the settings of the repository.
-fn format_rust(source: &str) -> Result<String, String> {
+pub(crate) fn format_rust(source: &str) -> Result<String, String> {
     let settings = concat!(env!("CARGO_MANIFEST_DIR"), "/../../rustfmt.toml");
     let mut rustfmt = Command::new("rustfmt")
         .args(["--edition", "2024", "--config-path", settings])

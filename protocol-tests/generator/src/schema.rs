@@ -5,6 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 
 /// One JSON file.
 #[derive(Debug, Deserialize)]
@@ -30,11 +31,7 @@ pub(crate) struct Definition {
 impl Definition {
     /// The versions that are not going to change.
     pub(crate) fn stable_versions(&self) -> Versions {
-        let mut versions = self.valid_versions;
-        if self.latest_version_unstable {
-            versions.max -= 1;
-        }
-        versions
+        self.valid_versions.stable(self.latest_version_unstable)
     }
 }
 
@@ -95,6 +92,11 @@ pub(crate) struct Versions {
 impl Versions {
     pub(crate) const NONE: Self = Self { min: 0, max: -1 };
 
+    /// The versions that are not going to change.
+    pub(crate) fn stable(self, latest_unstable: bool) -> Self {
+        Self { max: self.max - i16::from(latest_unstable), ..self }
+    }
+
     pub(crate) fn is_empty(self) -> bool {
         self.max < self.min
     }
@@ -148,6 +150,13 @@ impl fmt::Display for Versions {
 
 /// Reads all definitions below `dir`, ordered by name.
 pub(crate) fn read_all(dir: &Path) -> Result<Vec<Definition>, String> {
+    let mut definitions: Vec<Definition> = read_json(dir)?;
+    definitions.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(definitions)
+}
+
+/// Reads what `T` has of all definitions below `dir`, in no order.
+pub(crate) fn read_json<T: DeserializeOwned>(dir: &Path) -> Result<Vec<T>, String> {
     let mut definitions = Vec::new();
     for entry in fs::read_dir(dir).map_err(|error| format!("{}: {error}", dir.display()))? {
         let path = entry.map_err(|error| error.to_string())?.path();
@@ -155,14 +164,15 @@ pub(crate) fn read_all(dir: &Path) -> Result<Vec<Definition>, String> {
             continue;
         }
         let text = fs::read_to_string(&path).map_err(|error| format!("{}: {error}", path.display()))?;
-        let definition: Definition = serde_json::from_str(&without_comments(&text))
-            .map_err(|error| format!("{}: {error}", path.display()))?;
-        definitions.push(definition);
+        // One definition of 2.8 ends with a brace too many.
+        let text = without_comments(&text);
+        let definition = serde_json::Deserializer::from_str(&text).into_iter().next();
+        let definition = definition.ok_or_else(|| format!("{} is empty", path.display()))?;
+        definitions.push(definition.map_err(|error| format!("{}: {error}", path.display()))?);
     }
     if definitions.is_empty() {
         return Err(format!("{} holds no JSON files", dir.display()));
     }
-    definitions.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(definitions)
 }
 
@@ -193,6 +203,18 @@ mod tests {
     #[test]
     fn comments_end_outside_of_strings_only() {
         assert_eq!(without_comments("{ \"a\": \"x//y\" } // z\n"), "{ \"a\": \"x//y\" } \n");
+    }
+
+    #[test]
+    fn unstable_versions_are_left_out() {
+        let definition = |unstable: &str| -> Definition {
+            let json = format!(r#"{{"type": "request", "name": "A", "validVersions": "0-6"{unstable}}}"#);
+            serde_json::from_str(&json).unwrap()
+        };
+        assert_eq!(definition("").stable_versions(), Versions { min: 0, max: 6 });
+        let unstable = definition(r#", "latestVersionUnstable": true"#);
+        assert_eq!(unstable.stable_versions(), Versions { min: 0, max: 5 });
+        assert!(Versions { min: 0, max: 0 }.stable(true).is_empty());
     }
 
     #[test]

@@ -53,6 +53,12 @@ pub(super) enum Command {
     /// List clusters and their nodes
     #[command(visible_alias = "status")]
     List,
+    /// Print which versions of each API the first node offers; exit code 1 if carafe believes otherwise of its release
+    Versions {
+        /// Cluster; may be left out when there is one
+        #[arg(value_parser = name)]
+        name: Option<String>,
+    },
     /// Resolve the artifacts of a version and dump a class archive that makes its starts cheaper
     Prepare {
         /// Kafka version, such as 4.3.1
@@ -64,7 +70,7 @@ pub(super) enum Command {
 pub(super) struct Start {
     /// Kafka version, such as 4.3.1
     pub(super) version: Version,
-    /// Number of nodes, each broker and controller
+    /// Number of nodes, each broker and controller; before Kafka 3.3 there is a ZooKeeper beside them
     #[arg(value_parser = clap::value_parser!(u16).range(1..=9))]
     pub(super) nodes: u16,
     /// First port: node i listens for clients on PORT + i - 1, for controllers on the ports after those [default: free
@@ -165,7 +171,7 @@ mod tests {
         for line in [
             "kafka start 4.3.1",
             "kafka start 4.3 1",
-            "kafka start 2.8.2 1",
+            "kafka start 2.0.1 1",
             "kafka start 4.3.1 0",
             "kafka start 4.3.1 10",
             "kafka start 4.3.1 three",

@@ -9,8 +9,13 @@ use super::version::Version;
 
 /// Log binding of Kafka 4: SLF4J 1.7 to Log4j 2. Without one a failing broker says nothing.
 const LOG4J2_BINDING: (&str, &str, &str) = ("org.apache.logging.log4j", "log4j-slf4j-impl", "2.25.4");
-/// Log binding of Kafka 3.
+/// Log binding of Kafka 3 and most of 2.
 const RELOAD4J_BINDING: (&str, &str, &str) = ("org.slf4j", "slf4j-reload4j", "1.7.36");
+
+/// Log binding of Kafka 2.1 to 2.3, whose SLF4J is too old for the other one.
+const LOG4J_BINDING: (&str, &str, &str) = ("org.slf4j", "slf4j-log4j12", "1.7.25");
+/// The ZooKeeper of 2.1 to 2.3 does not find its way on Java 14 and newer.
+const ZOOKEEPER: (&str, &str, &str) = ("org.apache.zookeeper", "zookeeper", "3.5.9");
 
 /// 4.4.0 names an artifact that was not published with it; the one of 4.3.1 fits.
 const TOOLS_API: &str = "kafka-tools-api";
@@ -95,14 +100,21 @@ fn pom(version: Version, pin: bool) -> String {
              <version>{version}</version>{inner}</dependency>\n"
         )
     };
-    let binding = if version.logs_with_log4j2() { LOG4J2_BINDING } else { RELOAD4J_BINDING };
+    let binding = match version.logs_with_log4j2() {
+        true => LOG4J2_BINDING,
+        false if version.needs_newer_zookeeper() => LOG4J_BINDING,
+        false => RELOAD4J_BINDING,
+    };
     let group = "org.apache.kafka";
     let exclusion = format!(
         "<exclusions><exclusion><groupId>{group}</groupId><artifactId>{TOOLS_API}</artifactId></exclusion></exclusions>"
     );
     let mut dependencies =
-        dependency((group, "kafka_2.13", &version.to_string()), if pin { &exclusion } else { "" });
+        dependency((group, version.artifact(), &version.to_string()), if pin { &exclusion } else { "" });
     dependencies.push_str(&dependency(binding, ""));
+    if version.needs_newer_zookeeper() {
+        dependencies.push_str(&dependency(ZOOKEEPER, ""));
+    }
     if pin {
         dependencies.push_str(&dependency((group, TOOLS_API, TOOLS_API_VERSION), ""));
     }
@@ -122,6 +134,11 @@ mod tests {
         let old = pom("3.9.2".parse().unwrap(), false);
         assert!(old.contains("<artifactId>kafka_2.13</artifactId><version>3.9.2</version>"));
         assert!(old.contains("slf4j-reload4j") && !old.contains("log4j-slf4j-impl"));
+        let oldest = pom("2.1.1".parse().unwrap(), false);
+        assert!(
+            oldest.contains("<artifactId>kafka_2.12</artifactId>")
+                && oldest.contains("<version>3.5.9</version>")
+        );
         let new = pom("4.3.1".parse().unwrap(), false);
         assert!(new.contains("log4j-slf4j-impl") && !new.contains("reload4j") && !new.contains("exclusion"));
     }

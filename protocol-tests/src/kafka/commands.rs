@@ -4,17 +4,19 @@ use std::collections::hash_map::RandomState;
 use std::fs;
 use std::hash::BuildHasher;
 use std::io::{self, Write};
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use carafe::wire::{ApiKey, VersionRange};
+
 use super::args::{Args, Command, Jvm, NodeOf, Start};
 use super::java::{self, Java};
 use super::probe::Probe;
-use super::store::{self, Cluster, ClusterState, NodeState, Store};
+use super::store::{self, Cluster, ClusterState, NodeState, Store, ZOOKEEPER};
 use super::version::Version;
 use super::{Failure, artifacts, properties};
 
@@ -35,6 +37,7 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
         Command::Kill { node, graceful } => kill(&store, &node, graceful),
         Command::Restart { node, timeout } => restart(&store, &node, Duration::from_secs(timeout)),
         Command::List => list(&store),
+        Command::Versions { name } => versions(&store, name.as_deref()),
         Command::Prepare { version } => prepare(&store, version),
     }
 }
@@ -227,6 +230,30 @@ fn list(store: &Store) -> Result<(), Failure> {
     Ok(())
 }
 
+/// One line per API that the first node offers, held against the table of releases.
+fn versions(store: &Store, name: Option<&str>) -> Result<(), Failure> {
+    let cluster = store.select(name)?;
+    let Some(node) = cluster.state.nodes.first() else { return Ok(()) };
+    let offered = Probe::connect(node.port).and_then(|mut probe| probe.versions());
+    let offered =
+        offered.map_err(|error| Failure::io(format!("ask the node on port {}", node.port), error))?;
+    let version: Version = cluster.state.version.parse().map_err(Failure::Failed)?;
+    let mut wrong = Vec::new();
+    for (key, min, max) in offered {
+        let (key, theirs) = (ApiKey(key), VersionRange::new(min, max));
+        print(&format!("{} {theirs} {key}", key.0))?;
+        match key.offered_by(&version.release()) {
+            Some(believed) if believed == theirs => {}
+            Some(believed) => wrong.push(format!("{key} is {theirs}, not {believed}")),
+            None => wrong.push(format!("{key} is {theirs}, not absent")),
+        }
+    }
+    match wrong.is_empty() {
+        true => Ok(()),
+        false => Err(Failure::failed(format!("src/wire/releases.rs is wrong: {}", wrong.join("; ")))),
+    }
+}
+
 /// Dumps the classes that one node has loaded when it ends.
 fn prepare(store: &Store, version: Version) -> Result<(), Failure> {
     let name = format!("prepare-{version}");
@@ -286,8 +313,17 @@ impl Launcher {
         dump: Option<&Path>,
         deadline: Instant,
     ) -> Result<(), Failure> {
-        let mut flags = java::short_flags();
-        self.format(cluster, &mut flags)?;
+        let (file, text, flag) = properties::logging(self.version, &cluster.dir);
+        store::write(&cluster.dir.join(file), text)?;
+        for node in &cluster.state.nodes {
+            let properties =
+                properties::node(&cluster.state, node.id, &cluster.node_dir(node.id).join("data"));
+            store::write(&cluster.properties_file(node.id), &properties::render(&properties))?;
+        }
+        match cluster.state.zookeeper_port() {
+            Some(port) => self.start_zookeeper(cluster, port, flag, deadline)?,
+            None => self.format(cluster, flag)?,
+        }
         let mut children = Vec::new();
         for node in &cluster.state.nodes {
             children.push((node.id, self.spawn(cluster, node.id, dump)?));
@@ -295,21 +331,44 @@ impl Launcher {
         self.wait(cluster, &mut children, deadline)
     }
 
-    fn format(&self, cluster: &Cluster, flags: &mut Vec<String>) -> Result<(), Failure> {
+    /// Starts ZooKeeper and waits for its port.
+    fn start_zookeeper(
+        &self,
+        cluster: &Cluster,
+        port: u16,
+        logging: String,
+        deadline: Instant,
+    ) -> Result<(), Failure> {
+        let dir = cluster.node_dir(ZOOKEEPER);
+        let file = cluster.properties_file(ZOOKEEPER);
+        store::write(&file, &properties::render(&properties::zookeeper(port, &dir.join("data"))))?;
+        let mut flags = java::short_flags();
+        flags.push(logging);
+        let class = "org.apache.zookeeper.server.quorum.QuorumPeerMain";
+        let mut command = self.java.command(&self.jars, &dir, &flags, class);
+        let mut child = java::spawn_detached(command.arg(file), &cluster.log_file(ZOOKEEPER))?;
+        cluster.write_pid(ZOOKEEPER, child.id())?;
+        while TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_err() {
+            let ended = child.try_wait().map_err(|error| Failure::io("watch ZooKeeper", error))?.is_some();
+            if ended || Instant::now() >= deadline {
+                let text = log_tail(&cluster.log_file(ZOOKEEPER));
+                return Err(Failure::failed(format!("ZooKeeper on port {port} does not listen:\n{text}")));
+            }
+            sleep(Duration::from_millis(50));
+        }
+        Ok(())
+    }
+
+    fn format(&self, cluster: &Cluster, logging: String) -> Result<(), Failure> {
         let mut formats = Vec::new();
-        let (file, text, flag) = properties::logging(self.version, &cluster.dir);
-        store::write(&cluster.dir.join(file), text)?;
-        flags.push(flag);
+        let mut flags = java::short_flags();
+        flags.push(logging);
         for node in &cluster.state.nodes {
-            let dir = cluster.node_dir(node.id);
-            let properties = properties::node(&cluster.state, node.id, &dir.join("data"));
-            let file = cluster.properties_file(node.id);
-            store::write(&file, &properties::render(&properties))?;
             let child = self
                 .java
-                .command(&self.jars, &dir, flags, "kafka.tools.StorageTool")
+                .command(&self.jars, &cluster.node_dir(node.id), &flags, "kafka.tools.StorageTool")
                 .args(["format", "-t", &cluster.state.cluster_id, "-c"])
-                .arg(&file)
+                .arg(cluster.properties_file(node.id))
                 .stdout(Stdio::piped())
                 .stderr(Stdio::piped())
                 .spawn()

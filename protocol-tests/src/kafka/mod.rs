@@ -7,9 +7,9 @@
 //! | `artifacts` | class path of a version, resolved with Maven |
 //! | `java` | runtime, its flags, one process |
 //! | `properties` | properties of a node |
-//! | `probe` | whether a node answers, in raw protocol bytes |
+//! | `probe` | whether a node answers and what it offers, in raw protocol bytes |
 //! | `store` | directories, state and pid files |
-//! | `commands` | start, stop, kill, restart, list, prepare |
+//! | `commands` | start, stop, kill, restart, list, versions, prepare |
 
 mod args;
 mod artifacts;

@@ -1,4 +1,4 @@
-//! Whether a node answers: three requests in raw bytes, so that a fault of the client under test cannot hide here.
+//! Whether a node answers, and what it offers: a few requests in raw bytes, so that a fault of the client under test cannot hide here.
 
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
@@ -32,6 +32,20 @@ impl Probe {
             0 => Ok(probe),
             code => Err(invalid(format!("ApiVersions answered error {code}"))),
         }
+    }
+
+    /// The APIs that the node offers: key, lowest and highest version.
+    pub(super) fn versions(&mut self) -> io::Result<Vec<(i16, i16, i16)>> {
+        let frame = self.ask(API_VERSIONS, &[])?;
+        let mut answer = Answer(&frame);
+        answer.i16()?; // no error, as before
+        let count = answer.i32()?;
+        let mut versions = Vec::new();
+        for _ in 0..count {
+            versions.push((answer.i16()?, answer.i16()?, answer.i16()?));
+        }
+        versions.sort_unstable();
+        Ok(versions)
     }
 
     /// The ids of the brokers the node knows, ascending.

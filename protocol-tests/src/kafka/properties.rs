@@ -1,4 +1,4 @@
-//! Properties of one node: KRaft, broker and controller at once, made for tests.
+//! Properties of one node, made for tests: broker and controller at once; before 3.3 a broker beside ZooKeeper.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -59,13 +59,27 @@ pub(super) fn node(cluster: &ClusterState, id: u16, log_dir: &Path) -> Vec<(Stri
     }
 
     let mut list = Properties(Vec::new());
-    list.set("process.roles", "broker,controller");
-    list.set("node.id", id);
-    list.set("controller.quorum.voters", voters.join(","));
-    list.set("listeners", format!("PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}"));
+    let mut listeners = format!("PLAINTEXT://127.0.0.1:{port}");
+    let mut protocols = String::from("PLAINTEXT:PLAINTEXT");
+    match cluster.zookeeper_port() {
+        Some(port) => {
+            list.set("broker.id", id);
+            list.set("zookeeper.connect", format!("127.0.0.1:{port}"));
+            // A killed node may come back as soon as its session is over.
+            list.set("zookeeper.session.timeout.ms", "3000");
+        }
+        None => {
+            list.set("process.roles", "broker,controller");
+            list.set("node.id", id);
+            list.set("controller.quorum.voters", voters.join(","));
+            list.set("controller.listener.names", "CONTROLLER");
+            listeners.push_str(&format!(",CONTROLLER://127.0.0.1:{controller_port}"));
+            protocols.push_str(",CONTROLLER:PLAINTEXT");
+        }
+    }
+    list.set("listeners", listeners);
     list.set("advertised.listeners", format!("PLAINTEXT://127.0.0.1:{port}"));
-    list.set("controller.listener.names", "CONTROLLER");
-    list.set("listener.security.protocol.map", "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT");
+    list.set("listener.security.protocol.map", protocols);
     list.set("inter.broker.listener.name", "PLAINTEXT");
     list.set("log.dirs", log_dir.display());
     list.set("auto.create.topics.enable", "true");
@@ -86,6 +100,19 @@ pub(super) fn node(cluster: &ClusterState, id: u16, log_dir: &Path) -> Vec<(Stri
     for (key, value) in &cluster.properties {
         list.set(key, value);
     }
+    list.0
+}
+
+/// Properties of the cluster's ZooKeeper with its data in `data_dir`.
+pub(super) fn zookeeper(port: u16, data_dir: &Path) -> Vec<(String, String)> {
+    let mut list = Properties(Vec::new());
+    list.set("dataDir", data_dir.display());
+    list.set("clientPort", port);
+    list.set("clientPortAddress", "127.0.0.1");
+    list.set("maxClientCnxns", 0);
+    list.set("admin.enableServer", false);
+    // Sessions may be as short as two ticks.
+    list.set("tickTime", 1000);
     list.0
 }
 
@@ -167,6 +194,17 @@ mod tests {
         }
         assert_eq!(value(&properties, "transaction.state.log.min.isr"), "1");
         assert_eq!(value(&properties, "min.insync.replicas"), "1");
+    }
+
+    #[test]
+    fn brokers_beside_zookeeper() {
+        let cluster = ClusterState { version: "2.8.2".into(), ..cluster(2) };
+        let properties = node(&cluster, 2, Path::new("/x"));
+        assert_eq!(value(&properties, "broker.id"), "2");
+        assert_eq!(value(&properties, "zookeeper.connect"), "127.0.0.1:9101");
+        assert_eq!(value(&properties, "listeners"), "PLAINTEXT://127.0.0.1:9002");
+        assert!(!properties.iter().any(|(key, _)| key.contains("controller.quorum.voters")));
+        assert_eq!(value(&zookeeper(9101, Path::new("/y")), "clientPort"), "9101");
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! artifacts/VERSION/jars/          class path
 //! artifacts/VERSION/*.jsa          class archives, one per Java version
 //! clusters/NAME/cluster.json       what was started
-//! clusters/NAME/node-N/            server.properties, server.log, pid, data/
+//! clusters/NAME/node-N/            server.properties, server.log, pid, data/; node 0 is ZooKeeper, before Kafka 3.3
 //! ```
 
 use std::fs::{self, File};
@@ -16,6 +16,10 @@ use serde::{Deserialize, Serialize};
 use super::Failure;
 use super::args::Jvm;
 use super::java;
+use super::version::Version;
+
+/// ZooKeeper, among the nodes of a cluster.
+pub(super) const ZOOKEEPER: u16 = 0;
 
 /// What a cluster was started with.
 #[derive(Debug, Serialize, Deserialize)]
@@ -40,6 +44,12 @@ impl ClusterState {
     pub(super) fn bootstrap_servers(&self) -> String {
         let addresses: Vec<_> = self.nodes.iter().map(|node| format!("127.0.0.1:{}", node.port)).collect();
         addresses.join(",")
+    }
+
+    /// Where ZooKeeper listens, in clusters that need one: nodes have no controllers of their own then.
+    pub(super) fn zookeeper_port(&self) -> Option<u16> {
+        let version: Version = self.version.parse().ok()?;
+        self.nodes.first().filter(|_| version.needs_zookeeper()).map(|node| node.controller_port)
     }
 }
 
@@ -137,8 +147,8 @@ impl Store {
     /// Writes a new cluster's state in a directory that must not hold one.
     pub(super) fn create(&self, state: ClusterState) -> Result<Cluster, Failure> {
         let cluster = Cluster { dir: self.clusters_dir().join(&state.name), state };
-        for node in &cluster.state.nodes {
-            let dir = cluster.node_dir(node.id);
+        for id in cluster.processes() {
+            let dir = cluster.node_dir(id);
             fs::create_dir_all(&dir)
                 .map_err(|error| Failure::io(format!("create {}", dir.display()), error))?;
         }
@@ -150,6 +160,12 @@ impl Store {
 }
 
 impl Cluster {
+    /// All nodes, and ZooKeeper where there is one.
+    fn processes(&self) -> impl Iterator<Item = u16> {
+        let zookeeper = self.state.zookeeper_port().map(|_| ZOOKEEPER);
+        self.state.nodes.iter().map(|node| node.id).chain(zookeeper)
+    }
+
     pub(super) fn node_dir(&self, id: u16) -> PathBuf {
         self.dir.join(format!("node-{id}"))
     }
@@ -182,7 +198,7 @@ impl Cluster {
     }
 
     pub(super) fn is_running(&self) -> bool {
-        self.state.nodes.iter().any(|node| self.pid(node.id).is_some())
+        self.processes().any(|id| self.pid(id).is_some())
     }
 
     /// Ends a node with a signal and waits; whether it ran, or an error when it did not end within `limit`.
@@ -206,14 +222,14 @@ impl Cluster {
     /// Kills every node; with `keep` its data and logs stay, but it is no longer a cluster of the store.
     pub(super) fn stop(&self, keep: bool) -> Result<(), Failure> {
         // All signals first: a node that outlives its quorum would only log errors.
-        for node in &self.state.nodes {
-            if let Some(pid) = self.pid(node.id) {
+        for id in self.processes() {
+            if let Some(pid) = self.pid(id) {
                 // One that has ended by itself is as good as killed; the next loop notices any other reason.
                 let _ = java::signal(pid, "KILL");
             }
         }
-        for node in &self.state.nodes {
-            self.end(node.id, "KILL", Duration::from_secs(10))?;
+        for id in self.processes() {
+            self.end(id, "KILL", Duration::from_secs(10))?;
         }
         let result = if keep {
             fs::rename(self.dir.join("cluster.json"), self.dir.join("stopped.json"))

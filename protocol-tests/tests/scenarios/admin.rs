@@ -15,9 +15,7 @@ scenarios!(
 async fn topics_are_created_described_and_deleted(stage: Stage) {
     let admin = stage.client.admin();
     let topic = stage.topic("admin", 3).await;
-    let created =
-        admin.create_topics([NewTopic::new(topic.as_str()).partitions(3)]).await.expect("an answer");
-    let error = created[topic.as_str()].as_ref().expect_err("it exists");
+    let error = stage.create(NewTopic::new(topic.as_str()).partitions(3)).await.expect_err("it exists");
     assert_eq!(error.error_code(), Some(ErrorCode::TOPIC_ALREADY_EXISTS));
     let described = admin.describe_topics([topic.clone()]).await.expect("an answer");
     let description = described[topic.as_str()].as_ref().expect("described");

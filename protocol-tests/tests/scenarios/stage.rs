@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use carafe::ErrorKind;
 use carafe::admin::{NewTopic, OffsetSpec};
 use carafe::broker::{Cluster, Control};
 use carafe::client::Client;
@@ -53,13 +54,26 @@ impl Stage {
         for (key, value) in configs {
             topic = topic.config(*key, *value);
         }
-        let mut created = self.client.admin().create_topics([topic]).await.expect("an answer");
-        created.remove(name.as_str()).expect("named").expect("created");
+        self.create(topic).await.expect("created");
         let partitions = (0..partitions).map(|p| (TopicPartition::new(name.as_str(), p), OffsetSpec::Latest));
         for (partition, offset) in self.client.admin().list_offsets(partitions).await {
             assert!(offset.is_ok(), "{partition} can be used: {offset:?}");
         }
         name
+    }
+
+    /// Creates a topic with the cluster's default replication, or with one replica where there is no default (before 2.4).
+    pub(crate) async fn create(&self, topic: NewTopic) -> carafe::Result<()> {
+        let create = async |topic: NewTopic| {
+            let created = self.client.admin().create_topics([topic]).await?;
+            created.into_values().next().expect("named").map(drop)
+        };
+        match create(topic.clone()).await {
+            Err(error) if error.kind() == ErrorKind::UnsupportedVersion => {
+                create(topic.replication_factor(1)).await
+            }
+            created => created,
+        }
     }
 
     pub(crate) fn producer(&self) -> Producer {
