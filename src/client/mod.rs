@@ -3,6 +3,7 @@
 //!
 //! * `ClientBuilder`: settings, checked all at once.
 //! * `bootstrap`: parses `bootstrap.servers`.
+//! * `interop`: requests of the `kafka-protocol` crate.
 //! * `config`: the same settings from properties, with the names of Java's clients and librdkafka.
 //! * `problems`: collects what is wrong with settings.
 
@@ -21,9 +22,17 @@ use crate::types::GroupId;
 mod bootstrap;
 mod builder;
 pub mod config;
+#[cfg(feature = "kafka-protocol")]
+mod interop;
 mod problems;
 
 pub use builder::ClientBuilder;
+#[cfg(feature = "kafka-protocol")]
+pub use interop::SendTo;
+
+/// The crate whose requests [`Client::send_to`] takes, in the version that fits.
+#[cfg(feature = "kafka-protocol")]
+pub use kafka_protocol;
 
 /// A Kafka client. Cheap to clone; all clones, and everything made by them, share one set of connections and one view of
 /// the cluster's metadata. When the last of them is gone the connections close after their last answers.

@@ -33,6 +33,9 @@ pub(crate) enum Duty {
     Fetch(u64),
     /// JoinGroup and SyncGroup of one membership, and long polls of its kind.
     Group(u64),
+    /// Requests of the `kafka-protocol` crate, whatever they are.
+    #[cfg(feature = "kafka-protocol")]
+    Foreign,
 }
 
 #[derive(Debug, Default)]

@@ -122,6 +122,25 @@ impl Cluster {
         self.request(Target::Node(node), Call::until(deadline), |_| Ok(request.clone()), check).await
     }
 
+    /// A connection for one request of the `kafka-protocol` crate to `target`.
+    ///
+    /// # Errors
+    ///
+    /// What keeps the node from being found or reached, or `Timeout` at `deadline`. Cancel-safe.
+    #[cfg(feature = "kafka-protocol")]
+    pub(crate) async fn route_to(&self, target: Target<'_>, deadline: Instant) -> Result<Connection> {
+        self.check_open()?;
+        let call = Call { duty: Duty::Foreign, ..Call::until(deadline) };
+        let (_, connection) = self.route(target, call, None).await.map_err(|failure| failure.error)?;
+        // Nobody reads the answer's error code here, so the next request asks anew who is responsible.
+        match target {
+            Target::Leader(partition) => self.leader_failed(&partition.topic),
+            Target::Coordinator(kind, key) => self.coordinator_failed(kind, key),
+            Target::Any | Target::Controller | Target::Node(_) => {}
+        }
+        Ok(connection)
+    }
+
     async fn attempt<R: Request>(
         &self,
         target: Target<'_>,

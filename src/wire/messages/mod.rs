@@ -186,7 +186,11 @@ pub use write_share_group_state::{WriteShareGroupStateRequest, WriteShareGroupSt
 pub use write_txn_markers::{WriteTxnMarkersRequest, WriteTxnMarkersResponse};
 
 use crate::wire::api_key::Api;
+#[cfg(feature = "kafka-protocol")]
+use crate::wire::frame::decode_body;
 use crate::wire::{ApiKey, VersionRange};
+#[cfg(feature = "kafka-protocol")]
+use crate::wire::{DecodeError, DecodeErrorKind, Reader};
 
 impl ApiKey {
     /// `Produce`.
@@ -483,3 +487,122 @@ pub(crate) static APIS: &[Api] = &[
     },
     Api { name: "UnregisterController", versions: Some(VersionRange::new(0, 0)), flexible: 0 },
 ];
+
+/// Fails unless what is left in `r` is a response of the API.
+#[cfg(feature = "kafka-protocol")]
+pub(crate) fn check_response(key: ApiKey, r: &mut Reader, version: i16) -> Result<(), DecodeError> {
+    match key {
+        ApiKey::PRODUCE => decode_body::<ProduceResponse>(r, version).map(drop),
+        ApiKey::FETCH => decode_body::<FetchResponse>(r, version).map(drop),
+        ApiKey::LIST_OFFSETS => decode_body::<ListOffsetsResponse>(r, version).map(drop),
+        ApiKey::METADATA => decode_body::<MetadataResponse>(r, version).map(drop),
+        ApiKey::OFFSET_COMMIT => decode_body::<OffsetCommitResponse>(r, version).map(drop),
+        ApiKey::OFFSET_FETCH => decode_body::<OffsetFetchResponse>(r, version).map(drop),
+        ApiKey::FIND_COORDINATOR => decode_body::<FindCoordinatorResponse>(r, version).map(drop),
+        ApiKey::JOIN_GROUP => decode_body::<JoinGroupResponse>(r, version).map(drop),
+        ApiKey::HEARTBEAT => decode_body::<HeartbeatResponse>(r, version).map(drop),
+        ApiKey::LEAVE_GROUP => decode_body::<LeaveGroupResponse>(r, version).map(drop),
+        ApiKey::SYNC_GROUP => decode_body::<SyncGroupResponse>(r, version).map(drop),
+        ApiKey::DESCRIBE_GROUPS => decode_body::<DescribeGroupsResponse>(r, version).map(drop),
+        ApiKey::LIST_GROUPS => decode_body::<ListGroupsResponse>(r, version).map(drop),
+        ApiKey::SASL_HANDSHAKE => decode_body::<SaslHandshakeResponse>(r, version).map(drop),
+        ApiKey::API_VERSIONS => decode_body::<ApiVersionsResponse>(r, version).map(drop),
+        ApiKey::CREATE_TOPICS => decode_body::<CreateTopicsResponse>(r, version).map(drop),
+        ApiKey::DELETE_TOPICS => decode_body::<DeleteTopicsResponse>(r, version).map(drop),
+        ApiKey::DELETE_RECORDS => decode_body::<DeleteRecordsResponse>(r, version).map(drop),
+        ApiKey::INIT_PRODUCER_ID => decode_body::<InitProducerIdResponse>(r, version).map(drop),
+        ApiKey::OFFSET_FOR_LEADER_EPOCH => decode_body::<OffsetForLeaderEpochResponse>(r, version).map(drop),
+        ApiKey::ADD_PARTITIONS_TO_TXN => decode_body::<AddPartitionsToTxnResponse>(r, version).map(drop),
+        ApiKey::ADD_OFFSETS_TO_TXN => decode_body::<AddOffsetsToTxnResponse>(r, version).map(drop),
+        ApiKey::END_TXN => decode_body::<EndTxnResponse>(r, version).map(drop),
+        ApiKey::WRITE_TXN_MARKERS => decode_body::<WriteTxnMarkersResponse>(r, version).map(drop),
+        ApiKey::TXN_OFFSET_COMMIT => decode_body::<TxnOffsetCommitResponse>(r, version).map(drop),
+        ApiKey::DESCRIBE_ACLS => decode_body::<DescribeAclsResponse>(r, version).map(drop),
+        ApiKey::CREATE_ACLS => decode_body::<CreateAclsResponse>(r, version).map(drop),
+        ApiKey::DELETE_ACLS => decode_body::<DeleteAclsResponse>(r, version).map(drop),
+        ApiKey::DESCRIBE_CONFIGS => decode_body::<DescribeConfigsResponse>(r, version).map(drop),
+        ApiKey::ALTER_CONFIGS => decode_body::<AlterConfigsResponse>(r, version).map(drop),
+        ApiKey::ALTER_REPLICA_LOG_DIRS => decode_body::<AlterReplicaLogDirsResponse>(r, version).map(drop),
+        ApiKey::DESCRIBE_LOG_DIRS => decode_body::<DescribeLogDirsResponse>(r, version).map(drop),
+        ApiKey::SASL_AUTHENTICATE => decode_body::<SaslAuthenticateResponse>(r, version).map(drop),
+        ApiKey::CREATE_PARTITIONS => decode_body::<CreatePartitionsResponse>(r, version).map(drop),
+        ApiKey::CREATE_DELEGATION_TOKEN => decode_body::<CreateDelegationTokenResponse>(r, version).map(drop),
+        ApiKey::RENEW_DELEGATION_TOKEN => decode_body::<RenewDelegationTokenResponse>(r, version).map(drop),
+        ApiKey::EXPIRE_DELEGATION_TOKEN => decode_body::<ExpireDelegationTokenResponse>(r, version).map(drop),
+        ApiKey::DESCRIBE_DELEGATION_TOKEN => {
+            decode_body::<DescribeDelegationTokenResponse>(r, version).map(drop)
+        }
+        ApiKey::DELETE_GROUPS => decode_body::<DeleteGroupsResponse>(r, version).map(drop),
+        ApiKey::ELECT_LEADERS => decode_body::<ElectLeadersResponse>(r, version).map(drop),
+        ApiKey::INCREMENTAL_ALTER_CONFIGS => {
+            decode_body::<IncrementalAlterConfigsResponse>(r, version).map(drop)
+        }
+        ApiKey::ALTER_PARTITION_REASSIGNMENTS => {
+            decode_body::<AlterPartitionReassignmentsResponse>(r, version).map(drop)
+        }
+        ApiKey::LIST_PARTITION_REASSIGNMENTS => {
+            decode_body::<ListPartitionReassignmentsResponse>(r, version).map(drop)
+        }
+        ApiKey::OFFSET_DELETE => decode_body::<OffsetDeleteResponse>(r, version).map(drop),
+        ApiKey::DESCRIBE_CLIENT_QUOTAS => decode_body::<DescribeClientQuotasResponse>(r, version).map(drop),
+        ApiKey::ALTER_CLIENT_QUOTAS => decode_body::<AlterClientQuotasResponse>(r, version).map(drop),
+        ApiKey::DESCRIBE_USER_SCRAM_CREDENTIALS => {
+            decode_body::<DescribeUserScramCredentialsResponse>(r, version).map(drop)
+        }
+        ApiKey::ALTER_USER_SCRAM_CREDENTIALS => {
+            decode_body::<AlterUserScramCredentialsResponse>(r, version).map(drop)
+        }
+        ApiKey::DESCRIBE_QUORUM => decode_body::<DescribeQuorumResponse>(r, version).map(drop),
+        ApiKey::UPDATE_FEATURES => decode_body::<UpdateFeaturesResponse>(r, version).map(drop),
+        ApiKey::DESCRIBE_CLUSTER => decode_body::<DescribeClusterResponse>(r, version).map(drop),
+        ApiKey::DESCRIBE_PRODUCERS => decode_body::<DescribeProducersResponse>(r, version).map(drop),
+        ApiKey::UNREGISTER_BROKER => decode_body::<UnregisterBrokerResponse>(r, version).map(drop),
+        ApiKey::DESCRIBE_TRANSACTIONS => decode_body::<DescribeTransactionsResponse>(r, version).map(drop),
+        ApiKey::LIST_TRANSACTIONS => decode_body::<ListTransactionsResponse>(r, version).map(drop),
+        ApiKey::CONSUMER_GROUP_HEARTBEAT => {
+            decode_body::<ConsumerGroupHeartbeatResponse>(r, version).map(drop)
+        }
+        ApiKey::CONSUMER_GROUP_DESCRIBE => decode_body::<ConsumerGroupDescribeResponse>(r, version).map(drop),
+        ApiKey::GET_TELEMETRY_SUBSCRIPTIONS => {
+            decode_body::<GetTelemetrySubscriptionsResponse>(r, version).map(drop)
+        }
+        ApiKey::PUSH_TELEMETRY => decode_body::<PushTelemetryResponse>(r, version).map(drop),
+        ApiKey::LIST_CONFIG_RESOURCES => decode_body::<ListConfigResourcesResponse>(r, version).map(drop),
+        ApiKey::DESCRIBE_TOPIC_PARTITIONS => {
+            decode_body::<DescribeTopicPartitionsResponse>(r, version).map(drop)
+        }
+        ApiKey::SHARE_GROUP_HEARTBEAT => decode_body::<ShareGroupHeartbeatResponse>(r, version).map(drop),
+        ApiKey::SHARE_GROUP_DESCRIBE => decode_body::<ShareGroupDescribeResponse>(r, version).map(drop),
+        ApiKey::SHARE_FETCH => decode_body::<ShareFetchResponse>(r, version).map(drop),
+        ApiKey::SHARE_ACKNOWLEDGE => decode_body::<ShareAcknowledgeResponse>(r, version).map(drop),
+        ApiKey::ADD_RAFT_VOTER => decode_body::<AddRaftVoterResponse>(r, version).map(drop),
+        ApiKey::REMOVE_RAFT_VOTER => decode_body::<RemoveRaftVoterResponse>(r, version).map(drop),
+        ApiKey::INITIALIZE_SHARE_GROUP_STATE => {
+            decode_body::<InitializeShareGroupStateResponse>(r, version).map(drop)
+        }
+        ApiKey::READ_SHARE_GROUP_STATE => decode_body::<ReadShareGroupStateResponse>(r, version).map(drop),
+        ApiKey::WRITE_SHARE_GROUP_STATE => decode_body::<WriteShareGroupStateResponse>(r, version).map(drop),
+        ApiKey::DELETE_SHARE_GROUP_STATE => {
+            decode_body::<DeleteShareGroupStateResponse>(r, version).map(drop)
+        }
+        ApiKey::READ_SHARE_GROUP_STATE_SUMMARY => {
+            decode_body::<ReadShareGroupStateSummaryResponse>(r, version).map(drop)
+        }
+        ApiKey::STREAMS_GROUP_HEARTBEAT => decode_body::<StreamsGroupHeartbeatResponse>(r, version).map(drop),
+        ApiKey::STREAMS_GROUP_DESCRIBE => decode_body::<StreamsGroupDescribeResponse>(r, version).map(drop),
+        ApiKey::DESCRIBE_SHARE_GROUP_OFFSETS => {
+            decode_body::<DescribeShareGroupOffsetsResponse>(r, version).map(drop)
+        }
+        ApiKey::ALTER_SHARE_GROUP_OFFSETS => {
+            decode_body::<AlterShareGroupOffsetsResponse>(r, version).map(drop)
+        }
+        ApiKey::DELETE_SHARE_GROUP_OFFSETS => {
+            decode_body::<DeleteShareGroupOffsetsResponse>(r, version).map(drop)
+        }
+        ApiKey::STREAMS_GROUP_TOPOLOGY_DESCRIPTION_UPDATE => {
+            decode_body::<StreamsGroupTopologyDescriptionUpdateResponse>(r, version).map(drop)
+        }
+        ApiKey::UNREGISTER_CONTROLLER => decode_body::<UnregisterControllerResponse>(r, version).map(drop),
+        _ => Err(DecodeError::new("response", version, DecodeErrorKind::UnsupportedVersion, 0)),
+    }
+}
