@@ -4,25 +4,37 @@ use bytes::BufMut;
 
 /// Appends `value` in one to five bytes.
 #[inline]
-pub fn put_uvarint(buf: &mut impl BufMut, mut value: u32) {
-    while value >= 0x80 {
-        buf.put_u8(value as u8 | 0x80);
-        value >>= 7;
-    }
-    buf.put_u8(value as u8);
+pub fn put_uvarint(buf: &mut impl BufMut, value: u32) {
+    put(buf, value.into());
 }
 
 /// Appends `value` in zigzag, in one to five bytes.
 #[inline]
 pub fn put_varint(buf: &mut impl BufMut, value: i32) {
-    put_uvarint(buf, zigzag32(value));
+    put(buf, zigzag32(value).into());
 }
 
 /// Appends `value` in zigzag, in one to ten bytes.
 #[inline]
 pub fn put_varlong(buf: &mut impl BufMut, value: i64) {
-    let mut value = zigzag64(value);
-    while value >= 0x80 {
+    put(buf, zigzag64(value));
+}
+
+/// Records are full of small numbers: one or two bytes are one write.
+#[inline(always)]
+fn put(buf: &mut impl BufMut, value: u64) {
+    if value < 1 << 7 {
+        buf.put_u8(value as u8);
+    } else if value < 1 << 14 {
+        buf.put_slice(&[value as u8 | 0x80, (value >> 7) as u8]);
+    } else {
+        put_long(buf, value);
+    }
+}
+
+#[inline(never)]
+fn put_long(buf: &mut impl BufMut, mut value: u64) {
+    while value >= 1 << 7 {
         buf.put_u8(value as u8 | 0x80);
         value >>= 7;
     }
@@ -32,20 +44,26 @@ pub fn put_varlong(buf: &mut impl BufMut, value: i64) {
 /// Bytes that [`put_uvarint`] writes: 1 to 5.
 #[inline]
 pub const fn uvarint_len(value: u32) -> usize {
-    (38 - value.leading_zeros() as usize + (value == 0) as usize) / 7
+    len(value as u64)
 }
 
 /// Bytes that [`put_varint`] writes: 1 to 5.
 #[inline]
 pub const fn varint_len(value: i32) -> usize {
-    uvarint_len(zigzag32(value))
+    len(zigzag32(value) as u64)
 }
 
 /// Bytes that [`put_varlong`] writes: 1 to 10.
 #[inline]
 pub const fn varlong_len(value: i64) -> usize {
-    let value = zigzag64(value);
-    (70 - value.leading_zeros() as usize + (value == 0) as usize) / 7
+    len(zigzag64(value))
+}
+
+#[inline]
+const fn len(value: u64) -> usize {
+    let bits = 64 - (value | 1).leading_zeros() as usize;
+    // Up to 64 bits this is bits / 7, rounded up.
+    (9 * bits + 64) / 64
 }
 
 const fn zigzag32(value: i32) -> u32 {
@@ -104,8 +122,16 @@ mod tests {
 
     #[test]
     fn known_bytes() {
-        let vectors: [(i32, &[u8]); 6] =
-            [(0, &[0]), (-1, &[1]), (1, &[2]), (63, &[126]), (64, &[0x80, 1]), (-65, &[0x81, 1])];
+        let vectors: [(i32, &[u8]); 8] = [
+            (0, &[0]),
+            (-1, &[1]),
+            (1, &[2]),
+            (63, &[126]),
+            (64, &[0x80, 1]),
+            (-65, &[0x81, 1]),
+            (i32::MAX, &[0xfe, 0xff, 0xff, 0xff, 0x0f]),
+            (i32::MIN, &[0xff, 0xff, 0xff, 0xff, 0x0f]),
+        ];
         for (value, bytes) in vectors {
             let mut buf = Vec::new();
             put_varint(&mut buf, value);

@@ -9,9 +9,9 @@ mod error;
 mod header;
 mod reader;
 mod record;
+mod scan;
 #[cfg(test)]
 mod tests;
-mod varint;
 mod writer;
 
 pub use control::ControlRecord;

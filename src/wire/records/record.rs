@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::header::{BatchHeader, TimestampType};
-use super::varint::Scan;
+use super::scan::Scan;
 use super::{BatchError, BatchFault, RecordFault};
 
 /// Bytes of the smallest record: length, attributes, two deltas, null key, null value, no headers.
@@ -63,7 +63,7 @@ impl RecordRange {
         let mut headers = self.get(data).headers.iter();
         while headers.next().is_some() {}
         let start = self.value as usize + if self.value_len == NULL { 0 } else { self.value_len as usize };
-        let copy = data[self.key as usize..start + headers.scan.pos].to_vec();
+        let copy = data[self.key as usize..start + headers.scan.pos()].to_vec();
         (copy, Self { key: 0, value: self.value - self.key, ..*self })
     }
 }
@@ -122,7 +122,7 @@ impl<'a> HeadersRef<'a> {
     /// The headers in order.
     #[inline]
     pub fn iter(&self) -> HeadersIter<'a> {
-        let mut scan = Scan::new(self.bytes, 0);
+        let mut scan = Scan::new(self.bytes, self.bytes.len());
         // The record was checked when it was decoded: faults cannot happen on its own buffer.
         let left = scan.varint().ok().and_then(|count| usize::try_from(count).ok()).unwrap_or(0);
         HeadersIter { scan, left }
@@ -165,11 +165,11 @@ impl<'a> Iterator for HeadersIter<'a> {
         }
         self.left -= 1;
         let mut header = || {
-            let length = self.scan.varint()?;
-            let key = self.scan.take(usize::try_from(length).map_err(|_| RecordFault::Length)?)?;
-            let value = match self.scan.varint()? {
-                -1 => None,
-                length => Some(self.scan.take(usize::try_from(length).map_err(|_| RecordFault::Length)?)?),
+            let length = self.scan.length_not_null()?;
+            let key = self.scan.take(length)?;
+            let value = match self.scan.length()? {
+                Some(length) => Some(self.scan.take(length)?),
+                None => None,
             };
             Ok::<_, RecordFault>(HeaderRef { key, value })
         };
@@ -209,6 +209,7 @@ pub fn decode_records(
 /// Iterator over the records of an uncompressed body; ends after the first error.
 #[derive(Debug)]
 pub struct RecordIter<'a> {
+    data: &'a [u8],
     scan: Scan<'a>,
     header: BatchHeader,
     log_append_time: bool,
@@ -226,7 +227,7 @@ impl<'a> RecordIter<'a> {
     /// The header's record count cannot be true, or the buffer exceeds 4 GiB.
     pub fn new(header: &BatchHeader, data: &'a [u8], range: Range<usize>) -> Result<Self, BatchError> {
         let error = |fault| Err(BatchError::new(fault, Some(header.base_offset), range.start));
-        let Some(in_range) = data.get(..range.end).filter(|_| range.start <= range.end) else {
+        let Some(in_range) = data.get(range.clone()) else {
             return error(BatchFault::ShortHeader(data.len()));
         };
         if u32::try_from(range.end).map_or(true, |end| end == NULL) {
@@ -238,7 +239,8 @@ impl<'a> RecordIter<'a> {
             _ => return error(BatchFault::RecordCount { count: header.record_count, bytes }),
         };
         Ok(Self {
-            scan: Scan::new(in_range, range.start),
+            data,
+            scan: Scan::new(in_range, range.end),
             header: *header,
             log_append_time: header.attributes.timestamp_type() == TimestampType::LogAppendTime,
             last_delta: -1,
@@ -253,7 +255,6 @@ impl<'a> RecordIter<'a> {
     fn advance(&mut self) -> Result<Option<RecordRange>, BatchError> {
         if self.left == 0 {
             let rest = self.scan.remaining();
-            self.scan.pos = self.scan.data.len();
             return if rest == 0 { Ok(None) } else { Err(self.error(BatchFault::TrailingBytes(rest))) };
         }
         match self.record() {
@@ -284,12 +285,9 @@ impl<'a> RecordIter<'a> {
 
     #[inline(always)]
     fn record(&mut self) -> Result<RecordRange, RecordFault> {
-        let length = self.scan.varint()?;
-        let length = usize::try_from(length).map_err(|_| RecordFault::Length)?;
-        let start = self.scan.pos;
-        self.scan.skip(length)?;
-        let end = self.scan.pos;
-        let mut scan = Scan::new(&self.scan.data[..end], start);
+        let length = self.scan.length_not_null()?;
+        let record = self.scan.take(length)?;
+        let mut scan = Scan::new(record, self.scan.pos());
         scan.skip(1)?; // attributes of a record mean nothing in format 2
         let timestamp_delta = scan.varlong()?;
         let offset_delta = scan.varint()?;
@@ -299,7 +297,7 @@ impl<'a> RecordIter<'a> {
         if headers != 0 {
             skip_headers(&mut scan, headers)?;
         }
-        if scan.pos != end {
+        if scan.remaining() > 0 {
             return Err(RecordFault::Slack);
         }
         if offset_delta <= self.last_delta || offset_delta > self.header.last_offset_delta {
@@ -319,7 +317,7 @@ impl<'a> RecordIter<'a> {
     #[cold]
     fn error(&mut self, fault: BatchFault) -> BatchError {
         self.done = true;
-        BatchError::new(fault, Some(self.header.base_offset), self.scan.pos)
+        BatchError::new(fault, Some(self.header.base_offset), self.scan.pos())
     }
 }
 
@@ -330,8 +328,7 @@ impl<'a> Iterator for RecordIter<'a> {
         if self.done {
             return None;
         }
-        let data = self.scan.data;
-        self.advance().map(|record| record.map(|record| record.get(data))).transpose()
+        self.advance().map(|record| record.map(|record| record.get(self.data))).transpose()
     }
 }
 
@@ -351,16 +348,16 @@ pub fn record_at<'a>(header: &BatchHeader, body: &'a [u8], index: u32) -> Result
     }
 }
 
+/// Position and length of a key or value.
 #[inline(always)]
 fn nullable(scan: &mut Scan<'_>) -> Result<(u32, u32), RecordFault> {
-    let length = scan.varint()?;
+    let length = scan.length()?;
     // Positions fit: the length of the buffer was checked.
-    let start = scan.pos as u32;
-    if length == -1 {
-        return Ok((start, NULL));
+    let start = scan.pos() as u32;
+    match length {
+        Some(length) => scan.skip(length).map(|()| (start, length as u32)),
+        None => Ok((start, NULL)),
     }
-    scan.skip(usize::try_from(length).map_err(|_| RecordFault::Length)?)?;
-    Ok((start, length as u32))
 }
 
 fn skip_headers(scan: &mut Scan<'_>, count: i32) -> Result<(), RecordFault> {
@@ -369,8 +366,8 @@ fn skip_headers(scan: &mut Scan<'_>, count: i32) -> Result<(), RecordFault> {
         return Err(RecordFault::HeaderCount);
     }
     for _ in 0..count {
-        let key = scan.varint()?;
-        scan.skip(usize::try_from(key).map_err(|_| RecordFault::Length)?)?;
+        let key = scan.length_not_null()?;
+        scan.skip(key)?;
         nullable(scan)?;
     }
     Ok(())

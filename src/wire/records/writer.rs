@@ -2,12 +2,12 @@
 
 use std::fmt;
 
-use bytes::{Bytes, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
 
 use super::header::{Attributes, BatchHeader, HEADER_LEN};
 use super::record::RecordRef;
-use super::varint::{Prefix, varint_len, varlong_len};
 use crate::wire::compression::Compression;
+use crate::wire::varint::{put_varint, put_varlong, varint_len, varlong_len};
 
 /// Longest body that a writer builds, in bytes. Far above what brokers accept; keeps every length in 32 bits.
 const BODY_MAX: usize = 1 << 30;
@@ -206,45 +206,17 @@ impl BatchWriter {
         }
         let start = self.body.len();
         self.body.reserve(size.total);
-        let mut prefix = Prefix::new();
-        prefix.varint(size.length);
-        prefix.byte(0);
-        prefix.varlong(size.timestamp_delta);
-        prefix.varint(index);
-        if let Some(key) = key {
-            prefix.varint(key.len() as i32);
-            self.body.extend_from_slice(prefix.as_slice());
-            self.body.extend_from_slice(key);
-            prefix.clear();
-        } else {
-            prefix.byte(NULL);
+        put_varint(&mut self.body, size.length);
+        self.body.put_u8(0); // attributes
+        put_varlong(&mut self.body, size.timestamp_delta);
+        put_varint(&mut self.body, index);
+        put_field(&mut self.body, key);
+        put_field(&mut self.body, value);
+        put_varint(&mut self.body, size.headers);
+        for (key, value) in headers {
+            put_field(&mut self.body, Some(key));
+            put_field(&mut self.body, value);
         }
-        if let Some(value) = value {
-            prefix.varint(value.len() as i32);
-            self.body.extend_from_slice(prefix.as_slice());
-            self.body.extend_from_slice(value);
-            prefix.clear();
-        } else {
-            prefix.byte(NULL);
-        }
-        prefix.varint(size.headers);
-        if size.headers > 0 {
-            for (key, value) in headers {
-                prefix.varint(key.len() as i32);
-                self.body.extend_from_slice(prefix.as_slice());
-                self.body.extend_from_slice(key);
-                prefix.clear();
-                if let Some(value) = value {
-                    prefix.varint(value.len() as i32);
-                    self.body.extend_from_slice(prefix.as_slice());
-                    self.body.extend_from_slice(value);
-                    prefix.clear();
-                } else {
-                    prefix.byte(NULL);
-                }
-            }
-        }
-        self.body.extend_from_slice(prefix.as_slice());
         debug_assert_eq!(self.body.len() - start, size.total, "appended what was measured");
         self.count += 1;
         index
@@ -279,8 +251,17 @@ impl BatchWriter {
     }
 }
 
-/// The length -1.
-const NULL: u8 = 1;
+/// Appends a field with its length, which is -1 for null.
+#[inline]
+fn put_field(body: &mut BytesMut, field: Option<&[u8]>) {
+    match field {
+        Some(field) => {
+            put_varint(body, field.len() as i32);
+            body.put_slice(field);
+        }
+        None => put_varint(body, -1),
+    }
+}
 
 /// Bytes of a field with its length.
 #[inline]
