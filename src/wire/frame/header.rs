@@ -2,12 +2,12 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-#[cfg(any(test, feature = "broker"))]
-use crate::wire::Encode;
 use crate::wire::error::{At, Fault};
 use crate::wire::{
-    ApiKey, Decode, DecodeError, DecodeErrorKind, EncodeError, EncodeErrorKind, Reader, Request, Str,
+    ApiKey, Decode, DecodeError, DecodeErrorKind, EncodeError, EncodeErrorKind, Reader, Request,
 };
+#[cfg(any(test, feature = "broker"))]
+use crate::wire::{Encode, Str};
 
 /// A whole request frame, the four bytes of its length included. The correlation id lies in bytes 8 to 11.
 ///
