@@ -1,5 +1,6 @@
 //! Suites that hold carafe against Apache Kafka, foreign clients and independent decoders.
 
+pub mod capture;
 pub mod golden;
 pub mod kafka;
 pub mod messages;
