@@ -1,7 +1,7 @@
 //! Where appenders and the sender meet: the open batch of one partition, and closed ones that were not collected yet.
 //!
-//! One short lock per append, never held across an await. The sender gets a letter when a lane turns non-empty or a batch
-//! closes; further records until it collects cost no letter.
+//! One short lock per append, or per run of records that go to the same lane; never held across an await. The sender gets
+//! a letter when a lane turns non-empty or a batch closes; further records until it collects cost no letter.
 
 use std::collections::VecDeque;
 use std::sync::Arc;

@@ -6,7 +6,6 @@ mod measure;
 mod ours;
 mod theirs;
 
-use std::error::Error;
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitCode, Stdio};
@@ -15,13 +14,16 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use carafe::admin::NewTopic;
 use carafe::client::Client;
 
+/// Whatever went wrong.
+pub type Failure = Box<dyn std::error::Error + Send + Sync>;
+
 pub const TOPIC_PARTITIONS: i32 = 12;
 /// Records sent before a measured window of a producer.
 pub const WARM_UP: u64 = 1_000;
 const TOPIC: &str = "peers";
 
 const USAGE: &str = "\
-Usage: peers [WORKLOAD…] [--records N] [--blocks N] [--runtime multi|current] [--bootstrap-servers LIST] [--franz-go]
+Usage: peers [WORKLOAD…] [--records N] [--blocks N] [--runtime multi|task|current] [--bootstrap-servers LIST] [--franz-go]
 
 Workloads: fire awaited single drain group start (default: all)
   fire      produce, fire and count            carafe enqueue      / BaseProducer
@@ -35,7 +37,8 @@ Workloads: fire awaited single drain group start (default: all)
 --records N            records per run (default 2000000; single: a hundredth; group and drain: plus as many to warm up)
 --blocks N             blocks of every side once, and once more in reverse order (default 2)
 --window N             of awaited (default 100000)
---runtime FLAVOUR      tokio runtime of the measured process (default multi, with one worker per core)
+--runtime FLAVOUR      multi: tokio's multi-thread runtime with one worker per core, the workload in its block_on
+                       task: the same, the workload in a task of its own; current: current-thread runtime (default multi)
 --bootstrap-servers L  a Kafka cluster; by default `peers sink`, the embedded broker in a process of its own
 ";
 
@@ -132,7 +135,7 @@ fn runtime(flavour: &str) -> std::io::Result<tokio::runtime::Runtime> {
 }
 
 /// The same as `carafe broker --discard` or `--replay`: serves until its standard input ends.
-fn sink(mode: &str) -> Result<(), Box<dyn Error>> {
+fn sink(mode: &str) -> Result<(), Failure> {
     runtime("current")?.block_on(async {
         let builder = carafe::broker::Cluster::builder().topic(TOPIC, TOPIC_PARTITIONS).listen("127.0.0.1:0");
         let builder = if mode == "replay" { builder.replay() } else { builder.discard() };
@@ -143,7 +146,7 @@ fn sink(mode: &str) -> Result<(), Box<dyn Error>> {
 }
 
 /// `run SIDE WORKLOAD SERVERS TOPIC RECORDS WARM WINDOW RUNTIME COUNT`
-fn child(arguments: &[String]) -> Result<(), Box<dyn Error>> {
+fn child(arguments: &[String]) -> Result<(), Failure> {
     let [side, workload, servers, topic, records, warm, window, flavour, count] = arguments else {
         return Err("run takes nine arguments".into());
     };
@@ -160,9 +163,11 @@ fn child(arguments: &[String]) -> Result<(), Box<dyn Error>> {
         counting::enable();
     }
     let runtime = runtime(flavour)?;
-    let done = match side.as_str() {
-        "carafe" => runtime.block_on(ours::run(&job)),
-        _ => runtime.block_on(theirs::run(&job)),
+    let carafe = side == CARAFE.name;
+    let work = async move { if carafe { ours::run(&job).await } else { theirs::run(&job).await } };
+    let done = match flavour.as_str() {
+        "task" => runtime.block_on(runtime.spawn(work))?,
+        _ => runtime.block_on(work),
     };
     runtime.shutdown_background();
     done
@@ -177,10 +182,11 @@ struct Side {
 }
 
 /// Builds the program in `go`.
-fn franz_go() -> Result<Side, Box<dyn Error>> {
+fn franz_go() -> Result<Side, Failure> {
     let here = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
     let program = here.join("target").join("peers-go");
-    let built = Command::new("go").arg("build").arg("-o").arg(&program).current_dir(here.join("go")).status()?;
+    let built =
+        Command::new("go").arg("build").arg("-o").arg(&program).current_dir(here.join("go")).status()?;
     if !built.success() {
         return Err("go build failed".into());
     }
@@ -188,7 +194,7 @@ fn franz_go() -> Result<Side, Box<dyn Error>> {
 }
 
 /// Runs one side in a process of its own.
-fn measure(job: &Job, side: &Side, count: bool, settings: &mut String) -> Result<Outcome, Box<dyn Error>> {
+fn measure(job: &Job, side: &Side, count: bool, settings: &mut String) -> Result<Outcome, Failure> {
     let mut command = match &side.program {
         Some(program) => Command::new(program),
         None => {
@@ -197,9 +203,11 @@ fn measure(job: &Job, side: &Side, count: bool, settings: &mut String) -> Result
             command
         }
     };
-    command
-        .args([job.workload.name(), &job.servers, &job.topic])
-        .args([job.records.to_string(), job.warm.to_string(), job.window.to_string()]);
+    command.args([job.workload.name(), &job.servers, &job.topic]).args([
+        job.records.to_string(),
+        job.warm.to_string(),
+        job.window.to_string(),
+    ]);
     if side.program.is_none() {
         command.args([job.runtime.as_str(), if count { "true" } else { "false" }]);
     }
@@ -236,7 +244,7 @@ impl Drop for Sink {
     }
 }
 
-fn start_sink(mode: &str) -> Result<(Sink, String), Box<dyn Error>> {
+fn start_sink(mode: &str) -> Result<(Sink, String), Failure> {
     let mut process = Command::new(std::env::current_exe()?)
         .args(["sink", mode])
         .stdout(Stdio::piped())
@@ -248,7 +256,7 @@ fn start_sink(mode: &str) -> Result<(Sink, String), Box<dyn Error>> {
     Ok((process, address.trim().to_owned()))
 }
 
-fn create_topic(servers: &str, name: &str) -> Result<(), Box<dyn Error>> {
+fn create_topic(servers: &str, name: &str) -> Result<(), Failure> {
     runtime("current")?.block_on(async {
         let client = Client::builder().bootstrap_servers(servers).build().await?;
         client.admin().create_topics([NewTopic::new(name).partitions(TOPIC_PARTITIONS)]).await?;
@@ -257,7 +265,7 @@ fn create_topic(servers: &str, name: &str) -> Result<(), Box<dyn Error>> {
     })
 }
 
-fn drive(arguments: &[String]) -> Result<(), Box<dyn Error>> {
+fn drive(arguments: &[String]) -> Result<(), Failure> {
     let (mut workloads, mut servers) = (Vec::new(), None);
     let (mut records, mut blocks, mut window) = (2_000_000_u64, 2, 100_000);
     let mut flavour = "multi".to_owned();
@@ -307,19 +315,15 @@ fn drive(arguments: &[String]) -> Result<(), Box<dyn Error>> {
             window,
             runtime: flavour.clone(),
         };
-        let sides: Vec<_> = sides.iter().filter(|side| side.program.is_none() || workload.is_in_go()).cloned().collect();
+        let sides: Vec<_> =
+            sides.iter().filter(|side| side.program.is_none() || workload.is_in_go()).cloned().collect();
         notes += &compare(job, servers.as_deref(), blocks, &sides)?;
     }
     print!("\n{notes}");
     Ok(())
 }
 
-fn compare(
-    mut job: Job,
-    servers: Option<&str>,
-    blocks: usize,
-    sides: &[Side],
-) -> Result<String, Box<dyn Error>> {
+fn compare(mut job: Job, servers: Option<&str>, blocks: usize, sides: &[Side]) -> Result<String, Failure> {
     let workload = job.workload;
     match workload {
         Workload::Single => job.records = (job.records / 100).max(1),
@@ -360,8 +364,7 @@ fn compare(
         let counted = measure(&job, side, true, settings)?;
         let of = |value: fn(&Outcome) -> f64| median(outcomes.iter().map(value));
         if side.program.is_none() {
-            let note = if job.runtime == "current" { "current-thread" } else { "multi-thread" };
-            *settings = format!("{name}: {settings}, tokio {note}");
+            *settings = format!("{name}: {settings}, tokio {}", job.runtime);
         }
         println!(
             "| {} | {name} | {:.3} | {:.0} | {:.4} | {:.0} | {:.0} | {:.0} |",

@@ -1,7 +1,6 @@
 //! The workloads on carafe, with its defaults.
 
 use std::collections::VecDeque;
-use std::error::Error;
 use std::time::{Duration, Instant};
 
 use carafe::client::Client;
@@ -9,13 +8,13 @@ use carafe::consumer::{Event, PartitionReader, StartOffset};
 use carafe::producer::{Producer, Record};
 
 use crate::measure::{VALUE_LEN, Values, Window};
-use crate::{Job, TOPIC_PARTITIONS, WARM_UP, Workload};
+use crate::{Failure, Job, TOPIC_PARTITIONS, WARM_UP, Workload};
 
 const MINUTE: Duration = Duration::from_secs(60);
 const PRODUCER: &str = "linger adaptive up to 5 ms, batch 1000000 bytes, buffer 32 MiB, acks all, idempotent";
 const CONSUMER: &str = "CRC checked, fetch 50 MiB, 1 MiB per partition, min 1 byte";
 
-pub async fn run(job: &Job) -> Result<(), Box<dyn Error>> {
+pub async fn run(job: &Job) -> Result<(), Failure> {
     if job.workload == Workload::Start {
         return start().await;
     }
@@ -38,7 +37,7 @@ pub async fn run(job: &Job) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-async fn produce(job: &Job, producer: &Producer) -> Result<(), Box<dyn Error>> {
+async fn produce(job: &Job, producer: &Producer) -> Result<(), Failure> {
     let values = Values::new();
     let topic = producer.topic(job.topic.as_str()).await?;
     for index in 0..WARM_UP {
@@ -104,7 +103,7 @@ fn look(batch: &carafe::consumer::Batch) -> u64 {
     records
 }
 
-async fn drain(job: &Job, reader: &PartitionReader) -> Result<(), Box<dyn Error>> {
+async fn drain(job: &Job, reader: &PartitionReader) -> Result<(), Failure> {
     let mut seen = 0;
     let mut window = Window::open();
     if job.warm > 0 {
@@ -121,7 +120,7 @@ async fn drain(job: &Job, reader: &PartitionReader) -> Result<(), Box<dyn Error>
     Ok(())
 }
 
-async fn group(job: &Job, client: &Client) -> Result<(), Box<dyn Error>> {
+async fn group(job: &Job, client: &Client) -> Result<(), Failure> {
     // A group of its own, so that no run goes on where another one committed.
     let group = format!("peers-carafe-{}", std::process::id());
     let consumer = client.group_consumer(group).topics([job.topic.as_str()]).build()?;
@@ -143,7 +142,7 @@ async fn group(job: &Job, client: &Client) -> Result<(), Box<dyn Error>> {
 }
 
 /// Three embedded nodes, a client, and one acknowledged record, all in this process.
-async fn start() -> Result<(), Box<dyn Error>> {
+async fn start() -> Result<(), Failure> {
     let window = Window::open();
     let begin = Instant::now();
     let cluster = carafe::broker::Cluster::builder()

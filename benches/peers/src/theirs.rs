@@ -1,9 +1,8 @@
 //! The same workloads on librdkafka through the rdkafka crate, with its defaults unless said.
 
 use std::collections::VecDeque;
-use std::error::Error;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use rdkafka::client::ClientContext;
@@ -19,7 +18,7 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use rdkafka::types::RDKafkaErrorCode::QueueFull;
 
 use crate::measure::{VALUE_LEN, Values, Window};
-use crate::{Job, TOPIC_PARTITIONS, WARM_UP, Workload};
+use crate::{Failure, Job, TOPIC_PARTITIONS, WARM_UP, Workload};
 
 const MINUTE: Duration = Duration::from_secs(60);
 const PRODUCER: &str =
@@ -52,7 +51,7 @@ fn producer_config(job: &Job) -> ClientConfig {
     config
 }
 
-pub async fn run(job: &Job) -> Result<(), Box<dyn Error>> {
+pub async fn run(job: &Job) -> Result<(), Failure> {
     match job.workload {
         Workload::Fire => fire(job),
         Workload::Awaited => awaited(job).await,
@@ -62,7 +61,7 @@ pub async fn run(job: &Job) -> Result<(), Box<dyn Error>> {
     }
 }
 
-fn fire(job: &Job) -> Result<(), Box<dyn Error>> {
+fn fire(job: &Job) -> Result<(), Failure> {
     let values = Values::new();
     let counter = Counter::default();
     let producer: BaseProducer<Counter> = producer_config(job).create_with_context(counter.clone())?;
@@ -85,7 +84,7 @@ fn enqueue(
     producer: &BaseProducer<Counter>,
     values: &Values,
     records: u64,
-) -> Result<(), Box<dyn Error>> {
+) -> Result<(), Failure> {
     for index in 0..records {
         let mut record = BaseRecord::<(), [u8]>::to(&job.topic).payload(values.get(index));
         while let Err((error, back)) = producer.send(record) {
@@ -102,7 +101,7 @@ fn enqueue(
     Ok(())
 }
 
-async fn awaited(job: &Job) -> Result<(), Box<dyn Error>> {
+async fn awaited(job: &Job) -> Result<(), Failure> {
     let values = Values::new();
     let producer: FutureProducer = producer_config(job).create()?;
     send_one(job, &producer, &values).await?;
@@ -143,7 +142,7 @@ async fn awaited(job: &Job) -> Result<(), Box<dyn Error>> {
 async fn settle(
     future: rdkafka::producer::future_producer::DeliveryFuture,
     acked: &mut u64,
-) -> Result<(), Box<dyn Error>> {
+) -> Result<(), Failure> {
     match future.await? {
         Ok(_) => *acked += 1,
         Err((error, _)) => return Err(error.into()),
@@ -151,13 +150,13 @@ async fn settle(
     Ok(())
 }
 
-async fn send_one(job: &Job, producer: &FutureProducer, values: &Values) -> Result<(), Box<dyn Error>> {
+async fn send_one(job: &Job, producer: &FutureProducer, values: &Values) -> Result<(), Failure> {
     let record = FutureRecord::<(), [u8]>::to(&job.topic).payload(values.get(0));
     producer.send(record, MINUTE).await.map_err(|(error, _)| error)?;
     Ok(())
 }
 
-async fn single(job: &Job) -> Result<(), Box<dyn Error>> {
+async fn single(job: &Job) -> Result<(), Failure> {
     let values = Values::new();
     let producer: FutureProducer = producer_config(job).set("linger.ms", "0").create()?;
     for _ in 0..100 {
@@ -175,7 +174,7 @@ async fn single(job: &Job) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-fn drain(job: &Job) -> Result<(), Box<dyn Error>> {
+fn drain(job: &Job) -> Result<(), Failure> {
     let mut config = ClientConfig::new();
     config
         .set("bootstrap.servers", &job.servers)
@@ -208,16 +207,21 @@ fn drain(job: &Job) -> Result<(), Box<dyn Error>> {
 }
 
 /// Three nodes of librdkafka's mock cluster, and one acknowledged record.
-async fn start() -> Result<(), Box<dyn Error>> {
+async fn start() -> Result<(), Failure> {
     let window = Window::open();
     let begin = Instant::now();
-    let cluster = MockCluster::new(3)?;
-    cluster.create_topic("start", TOPIC_PARTITIONS, 3)?;
+    // The mock cluster must stay in one thread, and ends when `_stop` is dropped.
+    let (_stop, stopped) = mpsc::channel::<()>();
+    let (ready, servers) = mpsc::channel();
+    std::thread::spawn(move || -> Result<(), KafkaError> {
+        let cluster = MockCluster::new(3)?;
+        cluster.create_topic("start", TOPIC_PARTITIONS, 3)?;
+        let _ = ready.send(cluster.bootstrap_servers());
+        let _ = stopped.recv();
+        Ok(())
+    });
     let mut config = ClientConfig::new();
-    config
-        .set("bootstrap.servers", cluster.bootstrap_servers())
-        .set("enable.idempotence", "true")
-        .set("linger.ms", "0");
+    config.set("bootstrap.servers", servers.recv()?).set("enable.idempotence", "true").set("linger.ms", "0");
     let producer: FutureProducer = config.create()?;
     let record = FutureRecord::<(), [u8]>::to("start").payload(&[b'x'; VALUE_LEN][..]);
     producer.send(record, MINUTE).await.map_err(|(error, _)| error)?;
