@@ -2,14 +2,14 @@
 //! decoders refuse it, no secret shown.
 
 use bytes::{BufMut, Bytes, BytesMut};
-use carafe::wire::compression::Compression;
+use carafe::wire::compression::{Compression, Decompressor};
 use carafe::wire::frame::{encode_request, encode_response};
 use carafe::wire::messages::{
     self as ours, alter_user_scram_credentials, incremental_alter_configs, join_group,
 };
 use carafe::wire::readable::schema::Schema;
-use carafe::wire::readable::{Detail, Frame, Message};
-use carafe::wire::records::BatchWriter;
+use carafe::wire::readable::{Batch, Detail, Frame, Message};
+use carafe::wire::records::{BatchIter, BatchWriter};
 use carafe::wire::{ApiKey, Encode, encode_versioned};
 use protocol_tests::golden;
 use protocol_tests::messages::{Dice, Writer, shapes};
@@ -72,6 +72,70 @@ fn the_json_is_that_of_kafkas_converters() {
     }
     // Random names are hardly ever those of secrets: what is hidden are the fields that always are.
     assert!((20..200).contains(&hidden), "{hidden} secrets");
+}
+
+#[test]
+fn recorded_frames_print_as_kafka_reads_them() {
+    let frames = golden::frames();
+    for vector in &frames {
+        let frame = match vector.name.strip_suffix("Response") {
+            None => Frame::request(vector.bytes.clone()),
+            Some(api) => {
+                let key =
+                    ApiKey::all().map(|(key, _)| key).find(|key| key.name() == Some(api)).expect("an API");
+                Frame::response(vector.bytes.clone(), key, vector.version)
+            }
+        };
+        let frame = frame.unwrap_or_else(|error| panic!("{}: {error}", vector.origin));
+        let mut theirs = parse(&vector.json);
+        theirs.as_object_mut().map(|parts| parts.remove("trailing"));
+        let (header, body) = (frame.header().json(Detail::Kafka), frame.body().json(Detail::Kafka));
+        let ours = format!(r#"{{"header":{header},"body":{body}}}"#);
+        assert_same_json(&ours, &theirs.to_string(), &vector.origin);
+        parse(frame.json(Detail::Full));
+        assert!(frame.text(Detail::Full).to_string().contains("correlationId: "));
+    }
+    assert!(frames.len() > 500, "{} frames", frames.len());
+}
+
+#[test]
+fn recorded_batches_print_as_kafka_reads_them() {
+    let mut with = Decompressor::new();
+    let mut printed = 0;
+    for vector in golden::batches() {
+        let theirs = parse(&vector.json);
+        let batches = BatchIter::new(vector.bytes.clone()).map_while(Result::ok);
+        for (raw, theirs) in batches.zip(theirs.as_array().expect("a list of batches")) {
+            if !raw.compression().is_ok_and(Compression::is_available) {
+                continue;
+            }
+            let ours = parse(Batch::new(raw, &mut with).json());
+            for (our, their) in [
+                ("baseOffset", "baseOffset"),
+                ("lastOffset", "lastOffset"),
+                ("size", "sizeInBytes"),
+                ("compressCodec", "codec"),
+                ("timestampType", "timestampType"),
+                ("maxTimestamp", "maxTimestamp"),
+                ("partitionLeaderEpoch", "leaderEpoch"),
+                ("producerId", "producerId"),
+                ("producerEpoch", "producerEpoch"),
+                ("baseSequence", "baseSequence"),
+                ("isTransactional", "transactional"),
+                ("isControl", "control"),
+            ] {
+                assert_eq!(ours[our], theirs[their], "{}, {our}", vector.origin);
+            }
+            let (ours, theirs) = (ours["records"].as_array(), theirs["records"].as_array());
+            let (ours, theirs) = ours.zip(theirs).unwrap_or_else(|| panic!("{}: no records", vector.origin));
+            assert_eq!(ours.len(), theirs.len(), "{}", vector.origin);
+            for (our, their) in ours.iter().zip(theirs) {
+                assert_eq!((&our["offset"], &our["timestamp"]), (&their[0], &their[1]), "{}", vector.origin);
+            }
+            printed += 1;
+        }
+    }
+    assert!(printed > 200, "{printed} batches");
 }
 
 #[test]

@@ -502,6 +502,20 @@ mod tests {
             "{problem}"
         );
 
+        // Whatever changes, it ends, and either way something is said.
+        let input = [batch(7, Compression::Gzip), batch(8, Compression::None)].concat();
+        for at in 0..input.len() {
+            for bit in 0..8 {
+                let mut input = input.clone();
+                input[at] ^= 1 << bit;
+                let (printed, problem) = run("--input log --json", &input);
+                assert!(
+                    problem.is_some() || printed.lines().count() == 2,
+                    "bit {bit} of byte {at}: {printed}"
+                );
+            }
+        }
+
         let input = batch(7, Compression::None);
         for cut in 1..len {
             let problem = fails("--input log", &input[..cut]);
