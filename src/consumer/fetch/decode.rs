@@ -1,8 +1,6 @@
 //! One partition's part of a fetch answer becomes a [`Batch`]: checksums, decompression, and nothing of what the
 //! application must not see: aborted transactions, control records, records below the position.
 
-use std::collections::BTreeSet;
-
 use bytes::Bytes;
 
 use crate::consumer::batch::{Batch, Held};
@@ -10,8 +8,8 @@ use crate::consumer::config::Isolation;
 use crate::sync::budget::{Credit, MemoryBudget};
 use crate::types::TopicPartition;
 use crate::wire::compression::{Compression, Decompressor};
-use crate::wire::fetch::{AbortedTransaction, PartitionData};
-use crate::wire::records::{BatchError, BatchIter, ControlRecord, RawBatch, RecordRange, decode_records};
+use crate::wire::fetch::PartitionData;
+use crate::wire::records::{AbortedFilter, BatchError, BatchIter, RawBatch, RecordRange, decode_records};
 use crate::{Error, ErrorKind};
 
 /// Decompressing one part stops after this many bytes; the rest is fetched again. One batch may be larger.
@@ -50,41 +48,6 @@ pub(crate) struct Decoded {
     pub(crate) cut: bool,
 }
 
-/// Aborted transactions of a part, as they begin and end along the log (client rules of KIP-98).
-#[derive(Debug)]
-struct Aborted {
-    /// By first offset, latest first.
-    begin: Vec<AbortedTransaction>,
-    producers: BTreeSet<i64>,
-}
-
-impl Aborted {
-    fn new(list: Option<Vec<AbortedTransaction>>, isolation: Isolation) -> Self {
-        let mut begin = match isolation {
-            Isolation::ReadCommitted => list.unwrap_or_default(),
-            Isolation::ReadUncommitted => Vec::new(),
-        };
-        // Not every broker sorts the list.
-        begin.sort_by_key(|transaction| std::cmp::Reverse(transaction.first_offset));
-        Self { begin, producers: BTreeSet::new() }
-    }
-
-    /// True if the batch is to be left out.
-    fn covers(&mut self, raw: &RawBatch) -> bool {
-        let last = raw.header.base_offset + i64::from(raw.header.last_offset_delta);
-        while let Some(transaction) = self.begin.last().filter(|transaction| transaction.first_offset <= last)
-        {
-            self.producers.insert(transaction.producer_id);
-            self.begin.pop();
-        }
-        raw.header.attributes.is_transactional() && self.producers.contains(&raw.header.producer_id)
-    }
-
-    fn ended(&mut self, producer_id: i64) {
-        self.producers.remove(&producer_id);
-    }
-}
-
 /// Reads a part. `blob` are the records of `part` in the buffer that the batch is to keep; `credit` covers what is
 /// allocated here, as far as it goes.
 pub(crate) fn decode(
@@ -104,7 +67,10 @@ pub(crate) fn decode(
         inflated: None,
         decompressor: Decompressor::new(),
     };
-    let mut aborted = Aborted::new(part.aborted_transactions, config.isolation);
+    let mut aborted = AbortedFilter::new(match config.isolation {
+        Isolation::ReadCommitted => part.aborted_transactions.unwrap_or_default(),
+        Isolation::ReadUncommitted => Vec::new(),
+    });
     let mut batches = BatchIter::new(blob.clone()).check_crc(config.check_crcs);
     // Inflated records and records in the blob cannot share one vector of positions: one batch decides for all.
     let compressed = blob_is_compressed(&blob);
@@ -171,15 +137,10 @@ struct Reading<'a> {
 }
 
 impl Reading<'_> {
-    fn batch(&mut self, raw: &RawBatch, blob: &Bytes, aborted: &mut Aborted) -> Result<(), BatchError> {
+    fn batch(&mut self, raw: &RawBatch, blob: &Bytes, aborted: &mut AbortedFilter) -> Result<(), BatchError> {
         let header = &raw.header;
-        let end = header.base_offset + i64::from(header.last_offset_delta) + 1;
-        let skip = aborted.covers(raw);
-        if header.attributes.is_control() {
-            if self.config.isolation == Isolation::ReadCommitted && aborts(raw)? {
-                aborted.ended(header.producer_id);
-            }
-        } else if !skip && end > self.next_offset {
+        let end = header.next_offset();
+        if !aborted.hides(raw)? && end > self.next_offset {
             self.records(raw, blob)?;
         }
         // The end survives compaction of the last records; a batch below the position changes nothing.
@@ -211,14 +172,6 @@ impl Reading<'_> {
         }
         Ok(())
     }
-}
-
-/// True for an abort marker.
-fn aborts(raw: &RawBatch) -> Result<bool, BatchError> {
-    let mut positions = Vec::new();
-    let data = raw.decode(&mut Decompressor::new(), 1 << 16, i64::MIN, &mut positions)?;
-    let marker = positions.first().map(|position| ControlRecord::parse(&position.get(&data)));
-    Ok(matches!(marker, Some(ControlRecord::Abort { .. })))
 }
 
 fn corrupt(place: &Place, offset: i64, error: BatchError) -> Error {

@@ -3,7 +3,8 @@
 use bytes::BytesMut;
 
 use super::*;
-use crate::wire::records::{BatchHeader, BatchWriter, ControlBatch, control_batch};
+use crate::wire::fetch::AbortedTransaction;
+use crate::wire::records::{BatchHeader, BatchWriter, ControlBatch, ControlRecord, control_batch};
 
 #[derive(Clone, Copy)]
 struct Made {

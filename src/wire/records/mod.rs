@@ -4,6 +4,7 @@
 //! bodies, [`BatchHeader`] their headers (again and again, if epoch or sequence change), [`BatchIter`] splits what a
 //! broker sent, [`decode_records`] finds the records. Formats 0 and 1 are recognised and refused.
 
+mod aborted;
 mod control;
 mod error;
 mod header;
@@ -14,6 +15,7 @@ mod scan;
 mod tests;
 mod writer;
 
+pub use aborted::AbortedFilter;
 pub use control::ControlRecord;
 #[cfg(test)]
 pub(crate) use control::{ControlBatch, control_batch};
