@@ -2,20 +2,35 @@
 
 use super::grammar::{Shape, Struct, Type};
 
-/// A small generator of numbers (SplitMix64).
+/// A source of numbers: a small generator (SplitMix64), or bytes that say what is rolled.
 #[derive(Debug)]
-pub struct Dice(u64);
+pub struct Dice(Source);
+
+#[derive(Debug)]
+enum Source {
+    State(u64),
+    Script(std::vec::IntoIter<u8>),
+}
 
 impl Dice {
     /// Equal seeds give equal numbers.
     pub fn new(seed: u64) -> Self {
-        Self(seed)
+        Self(Source::State(seed))
+    }
+
+    /// Rolls one byte after the other, zeros after the last: small changes of them make small changes of a message.
+    pub fn scripted(script: &[u8]) -> Self {
+        Self(Source::Script(Vec::from(script).into_iter()))
     }
 
     /// Any number.
     pub fn roll(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
+        let state = match &mut self.0 {
+            Source::State(state) => state,
+            Source::Script(bytes) => return bytes.next().unwrap_or(0).into(),
+        };
+        *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = *state;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         z ^ (z >> 31)

@@ -1,15 +1,17 @@
-//! Bytes that lie. None may panic, and none may reserve memory for what is not there; a test that fails here may
+//! Messages that lie. None may panic, and none may take memory or steps for what is not there; a test that fails here may
 //! well do so by exhausting memory.
 
 use bytes::Bytes;
 use carafe::wire::messages::{ApiVersionsResponse, FetchResponse, MetadataRequest, MetadataResponse};
 use carafe::wire::{Decode, DecodeError, DecodeErrorKind, Reader};
-use protocol_tests::messages::{Dice, shapes};
+use carafe_fuzz::limits::within;
+use protocol_tests::messages::{Dice, Type, shapes};
 
 use crate::messages::codecs;
 
 fn refuse<T: Decode>(version: i16, bytes: &[u8]) -> DecodeError {
-    match T::decode(&mut Reader::new(Bytes::copy_from_slice(bytes)), version) {
+    let frame = Bytes::copy_from_slice(bytes);
+    match within(bytes.len(), || T::decode(&mut Reader::new(frame), version)) {
         Ok(_) => panic!("{} {version} was accepted", T::NAME),
         Err(error) => error,
     }
@@ -90,6 +92,76 @@ fn versions_that_are_not_spoken() {
         let error = refuse::<MetadataResponse>(version, &[0; 64]);
         assert_eq!((error.kind(), error.path().as_str()), (DecodeErrorKind::UnsupportedVersion, ""));
     }
+}
+
+#[test]
+fn a_topic_name_that_is_no_text() {
+    let bytes = [&[0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 2, 0, 0][..], &[3, b't', 0xff], &[0, 1, 0, 0]].concat();
+    let error = refuse::<MetadataResponse>(9, &bytes);
+    assert_eq!((error.path().as_str(), error.kind()), ("topics[0].name", DecodeErrorKind::InvalidUtf8));
+}
+
+/// An array of a message.
+struct ArrayField {
+    path: String,
+    compact: bool,
+    nullable: bool,
+}
+
+/// The arrays of a message; each structure in an array by its first element.
+fn arrays(shape: &Type, path: &str, nullable: bool, found: &mut Vec<ArrayField>) {
+    match shape {
+        Type::Nullable(inner) => arrays(inner, path, true, found),
+        Type::Array { compact, element } => {
+            found.push(ArrayField { path: path.to_owned(), compact: *compact, nullable });
+            arrays(element, &format!("{path}[0]"), false, found);
+        }
+        Type::Struct(shape) => {
+            for field in shape.fields.iter().chain(shape.tagged.iter().flatten().map(|(_, field)| field)) {
+                let dot = if path.is_empty() { "" } else { "." };
+                arrays(&field.shape, &format!("{path}{dot}{}", field.name), false, found);
+            }
+        }
+        Type::Bool | Type::Fixed(_) | Type::Str { .. } | Type::Bytes { .. } => {}
+    }
+}
+
+#[test]
+fn every_array_of_every_message_may_claim_to_be_endless_or_null() {
+    let mut dice = Dice::new(6);
+    let mut claims = 0;
+    for shape in shapes() {
+        let mut found = Vec::new();
+        arrays(&shape.root, "", false, &mut found);
+        for array in found {
+            // The innermost arrays are not in every message.
+            let mut samples = std::iter::repeat_with(|| shape.sample(&mut dice)).take(1000);
+            let (bytes, at) = samples
+                .find_map(|sample| {
+                    let leaf = sample.leaves.iter().find(|(_, _, path)| *path == array.path)?;
+                    Some((sample.bytes.clone(), leaf.0))
+                })
+                .unwrap_or_else(|| panic!("{} {}: no {}", shape.name, shape.version, array.path));
+            let claim = |count: &[u8]| {
+                let lie = Bytes::from([&bytes[..at], count, &bytes[at..]].concat());
+                within(lie.len(), || codecs::carafe(shape.name, shape.version, lie))
+            };
+            let (endless, null): (&[u8], &[u8]) = match array.compact {
+                true => (&[0xff, 0xff, 0xff, 0xff, 0x0f], &[0]),
+                false => (&[0x7f, 0xff, 0xff, 0xff], &[0xff; 4]),
+            };
+            let error = claim(endless).unwrap_err();
+            assert_eq!(error.path(), array.path, "{error}");
+            assert!(matches!(error.kind(), DecodeErrorKind::TooManyElements { .. }), "{error}");
+            let outcome = claim(null);
+            if !array.nullable {
+                let error = outcome.unwrap_err();
+                assert_eq!((error.path(), error.kind()), (array.path, DecodeErrorKind::UnexpectedNull));
+            }
+            claims += 1;
+        }
+    }
+    assert!(claims > 1000, "{claims} arrays");
 }
 
 /// Any single change: either refused, or read as another message that can be written and read again.
