@@ -1,8 +1,11 @@
 //! Messages and recorded frames.
 
-use bytes::Bytes;
+use bytes::{BufMut, Bytes};
 use carafe::wire::ApiKey;
-use carafe::wire::frame::{decode_request_header, decode_response_header, request_header, response_header};
+use carafe::wire::frame::{
+    FRAME_BYTES_MAX, FrameReader, decode_request_header, decode_response_header, request_header,
+    response_header,
+};
 use carafe::wire::readable::{self, Detail};
 use protocol_tests::golden::{self, Message};
 use serde_json::Value;
@@ -69,6 +72,32 @@ fn recorded_frames_say_what_kafka_reads() {
         }
     }
     assert!(hidden >= 40, "{hidden} secrets, most of them in sasl.txt");
+}
+
+#[test]
+fn frames_come_out_whole_however_they_come_in() {
+    for requests in [true, false] {
+        let reader = || match requests {
+            true => FrameReader::requests(FRAME_BYTES_MAX),
+            false => FrameReader::responses(FRAME_BYTES_MAX),
+        };
+        let (mut slow, mut quick) = (reader(), reader());
+        let frames: Vec<_> = golden::frames().into_iter().filter(|frame| api(frame).1 == requests).collect();
+        for frame in &frames {
+            let length = (frame.bytes.len() as u32).to_be_bytes();
+            for &byte in length.iter().chain(&frame.bytes) {
+                assert_eq!(slow.next_frame(), Ok(None), "{}", frame.origin);
+                slow.buffer().put_u8(byte);
+            }
+            assert_eq!(slow.next_frame(), Ok(Some(frame.bytes.clone())), "{}", frame.origin);
+            quick.buffer().extend_from_slice(&length);
+            quick.buffer().extend_from_slice(&frame.bytes);
+        }
+        for frame in &frames {
+            assert_eq!(quick.next_frame(), Ok(Some(frame.bytes.clone())), "{}", frame.origin);
+        }
+        assert!(!slow.is_mid_frame() && !quick.is_mid_frame());
+    }
 }
 
 /// The API of a frame, and whether it is a request.
