@@ -203,7 +203,10 @@ pub(crate) fn examine(bytes: Bytes, depth: Depth) -> Examined {
                     format!("Unknown compression type {}", head.codec()),
                 )),
                 Some(Compression::None) => check_records(body, head),
-                Some(codec) if !codec.is_available() => Ok(Vec::new()),
+                Some(codec) if !codec.is_available() => Err(Refusal::new(
+                    ErrorCode::UNSUPPORTED_COMPRESSION_TYPE,
+                    format!("This broker was built without the feature `{codec}`"),
+                )),
                 Some(codec) => {
                     let mut inflated = Vec::new();
                     match Decompressor::new().decompress(codec, body, INFLATED_MAX, &mut inflated) {
@@ -473,6 +476,23 @@ pub(crate) mod tests {
         assert_eq!(check_records(&bytes[HEADER_LEN..], &head).unwrap(), [0, 1]);
         let refusal = examine(bytes, Depth::Records).refused_by_compaction().unwrap();
         assert_eq!(refusal.records.iter().map(|(index, _)| *index).collect::<Vec<_>>(), [0, 1]);
+    }
+
+    #[test]
+    fn a_codec_that_nobody_can_read_is_refused() {
+        for codec in 0..8 {
+            let mut bytes = batch(1, (-1, -1, -1), true).to_vec();
+            bytes[22] = codec;
+            let crc = crc32c::crc32c(&bytes[CHECKSUM_START..]);
+            bytes[17..21].copy_from_slice(&crc.to_be_bytes());
+            let expected = match Compression::from_id(codec as i8) {
+                Some(Compression::None) => None,
+                Some(codec) if codec.is_available() => Some(ErrorCode::CORRUPT_MESSAGE),
+                _ => Some(ErrorCode::UNSUPPORTED_COMPRESSION_TYPE),
+            };
+            let fault = examine(bytes.into(), Depth::Records).fault;
+            assert_eq!(fault.map(|refusal| refusal.code), expected, "codec {codec}");
+        }
     }
 
     #[test]

@@ -7,6 +7,9 @@ use super::{CompressionError, make_room};
 /// No name, no time, unknown system: the same input gives the same bytes.
 const HEADER: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 0xff];
 
+/// Kafka's default, and zlib's.
+const LEVEL: u32 = 6;
+
 const CUT_SHORT: CompressionError = CompressionError::Corrupt("gzip data is cut short");
 
 #[derive(Debug, Default)]
@@ -15,15 +18,14 @@ pub(super) struct Encoder {
 }
 
 impl Encoder {
-    /// `level` from 1 (fast) to 9 (small); zlib's 6 without one or with another.
+    /// Appends `input` as one member.
     pub(super) fn compress(
         &mut self,
         level: Option<i32>,
         input: &[u8],
         out: &mut Vec<u8>,
     ) -> Result<(), CompressionError> {
-        let level = level.and_then(|level| u32::try_from(level).ok()).filter(|level| (1..=9).contains(level));
-        let level = level.unwrap_or(6);
+        let level = level.and_then(|level| u32::try_from(level).ok()).unwrap_or(LEVEL);
         let context = match &mut self.context {
             Some((at, context)) if *at == level => {
                 context.reset();

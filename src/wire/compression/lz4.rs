@@ -1,10 +1,10 @@
 //! LZ4 frames around the block codec of `lz4_flex`.
 //!
 //! The frame is made here: written as Java reads it (independent blocks of 64 KiB, no checksums but that of the header),
-//! read in every form. Checksums inside frames are stepped over: the batch has its CRC-32C, and the header checksum of
-//! old writers is known to be wrong.
+//! read in every form, with every checksum checked.
 
 use lz4_flex::block::{self, CompressTable};
+use twox_hash::XxHash32;
 
 use super::{CompressionError, make_room};
 
@@ -82,6 +82,7 @@ pub(super) fn decompress(mut input: &[u8], cap: usize, out: &mut Vec<u8>) -> Res
 /// One frame, its magic already read.
 fn frame(input: &mut &[u8], cap: usize, limit: usize, out: &mut Vec<u8>) -> Result<(), CompressionError> {
     let start = out.len();
+    let header = *input;
     let [flags, sizes] = take(input)?;
     if flags >> 6 != 1 {
         return Err(CompressionError::Corrupt("unknown version of the LZ4 frame"));
@@ -98,10 +99,14 @@ fn frame(input: &mut &[u8], cap: usize, limit: usize, out: &mut Vec<u8>) -> Resu
         return Err(CompressionError::Corrupt("LZ4 frame with a dictionary"));
     }
     let declared = if content_size { Some(u64::from_le_bytes(take(input)?)) } else { None };
-    if declared.is_some_and(|size| size > cap as u64) {
+    let descriptor = &header[..header.len() - input.len()];
+    let [checksum] = take(input)?;
+    if checksum != header_checksum(descriptor) && checksum != old_header_checksum(descriptor) {
+        return Err(CompressionError::Corrupt("LZ4 header does not match its checksum"));
+    }
+    if declared.is_some_and(|size| size > (limit - start) as u64) {
         return Err(CompressionError::TooLarge(cap));
     }
-    skip(input, 1)?; // checksum of the header
     loop {
         let size = u32::from_le_bytes(take(input)?);
         if size == 0 {
@@ -117,6 +122,9 @@ fn frame(input: &mut &[u8], cap: usize, limit: usize, out: &mut Vec<u8>) -> Resu
             return Err(CompressionError::Corrupt("LZ4 frame ends inside a block"));
         };
         *input = rest;
+        if block_checksum && u32::from_le_bytes(take(input)?) != XxHash32::oneshot(0, data) {
+            return Err(CompressionError::Corrupt("LZ4 block does not match its checksum"));
+        }
         if stored {
             if data.len() > limit - out.len() {
                 return Err(CompressionError::TooLarge(cap));
@@ -126,17 +134,24 @@ fn frame(input: &mut &[u8], cap: usize, limit: usize, out: &mut Vec<u8>) -> Resu
         } else {
             inflate(&Block { data, max: block_max, frame: start, independent }, limit, cap, out)?;
         }
-        if block_checksum {
-            skip(input, 4)?;
-        }
     }
-    if content_checksum {
-        skip(input, 4)?;
+    if content_checksum && u32::from_le_bytes(take(input)?) != XxHash32::oneshot(0, &out[start..]) {
+        return Err(CompressionError::Corrupt("LZ4 content does not match its checksum"));
     }
     if declared.is_some_and(|size| size != (out.len() - start) as u64) {
         return Err(CompressionError::Corrupt("LZ4 content has another size than declared"));
     }
     Ok(())
+}
+
+/// The checksum behind the fields of a header.
+fn header_checksum(descriptor: &[u8]) -> u8 {
+    (XxHash32::oneshot(0, descriptor) >> 8) as u8
+}
+
+/// What clients from before Kafka 0.10 wrote instead: their checksum covers the magic too (KIP-57).
+fn old_header_checksum(descriptor: &[u8]) -> u8 {
+    header_checksum(&[&MAGIC, descriptor].concat())
 }
 
 /// A compressed block.

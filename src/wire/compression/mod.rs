@@ -4,6 +4,7 @@
 //! A codec whose feature is off is a typed error that names the feature.
 
 use std::fmt;
+use std::ops::RangeInclusive;
 use std::str::FromStr;
 
 #[cfg(feature = "gzip")]
@@ -14,7 +15,7 @@ mod lz4;
 mod snappy;
 #[cfg(test)]
 mod tests;
-#[cfg(feature = "zstd")]
+#[cfg(any(feature = "zstd", feature = "zstd-c"))]
 mod zstd;
 
 /// The codec of a batch.
@@ -65,6 +66,17 @@ impl Compression {
         }
     }
 
+    /// Levels that Kafka has for the codec (KIP-390), from fast to small; `None` for codecs without. Those of LZ4 are taken
+    /// and change nothing: its encoder here has one level. Kafka's defaults are 6 for gzip, 9 for LZ4 and 3 for zstd.
+    pub fn levels(self) -> Option<RangeInclusive<i32>> {
+        match self {
+            Self::None | Self::Snappy => None,
+            Self::Gzip => Some(1..=9),
+            Self::Lz4 => Some(1..=17),
+            Self::Zstd => Some(-131_072..=22),
+        }
+    }
+
     /// True if the codec is part of this build; the features are named as the codecs.
     pub fn is_available(self) -> bool {
         match self {
@@ -72,7 +84,7 @@ impl Compression {
             Self::Gzip => cfg!(feature = "gzip"),
             Self::Snappy => cfg!(feature = "snappy"),
             Self::Lz4 => cfg!(feature = "lz4"),
-            Self::Zstd => cfg!(feature = "zstd"),
+            Self::Zstd => cfg!(any(feature = "zstd", feature = "zstd-c")),
         }
     }
 }
@@ -110,6 +122,8 @@ impl std::error::Error for UnknownCompression {}
 pub enum CompressionError {
     /// The codec's feature is off in this build.
     Unsupported(Compression),
+    /// The codec has no such level; see [`Compression::levels`].
+    Level(Compression, i32),
     /// The output exceeds the cap of so many bytes.
     TooLarge(usize),
     /// The input is not what the codec writes.
@@ -129,7 +143,7 @@ impl CompressionError {
             Self::TooLarge(_) => {
                 Some("raise the cap of decompressed batches if the data is trusted".to_owned())
             }
-            Self::Corrupt(_) => None,
+            Self::Level(..) | Self::Corrupt(_) => None,
         }
     }
 }
@@ -138,6 +152,12 @@ impl fmt::Display for CompressionError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unsupported(codec) => write!(f, "this build lacks the feature `{codec}`"),
+            Self::Level(codec, level) => match codec.levels() {
+                Some(levels) => {
+                    write!(f, "{codec} has no level {level}: {} to {}", levels.start(), levels.end())
+                }
+                None => write!(f, "{codec} has no levels"),
+            },
             Self::TooLarge(cap) => write!(f, "decompresses to more than {cap} bytes"),
             Self::Corrupt(what) => write!(f, "corrupt compressed data: {what}"),
         }
@@ -155,6 +175,8 @@ pub struct Compressor {
     snappy: snappy::Encoder,
     #[cfg(feature = "lz4")]
     lz4: lz4::Encoder,
+    #[cfg(any(feature = "zstd", feature = "zstd-c"))]
+    zstd: zstd::Encoder,
 }
 
 impl Compressor {
@@ -163,12 +185,12 @@ impl Compressor {
         Self::default()
     }
 
-    /// Appends `input`, compressed with `codec` at `level` (`None`: the codec's default), to `out`. Codecs without
-    /// levels (snappy, lz4) ignore the level.
+    /// Appends `input`, compressed with `codec` at `level` (`None`: Kafka's default), to `out`. None, Snappy and LZ4 have
+    /// one level here.
     ///
     /// # Errors
     ///
-    /// The codec's feature is off.
+    /// The codec's feature is off, or it has no such level.
     pub fn compress(
         &mut self,
         codec: Compression,
@@ -176,7 +198,11 @@ impl Compressor {
         input: &[u8],
         out: &mut Vec<u8>,
     ) -> Result<(), CompressionError> {
-        let _ = level;
+        if let Some(level) = level
+            && codec.levels().is_some_and(|levels| !levels.contains(&level))
+        {
+            return Err(CompressionError::Level(codec, level));
+        }
         match codec {
             Compression::None => out.extend_from_slice(input),
             #[cfg(feature = "gzip")]
@@ -185,8 +211,8 @@ impl Compressor {
             Compression::Snappy => self.snappy.compress(input, out)?,
             #[cfg(feature = "lz4")]
             Compression::Lz4 => self.lz4.compress(input, out)?,
-            #[cfg(feature = "zstd")]
-            Compression::Zstd => zstd::compress(level, input, out),
+            #[cfg(any(feature = "zstd", feature = "zstd-c"))]
+            Compression::Zstd => self.zstd.compress(level, input, out)?,
             #[allow(unreachable_patterns)]
             codec => return Err(CompressionError::Unsupported(codec)),
         }
@@ -199,7 +225,7 @@ impl Compressor {
 pub struct Decompressor {
     #[cfg(feature = "gzip")]
     gzip: gzip::Decoder,
-    #[cfg(feature = "zstd")]
+    #[cfg(any(feature = "zstd", feature = "zstd-c"))]
     zstd: zstd::Decoder,
 }
 
@@ -235,7 +261,7 @@ impl Decompressor {
             Compression::Snappy => snappy::decompress(input, cap, out),
             #[cfg(feature = "lz4")]
             Compression::Lz4 => lz4::decompress(input, cap, out),
-            #[cfg(feature = "zstd")]
+            #[cfg(any(feature = "zstd", feature = "zstd-c"))]
             Compression::Zstd => self.zstd.decompress(input, cap, out),
             #[allow(unreachable_patterns)]
             codec => Err(CompressionError::Unsupported(codec)),
@@ -249,7 +275,7 @@ impl Decompressor {
 
 /// Makes room for `need` more bytes of output, where the stream began at `start`: twice what there is at least, so that
 /// growing costs little, but never beyond `limit` unless `need` is.
-#[cfg(any(feature = "gzip", feature = "snappy", feature = "lz4", feature = "zstd"))]
+#[cfg(any(feature = "gzip", feature = "snappy", feature = "lz4", feature = "zstd", feature = "zstd-c"))]
 fn make_room(out: &mut Vec<u8>, start: usize, need: usize, limit: usize) {
     if out.capacity() - out.len() < need {
         let left = limit.saturating_sub(out.len());

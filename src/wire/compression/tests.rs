@@ -64,12 +64,30 @@ fn a_codec_that_is_off_names_its_feature() {
 }
 
 #[test]
+fn a_level_that_a_codec_lacks_is_refused_with_its_range() {
+    for codec in codecs() {
+        let compress = |level| Compressor::new().compress(codec, Some(level), b"x", &mut Vec::new());
+        let Some(levels) = codec.levels() else {
+            assert_eq!(compress(3), Ok(()), "{codec} has one level");
+            continue;
+        };
+        for level in [levels.start() - 1, levels.end() + 1] {
+            let error = compress(level).unwrap_err();
+            assert_eq!(error, CompressionError::Level(codec, level));
+            let text = format!("{codec} has no level {level}: {} to {}", levels.start(), levels.end());
+            assert_eq!(error.to_string(), text);
+        }
+    }
+}
+
+#[test]
 fn everything_comes_back_with_contexts_used_again() {
     let mut compressor = Compressor::new();
     let mut decompressor = Decompressor::new();
     for codec in codecs() {
         for len in [0, 1, 100, 32 << 10, (64 << 10) + 1, 300_000] {
-            for level in [None, Some(1), Some(9), Some(-5)] {
+            let levels = codec.levels().into_iter().flat_map(|levels| [*levels.start(), *levels.end()]);
+            for level in levels.filter(|_| len < 100_000).map(Some).chain([None]) {
                 let input = sample(len);
                 let mut compressed = Vec::new();
                 compressor.compress(codec, level, &input, &mut compressed).unwrap();
@@ -137,6 +155,8 @@ fn flipped_bits_never_panic() {
 
 #[cfg(feature = "lz4")]
 mod lz4 {
+    use twox_hash::XxHash32;
+
     use super::*;
 
     const LZ4: Compression = Compression::Lz4;
@@ -150,10 +170,13 @@ mod lz4 {
     }
 
     #[test]
-    fn the_checksum_of_old_writers_is_tolerated() {
-        let mut compressed = compress(LZ4, &sample(100));
-        compressed[6] = 0x1a;
-        assert_eq!(decompress(LZ4, &compressed, 100), Ok(sample(100)));
+    fn a_header_has_its_checksum_or_that_of_old_writers() {
+        for checksum in 0..=u8::MAX {
+            let mut compressed = compress(LZ4, &sample(100));
+            compressed[6] = checksum;
+            let right = matches!(checksum, 0x82 | 0x1a);
+            assert_eq!(decompress(LZ4, &compressed, 100).is_ok(), right, "{checksum:x}");
+        }
     }
 
     #[test]
@@ -164,35 +187,43 @@ mod lz4 {
         assert_eq!(decompress(LZ4, &input, 100), Ok(b"one,two".to_vec()));
     }
 
+    /// A frame with `flags`, blocks of at most 4 MiB, and `rest` behind its header.
+    fn frame(flags: u8, content_size: Option<u64>, rest: &[&[u8]]) -> Vec<u8> {
+        let mut frame = vec![0x04, 0x22, 0x4d, 0x18, flags, 0x70];
+        frame.extend(content_size.into_iter().flat_map(u64::to_le_bytes));
+        frame.push((XxHash32::oneshot(0, &frame[4..]) >> 8) as u8);
+        frame.extend(rest.concat());
+        frame
+    }
+
+    const STORED_HELLO: &[u8] = b"\x05\0\0\x80hello";
+    const END: &[u8] = &[0; 4];
+
     #[test]
-    fn checksums_and_sizes_inside_are_stepped_over() {
-        // independent blocks, block checksums, content size and checksum, blocks of 4 MiB
-        let mut input = vec![0x04, 0x22, 0x4d, 0x18, 0x7c, 0x70];
-        input.extend(5u64.to_le_bytes());
-        input.push(0);
-        input.extend(0x8000_0005u32.to_le_bytes());
-        input.extend(b"hello");
-        input.extend([1, 2, 3, 4]);
-        input.extend([0; 4]);
-        input.extend([5, 6, 7, 8]);
+    fn checksums_and_sizes_inside_are_checked() {
+        let hello = XxHash32::oneshot(0, b"hello").to_le_bytes();
+        let input = frame(0x7c, Some(5), &[STORED_HELLO, &hello, END, &hello]);
         assert_eq!(decompress(LZ4, &input, 100), Ok(b"hello".to_vec()));
         assert_eq!(decompress(LZ4, &input, 4), Err(CompressionError::TooLarge(4)));
-        input[6] = 6;
+        for (wrong, what) in [(24, "block"), (28 + 4, "content")] {
+            let mut input = input.clone();
+            input[wrong] ^= 1;
+            let error = decompress(LZ4, &input, 100).unwrap_err().to_string();
+            assert!(error.ends_with(&format!("LZ4 {what} does not match its checksum")), "{error}");
+        }
+        let input = frame(0x68, Some(6), &[STORED_HELLO, END]);
         assert!(matches!(decompress(LZ4, &input, 100), Err(CompressionError::Corrupt(_))));
+        let input = frame(0x68, Some(u64::MAX), &[STORED_HELLO, END]);
+        assert_eq!(decompress(LZ4, &input, 100), Err(CompressionError::TooLarge(100)));
     }
 
     #[test]
     fn linked_blocks_see_what_was_written_before() {
-        // "hello" stored, then a copy of five bytes from five back and the literal "!"
-        let mut input = vec![0x04, 0x22, 0x4d, 0x18, 0x40, 0x40, 0];
-        input.extend(0x8000_0005u32.to_le_bytes());
-        input.extend(b"hello");
-        let block = [0x01, 5, 0, 0x50, b'!', b'!', b'!', b'!', b'!'];
-        input.extend((block.len() as u32).to_le_bytes());
-        input.extend(block);
-        input.extend([0; 4]);
+        // a copy of five bytes from five back and a literal
+        let block = [9, 0, 0, 0, 0x01, 5, 0, 0x50, b'!', b'!', b'!', b'!', b'!'];
+        let input = frame(0x40, None, &[STORED_HELLO, &block, END]);
         assert_eq!(decompress(LZ4, &input, 100), Ok(b"hellohello!!!!!".to_vec()));
-        input[4] = 0x60;
+        let input = frame(0x60, None, &[STORED_HELLO, &block, END]);
         assert!(decompress(LZ4, &input, 100).is_err(), "independent blocks see nothing");
     }
 }
@@ -253,24 +284,57 @@ mod gzip {
     }
 }
 
-#[cfg(feature = "zstd")]
+#[cfg(any(feature = "zstd", feature = "zstd-c"))]
 mod zstd {
-    use structured_zstd::encoding::{CompressionLevel, FrameCompressor};
-
     use super::*;
 
     const ZSTD: Compression = Compression::Zstd;
+    const MAGIC: [u8; 4] = 0xfd2f_b528u32.to_le_bytes();
+
+    /// A frame without content size that declares a window of 128 MiB, as encoders at the highest level do.
+    fn frame(checksum: bool, blocks: &[&[u8]]) -> Vec<u8> {
+        let mut frame = [&MAGIC[..], &[if checksum { 0x04 } else { 0 }, 17 << 3]].concat();
+        frame.extend(blocks.concat());
+        frame
+    }
+
+    /// A block of `size` times the byte `x`; type 1.
+    fn repeated(size: u32, last: bool) -> [u8; 4] {
+        let [a, b, c, _] = (size << 3 | 2 | u32::from(last)).to_le_bytes();
+        [a, b, c, b'x']
+    }
 
     #[test]
-    fn frames_without_content_size_are_read() {
-        for len in [0, 1, 5000, 400_000] {
-            let mut encoder: FrameCompressor = FrameCompressor::new(CompressionLevel::Default);
-            encoder.set_content_size_flag(false);
-            let compressed = encoder.compress_independent_frame(&sample(len));
-            assert_eq!(decompress(ZSTD, &compressed, len), Ok(sample(len)), "{len}");
-            let zeros = encoder.compress_independent_frame(&vec![0; len]);
-            assert_eq!(decompress(ZSTD, &zeros, len), Ok(vec![0; len]), "{len}");
+    fn frames_without_content_size_are_read_whatever_their_window() {
+        let raw = [&[5 << 3, 0, 0][..], b"hello"].concat();
+        let input = frame(false, &[&raw, &repeated(100_000, true)]);
+        let content = [&b"hello"[..], &[b'x'; 100_000]].concat();
+        let mut out = Vec::new();
+        assert_eq!(Decompressor::new().decompress(ZSTD, &input, 1 << 30, &mut out), Ok(()));
+        assert!(out == content);
+        assert!(out.capacity() < 128 << 10, "{} bytes", out.capacity());
+        assert_eq!(decompress(ZSTD, &input, 100_004), Err(CompressionError::TooLarge(100_004)));
+    }
+
+    /// Streamed by libzstd at level 1, as Java does: neither content size nor checksum, sequences to the end.
+    const STREAMED: &[u8] = include_bytes!("streamed.zst");
+
+    #[test]
+    fn output_that_ends_inside_a_block_is_too_small_and_not_corrupt() {
+        let content = decompress(ZSTD, STREAMED, 1 << 20).unwrap();
+        for cap in 0..content.len() {
+            assert_eq!(decompress(ZSTD, STREAMED, cap), Err(CompressionError::TooLarge(cap)));
         }
+        assert_eq!(decompress(ZSTD, STREAMED, content.len()), Ok(content));
+    }
+
+    #[test]
+    fn content_that_differs_from_its_checksum_is_refused() {
+        // the low half of XXH64 of nothing is 0x51d8e999
+        let mut input = frame(true, &[&[1, 0, 0], &0x51d8_e999u32.to_le_bytes()]);
+        assert_eq!(decompress(ZSTD, &input, 10), Ok(Vec::new()));
+        input[9] ^= 1;
+        assert!(matches!(decompress(ZSTD, &input, 10), Err(CompressionError::Corrupt(_))));
     }
 
     #[test]
@@ -280,18 +344,24 @@ mod zstd {
         input.extend(compress(ZSTD, &sample(50_000)));
         assert_eq!(decompress(ZSTD, &input, 50_004), Ok([b"one,".to_vec(), sample(50_000)].concat()));
         assert_eq!(decompress(ZSTD, &input, 50_003), Err(CompressionError::TooLarge(50_003)));
+        input.push(0);
+        assert!(matches!(decompress(ZSTD, &input, 50_004), Err(CompressionError::Corrupt(_))));
     }
 
     #[test]
-    fn a_declared_size_takes_no_memory() {
-        // one segment of 2^40 bytes, then a last block that repeats one byte four times
-        let mut input = vec![0x28, 0xb5, 0x2f, 0xfd, 0xe0];
-        input.extend((1u64 << 40).to_le_bytes());
-        input.extend([0x23, 0, 0, b'x']);
-        let mut out = Vec::new();
-        let result = Decompressor::new().decompress(ZSTD, &input, 64 << 20, &mut out);
-        assert!(matches!(result, Err(CompressionError::Corrupt(_))));
-        assert!(out.capacity() <= 1 << 20);
+    fn declared_sizes_are_held_against_blocks_and_cap_before_memory_is_taken() {
+        for (declared, cap, error) in [
+            (1 << 63, usize::MAX, CompressionError::Corrupt("Zstandard frame declares a wrong size")),
+            (100_001, usize::MAX, CompressionError::Corrupt("Zstandard frame declares a wrong size")),
+            (100_000, 99_999, CompressionError::TooLarge(99_999)),
+        ] {
+            let input = [&MAGIC[..], &[0xe0], &u64::to_le_bytes(declared), &repeated(100_000, true)].concat();
+            let mut out = Vec::new();
+            assert_eq!(Decompressor::new().decompress(ZSTD, &input, cap, &mut out), Err(error));
+            assert_eq!(out.capacity(), 0);
+        }
+        let input = [&MAGIC[..], &[0xe0], &99_999u64.to_le_bytes(), &repeated(100_000, true)].concat();
+        assert!(matches!(decompress(ZSTD, &input, 1 << 20), Err(CompressionError::Corrupt(_))), "too small");
     }
 }
 
