@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::time::Instant;
 
+use super::compress::Codec;
 use super::record::{Destination, Header, Payload};
 use super::{Outcome, Record};
 use crate::sync::{Completion, Held};
@@ -176,7 +177,7 @@ impl Batch {
 
     /// Two batches with the records of this one, the first with at least half of the bytes if it can be. Sequences stay
     /// with their records. `None` for a single record, or if the body cannot be read.
-    pub(super) fn split(&mut self) -> Option<[Self; 2]> {
+    pub(super) fn split(&mut self, codec: &Codec) -> Option<[Self; 2]> {
         if self.count() < 2 {
             return None;
         }
@@ -196,13 +197,12 @@ impl Batch {
         }
         let half = self.held.as_mut().map(|held| held.split(held.bytes() / 2));
         let mut held = [half, self.held.take()].into_iter();
-        let codec = self.compression;
         let mut first = self.first;
         let mut sequence = self.sequence;
         self.settled = true;
         Some(writers.map(|writer| {
             let (plain, meta) = writer.finish();
-            let (compression, body) = super::compress::compress(codec, None, plain);
+            let (compression, body) = codec.compress(plain);
             let part = Self {
                 cell: Arc::clone(&self.cell),
                 id: self.id,
@@ -290,7 +290,7 @@ mod tests {
         }
         let (body, meta) = writer.finish();
         let cell = BatchCell { completion: Completion::default(), topic: "t".into(), partition: 3 };
-        let (compression, body) = super::super::compress::compress(compression, None, body);
+        let (compression, body) = Codec::new(compression, None).compress(body);
         Batch::new(Arc::new(cell), meta, compression, body, None, Instant::now())
     }
 
@@ -311,7 +311,7 @@ mod tests {
             let mut whole = batch(&[value.as_str(); 5], compression);
             whole.sequence = Some(i32::MAX - 1);
             let cell = Arc::clone(&whole.cell);
-            let [mut one, mut two] = whole.split().expect("five records");
+            let [mut one, mut two] = whole.split(&Codec::new(compression, None)).expect("five records");
             drop(whole);
             assert_eq!((one.first, one.count(), two.first, two.count()), (0, 3, 3, 2));
             assert_eq!((one.sequence, two.sequence), (Some(i32::MAX - 1), Some(1)));
@@ -333,10 +333,11 @@ mod tests {
     #[test]
     fn a_small_record_before_a_large_one_is_split_between_them() {
         let large = "x".repeat(1000);
+        let plain = Codec::new(Compression::None, None);
         let mut whole = batch(&["a", &large], Compression::None);
-        let [one, two] = whole.split().expect("two records");
+        let [one, two] = whole.split(&plain).expect("two records");
         assert_eq!((one.count(), two.count()), (1, 1));
-        assert!(batch(&["a"], Compression::None).split().is_none());
+        assert!(batch(&["a"], Compression::None).split(&plain).is_none());
     }
 
     #[test]

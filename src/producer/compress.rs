@@ -2,20 +2,52 @@
 
 use bytes::Bytes;
 
+use crate::sync::{Mutex, lock};
 use crate::wire::compression::{Compression, Compressor};
 
 /// Bodies up to this many bytes are compressed by whoever closes the batch, larger ones where blocking is allowed.
 pub(super) const INLINE_MAX: usize = 64 * 1024;
 
-/// Compresses `body`, unless that does not make it smaller.
-pub(super) fn compress(codec: Compression, level: Option<i32>, body: Bytes) -> (Compression, Bytes) {
-    if codec == Compression::None {
-        return (codec, body);
+/// A producer's codec at its level. Contexts and buffers are used again; there are as many as were at work at once.
+#[derive(Debug)]
+pub(super) struct Codec {
+    compression: Compression,
+    level: Option<i32>,
+    idle: Mutex<Vec<Bench>>,
+}
+
+#[derive(Debug, Default)]
+struct Bench {
+    compressor: Compressor,
+    /// Output is made here and copied at its final size: what a body keeps alive is what it counts.
+    out: Vec<u8>,
+}
+
+impl Codec {
+    pub(super) fn new(compression: Compression, level: Option<i32>) -> Self {
+        Self { compression, level, idle: Mutex::default() }
     }
-    let mut out = Vec::with_capacity(body.len() / 2);
-    match Compressor::new().compress(codec, level, &body, &mut out) {
-        Ok(()) if out.len() < body.len() => (codec, Bytes::from(out)),
-        _ => (Compression::None, body),
+
+    /// True if bodies stay as they are.
+    pub(super) fn is_none(&self) -> bool {
+        self.compression == Compression::None
+    }
+
+    /// Compresses `body`, unless that does not make it smaller.
+    pub(super) fn compress(&self, body: Bytes) -> (Compression, Bytes) {
+        if self.is_none() {
+            return (Compression::None, body);
+        }
+        let idle = lock(&self.idle).pop();
+        let mut bench = idle.unwrap_or_default();
+        bench.out.clear();
+        let result = bench.compressor.compress(self.compression, self.level, &body, &mut bench.out);
+        let packed = match result {
+            Ok(()) if bench.out.len() < body.len() => (self.compression, Bytes::copy_from_slice(&bench.out)),
+            _ => (Compression::None, body),
+        };
+        lock(&self.idle).push(bench);
+        packed
     }
 }
 
@@ -31,9 +63,11 @@ mod tests {
         }
         let mut dice = fastrand::Rng::with_seed(1);
         let noise: Vec<u8> = (0..1000).map(|_| dice.u8(..)).collect();
-        assert_eq!(compress(codec, None, noise.clone().into()), (Compression::None, noise.into()));
-        let (used, body) = compress(codec, None, vec![7; 1000].into());
+        let bodies = Codec::new(codec, None);
+        assert_eq!(bodies.compress(noise.clone().into()), (Compression::None, noise.into()));
+        let (used, body) = bodies.compress(vec![7; 1000].into());
         assert_eq!(used, codec);
         assert!(body.len() < 100);
+        assert_eq!(lock(&bodies.idle).len(), 1, "contexts are used again");
     }
 }

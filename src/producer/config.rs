@@ -69,7 +69,10 @@ pub struct ProducerConfig {
     pub(crate) request_timeout: Duration,
     pub(crate) max_in_flight: usize,
     pub(crate) compression: Compression,
+    /// Of whatever codec there is.
     pub(crate) compression_level: Option<i32>,
+    /// By codec, in the order of ids.
+    pub(crate) codec_levels: [Option<i32>; Compression::ALL.len()],
     pub(crate) partitioner: Partitioner,
     pub(crate) sticky_bytes: usize,
     pub(crate) retry_backoff: Duration,
@@ -91,6 +94,7 @@ impl Default for ProducerConfig {
             max_in_flight: 5,
             compression: Compression::None,
             compression_level: None,
+            codec_levels: [None; Compression::ALL.len()],
             partitioner: Partitioner::default(),
             sticky_bytes: 64 * 1024,
             retry_backoff: Duration::from_millis(100),
@@ -115,8 +119,10 @@ macro_rules! setters {
                 self
             })*
 
-            /// A codec's level (`compression.gzip.level`, `compression.zstd.level`). Default: the codec's own. Refused for
-            /// codecs without levels (none, snappy, lz4).
+            /// Level of the codec, from fast to small (`compression.gzip.level`, `compression.zstd.level`,
+            /// `compression.lz4.level`, KIP-390): gzip 1 to 9, or -1 for its default 6; zstd -131,072 to 22, default 3;
+            /// lz4 1 to 17, which changes nothing: its encoder has one level. Refused without a codec, and with Snappy,
+            /// which has no levels.
             #[must_use]
             pub fn compression_level(mut self, level: impl Into<Option<i32>>) -> Self {
                 self.compression_level = level.into();
@@ -132,8 +138,10 @@ macro_rules! setters {
                 self
             })*
 
-            /// A codec's level (`compression.gzip.level`, `compression.zstd.level`). Default: the codec's own. Refused for
-            /// codecs without levels (none, snappy, lz4).
+            /// Level of the codec, from fast to small (`compression.gzip.level`, `compression.zstd.level`,
+            /// `compression.lz4.level`, KIP-390): gzip 1 to 9, or -1 for its default 6; zstd -131,072 to 22, default 3;
+            /// lz4 1 to 17, which changes nothing: its encoder has one level. Refused without a codec, and with Snappy,
+            /// which has no levels.
             #[must_use]
             pub fn compression_level(mut self, level: impl Into<Option<i32>>) -> Self {
                 self.config.compression_level = level.into();
@@ -241,18 +249,20 @@ impl ProducerConfig {
         check(self.compression.is_available(), &|| {
             format!("compression.type is {0}: this build lacks the feature `{0}`", self.compression)
         });
-        if let Some(level) = self.compression_level {
-            let range = match self.compression {
-                Compression::Gzip => Some(-1..=9),
-                Compression::Zstd => Some(-131_072..=22),
-                _ => None,
+        let levels = Compression::ALL.into_iter().zip(self.codec_levels);
+        for (codec, level) in levels.chain([(self.compression, self.compression_level)]) {
+            let Some(level) = level else { continue };
+            let Some(range) = codec.levels() else {
+                problems.push(format!("compression.level is {level}: {codec} has no levels"));
+                continue;
             };
-            check(range.is_some(), &|| {
-                format!("compression.level is {level}: {} has no levels here", self.compression)
-            });
-            check(range.as_ref().is_none_or(|range| range.contains(&level)), &|| {
-                format!("compression.level is {level}: {} has {range:?}", self.compression)
-            });
+            if !range.contains(&level) && !is_default(codec, level) {
+                problems.push(format!(
+                    "compression.{codec}.level is {level}: from {} to {}",
+                    range.start(),
+                    range.end()
+                ));
+            }
         }
         problems
     }
@@ -265,9 +275,20 @@ impl ProducerConfig {
         Err(Error::new(ErrorKind::Config, format!("producer settings: {}", problems.join("; "))))
     }
 
+    /// Level of the codec, `None` for its default. One set for whatever codec there is goes before that of one codec.
+    pub(crate) fn level(&self) -> Option<i32> {
+        let level = self.compression_level.or(self.codec_levels[self.compression as usize]);
+        level.filter(|level| !is_default(self.compression, *level))
+    }
+
     pub(crate) fn backoff(&self) -> Backoff {
         Backoff { first: self.retry_backoff, max: self.retry_backoff_max, jitter: 0.2 }
     }
+}
+
+/// Java's way to ask for gzip's default. zstd has a level of this number.
+fn is_default(codec: Compression, level: i32) -> bool {
+    codec == Compression::Gzip && level == -1
 }
 
 #[cfg(test)]
@@ -302,5 +323,33 @@ mod tests {
         assert_eq!(plain.problems(), Vec::<String>::new());
         assert!("2".parse::<Acks>().is_err());
         assert_eq!("-1".parse::<Acks>().ok(), Some(Acks::All));
+    }
+
+    #[test]
+    fn levels_are_those_of_the_codec() {
+        let config = |codec, level| ProducerConfig::new().compression(codec).compression_level(level);
+        for (codec, good, bad) in [
+            (Compression::Gzip, &[-1, 1, 9][..], &[-2, 0, 10][..]),
+            (Compression::Lz4, &[1, 17], &[-1, 0, 18]),
+            (Compression::Zstd, &[-131_072, -1, 22], &[-131_073, 23]),
+        ] {
+            if !codec.is_available() {
+                continue;
+            }
+            for &level in good {
+                assert_eq!(config(codec, level).problems(), Vec::<String>::new());
+            }
+            for &level in bad {
+                let levels = codec.levels().expect("it has levels");
+                let problem = format!(
+                    "compression.{codec}.level is {level}: from {} to {}",
+                    levels.start(),
+                    levels.end()
+                );
+                assert_eq!(config(codec, level).problems(), [problem]);
+            }
+        }
+        assert_eq!(config(Compression::Gzip, -1).level(), None);
+        assert_eq!(config(Compression::Zstd, -1).level(), Some(-1));
     }
 }

@@ -114,6 +114,7 @@ impl Driver {
             linger: config.linger,
             delivery_timeout: config.delivery_timeout,
             backoff: config.backoff(),
+            codec: Arc::clone(&shared.codec),
         });
         let lanes = LaneSet {
             shared: Arc::clone(&shared),
@@ -580,7 +581,7 @@ impl LaneSet {
             self.jobs += 1;
             let (lane, shared) = (Arc::clone(&self.lanes[id]), Arc::clone(&self.shared));
             let job = move || {
-                lane.run(work, &shared.lane_config);
+                lane.run(work, &shared.codec);
                 let _ = shared.mailbox.send(Letter::Compressed(lane.id));
             };
             self.shared.cluster.runtime().run_blocking("carafe-compress", Box::new(job));
@@ -591,11 +592,11 @@ impl LaneSet {
 impl Lanes for LaneSet {
     fn collect(&mut self, partition: usize, close: bool, into: &mut Vec<Batch>) -> Left {
         let Some(lane) = self.lanes.get(partition).cloned() else { return Left::default() };
-        let config = &self.shared.lane_config;
-        let mut left = lane.collect(config, close, into);
+        let codec = &self.shared.codec;
+        let mut left = lane.collect(codec, close, into);
         if left.closed > 0 {
-            if lane.compress_inline(config) {
-                left = lane.collect(config, false, into);
+            if lane.compress_inline(codec) {
+                left = lane.collect(codec, false, into);
             }
             if left.closed > 0 {
                 self.waiting.push_back(partition);

@@ -10,9 +10,10 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 
+use super::compress::Codec;
 use super::driver::{Driver, Letter};
 use super::error::TryEnqueueError;
-use super::lane::{Blocked, Clocks, Lane, LaneConfig, Notice, Run};
+use super::lane::{Blocked, Clocks, Lane, Notice, Run};
 use super::receipt::{Delivery, Receipt, Receipts};
 use super::record::Destination;
 use super::stock::Stock;
@@ -48,7 +49,7 @@ impl Drop for Life {
 pub(super) struct Shared {
     pub(super) id: u64,
     pub(super) config: ProducerConfig,
-    pub(super) lane_config: LaneConfig,
+    pub(super) codec: Arc<Codec>,
     pub(super) cluster: Cluster,
     pub(super) stock: Stock,
     pub(super) mailbox: Mailbox<Letter>,
@@ -114,10 +115,7 @@ impl Producer {
         let dice = cluster.runtime().dice();
         let shared = Arc::new(Shared {
             id: cluster.next_id(),
-            lane_config: LaneConfig {
-                compression: config.compression,
-                compression_level: config.compression_level,
-            },
+            codec: Arc::new(Codec::new(config.compression, config.level())),
             stock: Stock::new(config.buffer_memory),
             mailbox: Mailbox::default(),
             topics: RwLock::default(),
@@ -425,7 +423,7 @@ impl Producer {
         }
         let mailbox = &self.shared.mailbox;
         // The driver may have ended already: then nobody has to be told.
-        if notice.closed && lane.compress_inline(&self.shared.lane_config) {
+        if notice.closed && lane.compress_inline(&self.shared.codec) {
             let _ = mailbox.send(Letter::Lane(lane.id));
         } else if notice.announce {
             let _ = mailbox.leave(Letter::Lane(lane.id), notice.look);

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use super::Record;
 use super::batch::{Batch, BatchCell};
-use super::compress;
+use super::compress::{self, Codec};
 use super::stock::Stock;
 use crate::sync::{Completion, Credit, Held, Mutex, MutexGuard, lock};
 use crate::types::TopicName;
@@ -40,13 +40,6 @@ pub(super) struct Gauge {
     /// The driver's latest look into its mailbox after which it was sure to look again soon, for a batch that waits or an
     /// answer: until it does, another lane that turns non-empty is no news.
     pub(super) look: AtomicU64,
-}
-
-/// Settings that all lanes of a producer share.
-#[derive(Debug)]
-pub(super) struct LaneConfig {
-    pub(super) compression: Compression,
-    pub(super) compression_level: Option<i32>,
 }
 
 /// One partition as appenders see it.
@@ -211,7 +204,7 @@ impl Lane {
     }
 
     /// Moves batches that are ready to `into`, in close order; with `close`, the open one is closed first.
-    pub(super) fn collect(&self, config: &LaneConfig, close: bool, into: &mut Vec<Batch>) -> Left {
+    pub(super) fn collect(&self, codec: &Codec, close: bool, into: &mut Vec<Batch>) -> Left {
         let mut state = lock(&self.state);
         if close {
             state.close_open();
@@ -219,7 +212,7 @@ impl Lane {
         loop {
             match state.closed.front_mut() {
                 Some(front) if front.stage == Stage::Plain => {
-                    if config.compression == Compression::None {
+                    if codec.is_none() {
                         front.stage = Stage::Ready(Compression::None);
                     } else {
                         break;
@@ -268,22 +261,22 @@ impl Lane {
     }
 
     /// Compresses what is small enough to be done at once. Returns true if the sender must be told.
-    pub(super) fn compress_inline(&self, config: &LaneConfig) -> bool {
-        if config.compression == Compression::None {
+    pub(super) fn compress_inline(&self, codec: &Codec) -> bool {
+        if codec.is_none() {
             return false;
         }
         let mut any = false;
         while let Some(work) = self.work(compress::INLINE_MAX) {
-            self.run(work, config);
+            self.run(work, codec);
             any = true;
         }
         any
     }
 
     /// Does `work`.
-    pub(super) fn run(&self, work: Work, config: &LaneConfig) {
-        let (codec, body) = compress::compress(config.compression, config.compression_level, work.body);
-        self.compressed(work.number, codec, body);
+    pub(super) fn run(&self, work: Work, codec: &Codec) {
+        let (compression, body) = codec.compress(work.body);
+        self.compressed(work.number, compression, body);
     }
 
     /// The partition has another leader.

@@ -8,6 +8,7 @@ use crate::broker::{self, Action, Control, Matcher};
 use crate::cluster::ClusterConfig;
 use crate::runtime::Runtime;
 use crate::runtime::sim::SimRuntime;
+use crate::runtime::watched::Watched;
 use crate::types::{Offset, Partition};
 use crate::wire::ApiKey;
 use crate::{ErrorCode, ErrorKind};
@@ -19,7 +20,10 @@ struct World {
 
 impl World {
     async fn new(nodes: u16, partitions: i32) -> Self {
-        let runtime: Arc<dyn Runtime> = SimRuntime::new(7);
+        Self::on(SimRuntime::new(7), nodes, partitions).await
+    }
+
+    async fn on(runtime: Arc<dyn Runtime>, nodes: u16, partitions: i32) -> Self {
         let broker = broker::Cluster::builder()
             .nodes(nodes)
             .topic("t", partitions)
@@ -296,6 +300,37 @@ async fn enqueue_all_gives_back_what_it_took_and_could_not_enqueue() {
     let log = world.log(0);
     let written: Vec<_> = log.iter().filter(|value| *value != "between").collect();
     assert_eq!(written, values.iter().filter(|value| *value != "70").collect::<Vec<_>>());
+}
+
+#[tokio::test(start_paused = true)]
+async fn large_bodies_are_compressed_one_per_core_and_written_in_close_order() {
+    let runtime = Watched::new(7);
+    let world = World::on(runtime.clone(), 1, 1).await;
+    let producer = world
+        .builder()
+        .compression(Compression::Lz4)
+        .batch_size(200_000)
+        .build()
+        .expect("the settings are right");
+    let filler = "x".repeat(1000);
+    let values: Vec<_> = (0..2000).map(|number| format!("{number} {filler}")).collect();
+    runtime.hold();
+    let records = values.iter().map(|value| Record::to("t").value(value));
+    let receipts = producer.enqueue_all(records).await.expect("there is room");
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let mut running = Vec::new();
+    while producer.counters().acked < 2000 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        running.extend(runtime.take_held());
+        assert!(running.len() <= cores, "{} of {cores}", running.len());
+        // The last one ends first.
+        if let Some(work) = running.pop() {
+            work();
+        }
+    }
+    assert!(receipts.wait().await.is_empty());
+    assert!(runtime.count("carafe-compress") >= 10);
+    assert_eq!(world.log(0), values);
 }
 
 #[tokio::test(start_paused = true)]

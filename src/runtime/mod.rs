@@ -25,6 +25,8 @@ mod signal;
 pub mod sim;
 mod task;
 pub mod watch;
+#[cfg(all(test, feature = "broker"))]
+pub(crate) mod watched;
 
 pub use real::RealRuntime;
 #[cfg(feature = "app")]

@@ -164,6 +164,31 @@ mod tests {
     }
 
     #[test]
+    fn the_compression_level_is_that_of_the_codec_in_use() {
+        let settings = |text: &str| ClientSettings::from_text(text);
+        let java = "compression.gzip.level=9\ncompression.lz4.level=17\ncompression.zstd.level=-1\n";
+        for (text, level) in [
+            (format!("{java}compression.type=gzip"), Some(9)),
+            (format!("{java}compression.type=zstd"), Some(-1)),
+            (java.to_owned(), None),
+            ("compression.type=gzip\ncompression.gzip.level=-1".to_owned(), None),
+            ("compression.codec=zstd\ncompression.level=-1\n".to_owned(), None),
+            (format!("{java}compression.codec=zstd\ncompression.level=12\n"), Some(12)),
+        ] {
+            assert_eq!(settings(&text).unwrap().producer.level(), level, "{text}");
+        }
+        for (text, range) in [
+            ("compression.gzip.level=10", "use -1 to 9"),
+            ("compression.gzip.level=0", "compression.gzip.level is 0: from 1 to 9"),
+            ("compression.zstd.level=23", "use -131072 to 22"),
+            ("compression.type=gzip\ncompression.level=12", "compression.gzip.level is 12: from 1 to 9"),
+        ] {
+            let error = settings(text).unwrap_err().to_string();
+            assert!(error.contains(range), "{error}");
+        }
+    }
+
+    #[test]
     fn every_problem_is_reported_once_and_secrets_are_not_shown() {
         let error = ClientSettings::from_properties([
             ("bootstrap.servers", "a:1"),

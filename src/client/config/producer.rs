@@ -2,6 +2,7 @@
 
 use crate::producer::{Acks, Compression, Partitioner};
 
+use super::ClientSettings;
 use super::table::{Kind, Scope, Setting};
 
 const fn row(
@@ -21,6 +22,10 @@ const fn refused(
     note: &'static str,
 ) -> Setting {
     row(name, aliases, "", Kind::Refused(accepted), note)
+}
+
+fn set_level(settings: &mut ClientSettings, codec: Compression, level: i64) {
+    settings.producer.codec_levels[codec as usize] = i32::try_from(level).ok();
 }
 
 const MAX_MS: u64 = 1 << 31;
@@ -90,15 +95,35 @@ pub(super) static TABLE: &[Setting] = &[
         "codecs are features of the build",
     ),
     row(
-        "compression.level",
-        &["compression.gzip.level", "compression.zstd.level"],
-        "the codec's",
-        Kind::Number(-131_072, 22, |s, v| {
-            s.producer.compression_level = i32::try_from(v).ok().filter(|&level| level != -1);
-        }),
-        "gzip and zstd have levels; librdkafka's -1 means the codec's",
+        "compression.gzip.level",
+        &[],
+        "-1",
+        Kind::Number(-1, 9, |s, v| set_level(s, Compression::Gzip, v)),
+        "1 to 9; -1 is 6",
     ),
-    refused("compression.lz4.level", &[], &[], "LZ4 has one level here"),
+    row(
+        "compression.lz4.level",
+        &[],
+        "9",
+        Kind::Number(1, 17, |s, v| set_level(s, Compression::Lz4, v)),
+        "changes nothing: the encoder has one level",
+    ),
+    row(
+        "compression.zstd.level",
+        &[],
+        "3",
+        Kind::Number(-131_072, 22, |s, v| set_level(s, Compression::Zstd, v)),
+        "",
+    ),
+    row(
+        "compression.level",
+        &[],
+        "-1",
+        Kind::Number(-1, 12, |s, v| {
+            s.producer.compression_level = i32::try_from(v).ok().filter(|level| *level != -1);
+        }),
+        "of whatever codec there is, goes before that of one codec; -1 is the codec's default",
+    ),
     row(
         "partitioner",
         &[],

@@ -266,7 +266,7 @@ impl Sender {
             }
             Verdict::TooLarge => {
                 lanes.shrink(partition, batch.wire_len());
-                let parts = if batch.settled { None } else { batch.split() };
+                let parts = if batch.settled { None } else { batch.split(&self.config.codec) };
                 match parts {
                     Some([first, second]) => {
                         if let Some(outstanding) = self.outstanding.get_mut(&batch.id) {

@@ -28,6 +28,7 @@ use era::Eras;
 use partition::{Listed, Partition, Readiness, Sent};
 
 use super::batch::Batch;
+use super::compress::Codec;
 use super::lane::{Gauge, Left};
 use super::linger::{self, Decision, Load};
 use crate::Error;
@@ -48,6 +49,8 @@ pub(super) struct SenderConfig {
     pub(super) linger: Duration,
     pub(super) delivery_timeout: Duration,
     pub(super) backoff: Backoff,
+    /// For batches that are split.
+    pub(super) codec: Arc<Codec>,
 }
 
 /// The lanes, which the machine shares with appenders.

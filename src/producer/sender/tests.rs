@@ -78,6 +78,7 @@ impl World {
             linger: ms(5),
             delivery_timeout: Duration::from_secs(120),
             backoff: Backoff { first: ms(100), max: ms(1000), jitter: 0.0 },
+            codec: Arc::new(Codec::new(Compression::None, None)),
         };
         let mut world = Self { sender: Sender::new(config), lanes: Closed::default(), now: Instant::now() };
         for partition in 0..partitions {
