@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::*;
@@ -12,11 +13,12 @@ use crate::broker::{self, Action, Matcher};
 use crate::cluster::{Cluster, ClusterConfig, Duty};
 use crate::runtime::Runtime;
 use crate::runtime::sim::SimRuntime;
+use crate::runtime::watched::Watched;
 use crate::types::{Offset, TopicPartition};
 use crate::wire::ApiKey;
-use crate::wire::compression::Compression;
+use crate::wire::compression::{Compression, Compressor};
 use crate::wire::produce::{self, PartitionBatch, RequestHead};
-use crate::wire::records::BatchWriter;
+use crate::wire::records::{BatchHeader, BatchWriter};
 
 struct Bench {
     broker: broker::Cluster,
@@ -49,7 +51,10 @@ impl Client {
 }
 
 async fn bench(nodes: u16, topics: &[(&str, i32)]) -> Bench {
-    let sim: Arc<dyn Runtime> = SimRuntime::new(11);
+    bench_on(SimRuntime::new(11), nodes, topics).await
+}
+
+async fn bench_on(sim: Arc<dyn Runtime>, nodes: u16, topics: &[(&str, i32)]) -> Bench {
     let mut builder = broker::Cluster::builder()
         .nodes(nodes)
         .runtime(Arc::clone(&sim))
@@ -86,36 +91,38 @@ async fn produce(cluster: &Cluster, partition: &TopicPartition, from: u32, count
             writer.append(size, 1_000 + i64::from(number), Some(b"k"), Some(value.as_bytes()), none());
         }
         let (body, meta) = writer.finish();
-        let body = bytes::Bytes::from(body.to_vec());
-        let header = meta.header(Compression::None).encode(&body);
-        loop {
-            let deadline = Instant::now() + Duration::from_secs(60);
-            let (node, _) = cluster.leader(partition, deadline).await.unwrap();
-            let metadata = cluster.metadata();
-            let batch = PartitionBatch {
-                topic: partition.topic.to_byte_string(),
-                topic_id: metadata.topic(&partition.topic).unwrap().id,
-                partition: partition.partition.0,
-                header,
-                body: body.clone(),
-            };
-            let head = RequestHead { transactional_id: None, acks: -1, timeout_ms: 30_000 };
-            let sent = async {
-                let connection = cluster.connection(node, Duty::Produce, deadline).await.ok()?;
-                let version = connection.version(ApiKey::PRODUCE, produce::VERSIONS).unwrap();
-                let body = produce::encode_request(&head, &[batch], version).unwrap();
-                let answer =
-                    connection.send_raw(ApiKey::PRODUCE, version, body, deadline, true).await.ok()?;
-                let response = produce::Response::decode(&mut answer.reader().ok()?, version).ok()?;
-                response.partitions().next().map(|(_, partition)| partition.error_code.is_ok())
-            };
-            if sent.await == Some(true) {
-                break;
-            }
-            cluster.leader_failed(&partition.topic);
-            sleep(Duration::from_millis(50)).await;
-        }
+        write(cluster, partition, meta.header(Compression::None), body).await;
         next = end;
+    }
+}
+
+/// Writes one batch.
+async fn write(cluster: &Cluster, partition: &TopicPartition, header: BatchHeader, body: Bytes) {
+    loop {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        let (node, _) = cluster.leader(partition, deadline).await.unwrap();
+        let metadata = cluster.metadata();
+        let batch = PartitionBatch {
+            topic: partition.topic.to_byte_string(),
+            topic_id: metadata.topic(&partition.topic).unwrap().id,
+            partition: partition.partition.0,
+            header: header.encode(&body),
+            body: body.clone(),
+        };
+        let head = RequestHead { transactional_id: None, acks: -1, timeout_ms: 30_000 };
+        let sent = async {
+            let connection = cluster.connection(node, Duty::Produce, deadline).await.ok()?;
+            let version = connection.version(ApiKey::PRODUCE, produce::VERSIONS).unwrap();
+            let body = produce::encode_request(&head, &[batch], version).unwrap();
+            let answer = connection.send_raw(ApiKey::PRODUCE, version, body, deadline, true).await.ok()?;
+            let response = produce::Response::decode(&mut answer.reader().ok()?, version).ok()?;
+            response.partitions().next().map(|(_, partition)| partition.error_code.is_ok())
+        };
+        if sent.await == Some(true) {
+            break;
+        }
+        cluster.leader_failed(&partition.topic);
+        sleep(Duration::from_millis(50)).await;
     }
 }
 
@@ -621,4 +628,43 @@ async fn an_answer_that_is_not_valid_is_told_once() {
     }
     assert!(timeout(Duration::from_secs(10), reader.next_event()).await.is_err(), "told once");
     assert!(fetches.load(std::sync::atomic::Ordering::Relaxed) > 3, "tried again and again");
+}
+
+#[tokio::test(start_paused = true)]
+async fn large_compressed_parts_are_read_where_blocking_is_allowed_and_in_order() {
+    let watched = Watched::new(11);
+    let Bench { broker: _broker, client } = bench_on(watched.clone(), 1, &[("t", 1)]).await;
+    let reader = client.partition_reader().topic("t", StartOffset::Earliest).build().await.unwrap();
+    let mut dice = fastrand::Rng::with_seed(1);
+    let mut next = 0;
+    for (records, codec, heavy) in [
+        (10, Compression::Gzip, false),
+        (100, Compression::Gzip, true),
+        (100, Compression::None, false),
+        (100, Compression::Zstd, true),
+    ] {
+        let before = watched.count("carafe-decompress");
+        let mut writer = BatchWriter::new();
+        for number in next..next + records {
+            // Two bytes of text for each byte of noise.
+            let key: String = (0..1000).map(|_| format!("{:02x}", dice.u8(..))).collect();
+            let (key, value, none) = (key.as_bytes(), number.to_string(), std::iter::empty);
+            let size = writer.measure(1000, Some(key), Some(value.as_bytes()), none()).unwrap();
+            writer.append(size, 1000, Some(key), Some(value.as_bytes()), none());
+        }
+        let (body, meta) = writer.finish();
+        let mut packed = Vec::new();
+        Compressor::new().compress(codec, None, &body, &mut packed).unwrap();
+        write(client.cluster(), &tp("t", 0), meta.header(codec), packed.into()).await;
+        let mut seen = Vec::new();
+        while seen.len() < records as usize {
+            seen.extend(numbers(&reader.next().await.unwrap()));
+        }
+        assert_eq!(seen, (next..next + records).collect::<Vec<_>>());
+        assert_eq!(watched.count("carafe-decompress") > before, heavy, "{records} {codec}");
+        next += records;
+    }
+    drop(reader);
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(client.memory_budget().used(), 0);
 }

@@ -7,13 +7,17 @@ use crate::consumer::batch::{Batch, Held};
 use crate::consumer::config::Isolation;
 use crate::sync::budget::{Credit, MemoryBudget};
 use crate::types::TopicPartition;
-use crate::wire::compression::{Compression, Decompressor};
+use crate::wire::compression::Decompressor;
 use crate::wire::fetch::PartitionData;
-use crate::wire::records::{AbortedFilter, BatchError, BatchIter, RawBatch, RecordRange, decode_records};
+use crate::wire::records::{
+    AbortedFilter, BatchError, BatchFault, BatchIter, RawBatch, RecordRange, decode_records,
+};
 use crate::{Error, ErrorKind};
 
 /// Decompressing one part stops after this many bytes; the rest is fetched again. One batch may be larger.
 const INFLATED_SOFT_MAX: usize = 8 << 20;
+/// Compressed parts up to this many bytes are read at once, larger ones where blocking is allowed.
+const INLINE_MAX: usize = 64 << 10;
 
 /// What decides how a part is read.
 #[derive(Clone, Debug)]
@@ -57,6 +61,7 @@ pub(crate) fn decode(
     config: &DecodeConfig,
     budget: &MemoryBudget,
     credit: &mut Credit,
+    decompressor: &mut Decompressor,
 ) -> Decoded {
     let mut reading = Reading {
         config,
@@ -65,7 +70,7 @@ pub(crate) fn decode(
         next_offset: place.position,
         last_epoch: place.last_epoch,
         inflated: None,
-        decompressor: Decompressor::new(),
+        decompressor,
     };
     let mut aborted = AbortedFilter::new(match config.isolation {
         Isolation::ReadCommitted => part.aborted_transactions.unwrap_or_default(),
@@ -120,6 +125,11 @@ pub(crate) fn decode(
     Decoded { batch, next_offset, last_epoch, fault, cut }
 }
 
+/// True for a part that would hold up other tasks while it is decompressed.
+pub(crate) fn is_heavy(blob: &Bytes) -> bool {
+    blob.len() > INLINE_MAX && blob_is_compressed(blob)
+}
+
 /// True if any batch that can be made out has a codec.
 fn blob_is_compressed(blob: &Bytes) -> bool {
     BatchIter::new(blob.clone()).check_crc(false).flatten().any(|raw| raw.header.attributes.codec_id() != 0)
@@ -133,7 +143,7 @@ struct Reading<'a> {
     last_epoch: i32,
     /// Uncompressed records of all batches, if any of them is compressed.
     inflated: Option<Vec<u8>>,
-    decompressor: Decompressor,
+    decompressor: &'a mut Decompressor,
 }
 
 impl Reading<'_> {
@@ -161,7 +171,7 @@ impl Reading<'_> {
             }
             Some(inflated) => {
                 let start = inflated.len();
-                raw.decompress(&mut self.decompressor, self.config.batch_decompressed_max, inflated)?;
+                raw.decompress(self.decompressor, self.config.batch_decompressed_max, inflated)?;
                 let range = start..inflated.len();
                 decode_records(&raw.header, inflated, range, from, &mut self.positions)?;
             }
@@ -182,19 +192,15 @@ fn corrupt(place: &Place, offset: i64, error: BatchError) -> Error {
         .source(error)
 }
 
-fn error_hint(error: &BatchError) -> &'static str {
-    use crate::wire::records::BatchFault;
+fn error_hint(error: &BatchError) -> String {
     match &error.fault {
-        BatchFault::Compression {
-            codec: Compression::Gzip | Compression::Snappy | Compression::Zstd,
-            error,
-        } if error.is_unsupported() => {
-            "this build of carafe lacks the codec; seek past the batch or build with its feature"
+        BatchFault::Compression { error, .. } if let Some(hint) = error.hint() => {
+            format!("{hint}, or seek past the batch")
         }
         BatchFault::OldMagic(_) => {
-            "the record is in a format that brokers stopped writing with Kafka 0.11; seek past it"
+            "the record is in a format that brokers stopped writing with Kafka 0.11; seek past it".to_owned()
         }
-        _ => "the log or the network damaged it; seek past the batch to go on without it",
+        _ => "the log or the network damaged it; seek past the batch to go on without it".to_owned(),
     }
 }
 

@@ -3,6 +3,7 @@
 use bytes::BytesMut;
 
 use super::*;
+use crate::wire::compression::Compression;
 use crate::wire::fetch::AbortedTransaction;
 use crate::wire::records::{BatchHeader, BatchWriter, ControlBatch, ControlRecord, control_batch};
 
@@ -89,7 +90,8 @@ impl Check {
         });
         let part =
             PartitionData { aborted_transactions: Some(aborted.collect()), ..PartitionData::default() };
-        let decoded = decode(&place, part, Bytes::from(blob), &config, &budget, &mut credit);
+        let decoded =
+            decode(&place, part, Bytes::from(blob), &config, &budget, &mut credit, &mut Decompressor::new());
         drop(credit);
         if decoded.batch.is_none() {
             assert_eq!(budget.used(), 0);
@@ -190,6 +192,19 @@ fn damage_is_named_with_its_offset_and_nothing_behind_it_is_read() {
 }
 
 #[test]
+fn a_codec_that_is_off_is_a_fault_that_names_its_feature() {
+    for codec in Compression::ALL.into_iter().filter(|codec| !codec.is_available()) {
+        let header = BatchHeader { record_count: 1, ..BatchHeader::default() };
+        let attributes = header.attributes.with_compression(codec);
+        let blob = BatchHeader { attributes, ..header }.encode(b"packed");
+        let decoded = Check::default().decode([&blob[..], b"packed"].concat());
+        let fault = decoded.fault.expect("nobody can read it").to_string();
+        assert!(fault.contains(&format!("build carafe with the feature `{codec}`")), "{fault}");
+        assert_eq!(decoded.next_offset, 0);
+    }
+}
+
+#[test]
 fn a_bomb_stops_at_the_cap() {
     let lz4 = Made { compression: Compression::Lz4, ..made(0, 5000) };
     let check = Check { cap: 10_000, ..Check::default() };
@@ -209,7 +224,8 @@ fn memory_comes_back() {
         batch_decompressed_max: 1 << 20,
     };
     let blob = BytesMut::from(&bytes(Made { compression: Compression::Lz4, ..made(0, 100) })[..]).freeze();
-    let decoded = decode(&place, PartitionData::default(), blob, &config, &budget, &mut credit);
+    let with = &mut Decompressor::new();
+    let decoded = decode(&place, PartitionData::default(), blob, &config, &budget, &mut credit, with);
     drop(credit);
     let batch = decoded.batch.unwrap();
     assert!(budget.used() >= batch.held_bytes());

@@ -12,13 +12,14 @@ use crate::cluster::{Cluster, Duty, Metadata};
 use crate::consumer::config::ConsumerConfig;
 use crate::consumer::core::Core;
 use crate::consumer::event::Event;
-use crate::consumer::fetch::decode::{DecodeConfig, Place, decode};
+use crate::consumer::fetch::decode::{DecodeConfig, Place, decode, is_heavy};
 use crate::consumer::fetch::offsets::{isolation_level, look_up};
 use crate::consumer::fetch::session::{Session, Want};
 use crate::consumer::positions::{Fetched, Plan, Planned, Question};
 use crate::runtime::{AbortOnDrop, watch};
 use crate::sync::budget::{Credit, MemoryBudget};
 use crate::types::{NodeId, Partition, TopicName, TopicPartition};
+use crate::wire::compression::Decompressor;
 use crate::wire::fetch::{self, PartitionData, Response};
 use crate::wire::{ApiKey, Str, Uuid};
 use crate::{Error, ErrorCode, ErrorKind};
@@ -68,8 +69,13 @@ impl Fetching {
             nodes.retain(|node, _| wanted.contains(node));
             for node in wanted {
                 nodes.entry(node).or_insert_with(|| {
-                    let fetcher =
-                        Fetcher { fetching: self.clone(), node, session: Session::default(), failures: 0 };
+                    let fetcher = Fetcher {
+                        fetching: self.clone(),
+                        node,
+                        session: Session::default(),
+                        failures: 0,
+                        decompressor: Decompressor::new(),
+                    };
                     let task = self.cluster.runtime().spawn("carafe-fetch", Box::pin(fetcher.run()));
                     task.abort_on_drop()
                 });
@@ -144,6 +150,7 @@ struct Fetcher {
     node: NodeId,
     session: Session,
     failures: u32,
+    decompressor: Decompressor,
 }
 
 impl Fetcher {
@@ -276,7 +283,7 @@ impl Fetcher {
         drop(answer);
         let planned: BTreeMap<TopicPartition, Planned> =
             planned.into_iter().map(|planned| (planned.partition.clone(), planned)).collect();
-        self.handle_response(response, &planned, frame_len, &mut credit)?;
+        self.handle_response(response, &planned, frame_len, &mut credit).await?;
         // What was fetched is planned anew by everyone; those who wait for records wake here.
         core.wake_app();
         Ok(())
@@ -304,7 +311,7 @@ impl Fetcher {
         }
     }
 
-    fn handle_response(
+    async fn handle_response(
         &mut self,
         response: Response,
         planned: &BTreeMap<TopicPartition, Planned>,
@@ -340,12 +347,6 @@ impl Fetcher {
         }
         self.session.accept(response.session_id, parts.iter().map(|(partition, _)| partition));
         let total: usize = parts.iter().map(|(_, part)| part.records.len()).sum();
-        let config = &self.fetching.config;
-        let decode_config = DecodeConfig {
-            check_crcs: config.check_crcs,
-            isolation: config.isolation,
-            batch_decompressed_max: config.batch_decompressed_max,
-        };
         let mut seen = BTreeSet::new();
         for (partition, part) in parts {
             // Named twice: the first counts.
@@ -355,7 +356,7 @@ impl Fetcher {
             let hint = part.current_leader;
             let code = part.error_code;
             let fetched = if code.is_ok() {
-                self.read(plan, part, total, frame_len, &decode_config, credit)
+                self.read(plan, part, total, frame_len, credit).await?
             } else {
                 let news = hint.is_some_and(|hint| {
                     cluster.leader_hint(&partition.topic, partition.partition, hint, &response.node_endpoints)
@@ -374,21 +375,21 @@ impl Fetcher {
         Ok(())
     }
 
-    fn read(
-        &self,
+    /// Reads one part. What a large one takes to decompress holds up this broker's next fetch, and nothing else.
+    async fn read(
+        &mut self,
         plan: &Planned,
         part: PartitionData,
         total: usize,
         frame_len: usize,
-        config: &DecodeConfig,
         credit: &mut Credit,
-    ) -> Fetched {
+    ) -> Result<Fetched, Error> {
         if let Some(diverging) = part.diverging_epoch {
-            return Fetched::Diverging { epoch: diverging.epoch, end_offset: diverging.end_offset };
+            return Ok(Fetched::Diverging { epoch: diverging.epoch, end_offset: diverging.end_offset });
         }
         let (high_watermark, last_stable_offset) = (part.high_watermark, part.last_stable_offset);
         let PartitionData { records, .. } = &part;
-        let budget = &self.fetching.budget;
+        let budget = self.fetching.budget.clone();
         let len = records.len();
         let blob = if len == 0 {
             Bytes::new()
@@ -419,8 +420,29 @@ impl Fetcher {
             preferred_read_replica: None,
             records: (),
         };
-        let decoded = decode(&place, part, blob, config, budget, credit);
-        Fetched::Records {
+        let config = DecodeConfig {
+            check_crcs: self.fetching.config.check_crcs,
+            isolation: self.fetching.config.isolation,
+            batch_decompressed_max: self.fetching.config.batch_decompressed_max,
+        };
+        let heavy = is_heavy(&blob);
+        let mut own = credit.split(credit.bytes());
+        let mut decompressor = std::mem::take(&mut self.decompressor);
+        let work = move || {
+            let decoded = decode(&place, part, blob, &config, &budget, &mut own, &mut decompressor);
+            (decoded, own, decompressor)
+        };
+        let (decoded, rest, decompressor) = if heavy {
+            let runtime = self.fetching.cluster.runtime();
+            runtime.blocking("carafe-decompress", work).await.map_err(|error| {
+                Error::new(ErrorKind::State, "decompressing a fetched part failed").source(error)
+            })?
+        } else {
+            work()
+        };
+        *credit = rest;
+        self.decompressor = decompressor;
+        Ok(Fetched::Records {
             batch: decoded.batch,
             next_offset: decoded.next_offset,
             last_epoch: decoded.last_epoch,
@@ -428,7 +450,7 @@ impl Fetcher {
             last_stable_offset,
             fault: decoded.fault,
             cut: decoded.cut,
-        }
+        })
     }
 }
 
