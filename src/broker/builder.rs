@@ -15,6 +15,9 @@ use super::settings::{Mode, Settings};
 /// Most nodes of a cluster.
 const NODES_MAX: i32 = 100;
 
+/// Longest time in which a node learns of a topic.
+const PROPAGATION_MAX: Duration = Duration::from_secs(3600);
+
 /// Describes a cluster before it starts. Every setting has a default that works.
 #[derive(Clone, Debug)]
 #[must_use = "a builder does nothing until it is started"]
@@ -83,6 +86,14 @@ impl ClusterBuilder {
     /// Largest batch that is accepted (`message.max.bytes`); default 1,048,588.
     pub fn message_max_bytes(mut self, bytes: usize) -> Self {
         self.settings.message_max_bytes = bytes;
+        self
+    }
+
+    /// How long nodes take at most to learn of a new topic, and then to lead its partitions; default 0, at most an hour. Each node draws
+    /// its own times by the dice of the runtime. Until then it does not know the topic (UNKNOWN_TOPIC_OR_PARTITION), or
+    /// is not its leader yet (NOT_LEADER_OR_FOLLOWER), whatever other nodes tell, as in Kafka.
+    pub fn topic_propagation(mut self, longest: Duration) -> Self {
+        self.settings.topic_propagation = longest;
         self
     }
 
@@ -198,6 +209,12 @@ impl ClusterBuilder {
         }
         if settings.default_partitions < 1 {
             problems.push(format!("default_partitions: {} is not positive", settings.default_partitions));
+        }
+        if settings.topic_propagation > PROPAGATION_MAX {
+            problems.push(format!(
+                "topic_propagation: {:?} is above {PROPAGATION_MAX:?}",
+                settings.topic_propagation
+            ));
         }
         if settings.frame_max_bytes < 1024 {
             problems.push(format!("request_max_bytes: {} is below 1024", settings.frame_max_bytes));

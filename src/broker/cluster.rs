@@ -47,9 +47,30 @@ pub(crate) struct Topic {
     pub(crate) id: Uuid,
     pub(crate) partitions: Vec<Partition>,
     pub(crate) configs: BTreeMap<String, String>,
+    /// Nodes that do not serve it yet.
+    newcomers: BTreeMap<i32, Newcomer>,
+}
+
+/// What a node knows of a new topic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Newcomer {
+    /// Nothing.
+    Unaware,
+    /// That it is there, but it does not lead its partitions yet.
+    NotLeading,
 }
 
 impl Topic {
+    /// True if `node` has learnt of the topic.
+    pub(crate) fn is_known_to(&self, node: i32) -> bool {
+        self.newcomers.get(&node) != Some(&Newcomer::Unaware)
+    }
+
+    /// True if `node` leads `partition` and is ready to.
+    pub(crate) fn is_led_by(&self, node: i32, partition: &Partition) -> bool {
+        partition.leader == node && !self.newcomers.contains_key(&node)
+    }
+
     pub(crate) fn partition(&self, index: i32) -> Option<&Partition> {
         self.partitions.get(usize::try_from(index).ok()?)
     }
@@ -71,11 +92,31 @@ pub(crate) struct NewTopic {
     pub(crate) configs: BTreeMap<String, String>,
 }
 
-/// A step of replication that is due later.
+/// A step between nodes that is due later.
 #[derive(Clone, Debug)]
 enum Step {
-    Follow { topic: Uuid, partition: i32, node: i32, limit: i64 },
-    ShrinkIfBehind { topic: Uuid, partition: i32, node: i32, end: i64 },
+    Follow {
+        topic: Uuid,
+        partition: i32,
+        node: i32,
+        limit: i64,
+    },
+    ShrinkIfBehind {
+        topic: Uuid,
+        partition: i32,
+        node: i32,
+        end: i64,
+    },
+    /// A node learns of a new topic, and `leads` after so long.
+    Learn {
+        topic: Uuid,
+        node: i32,
+        leads: Duration,
+    },
+    Lead {
+        topic: Uuid,
+        node: i32,
+    },
 }
 
 /// A batch that was appended, or had been before.
@@ -184,11 +225,21 @@ impl State {
         self.topics.get_key_value(name)
     }
 
+    fn topic_by_id_mut(&mut self, id: &Uuid) -> Option<&mut Topic> {
+        self.topics.get_mut(self.topic_names.get(id)?)
+    }
+
+    /// The topic, if `node` has learnt of it.
+    pub(crate) fn topic_at(&self, node: i32, name: &str) -> Option<&Topic> {
+        self.topics.get(name).filter(|topic| topic.is_known_to(node))
+    }
+
     /// Checks and, unless `validate_only`, creates a topic. Returns partitions and replication factor.
     pub(crate) fn create_topic(
         &mut self,
         new: NewTopic,
         validate_only: bool,
+        now: Instant,
     ) -> Result<(Uuid, i32, i16), (ErrorCode, String)> {
         check_topic_name(&new.name).map_err(|why| (ErrorCode::INVALID_TOPIC_EXCEPTION, why))?;
         if self.topics.contains_key(&new.name) {
@@ -212,9 +263,25 @@ impl State {
         let id = self.new_topic_id();
         let partitions_made = placement.into_iter().map(|replicas| self.new_partition(replicas)).collect();
         self.topic_names.insert(id, new.name.clone());
-        self.topics.insert(new.name, Topic { id, partitions: partitions_made, configs: new.configs });
+        let newcomers = self.propagate(id, now);
+        self.topics
+            .insert(new.name, Topic { id, partitions: partitions_made, configs: new.configs, newcomers });
         self.next_leader = self.next_leader.wrapping_add(1);
         Ok((id, partitions, factor))
+    }
+
+    /// Lets every node learn of the new topic `id` in its own time. Returns those that have to.
+    fn propagate(&mut self, id: Uuid, now: Instant) -> BTreeMap<i32, Newcomer> {
+        let longest = self.settings.topic_propagation;
+        if longest.is_zero() {
+            return BTreeMap::new();
+        }
+        let nodes: Vec<i32> = self.nodes.keys().copied().collect();
+        for node in &nodes {
+            let (learns, leads) = (longest.mul_f64(self.rng.f64()), longest.mul_f64(self.rng.f64()));
+            self.at(now + learns, Step::Learn { topic: id, node: *node, leads });
+        }
+        nodes.into_iter().map(|node| (node, Newcomer::Unaware)).collect()
     }
 
     fn new_topic_id(&mut self) -> Uuid {
@@ -387,10 +454,10 @@ impl State {
         index: i32,
         known_epoch: i32,
     ) -> Result<(&Topic, &Partition), ErrorCode> {
-        let topic = self.topics.get(name).ok_or(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION)?;
+        let topic = self.topic_at(node, name).ok_or(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION)?;
         let partition = topic.partition(index).ok_or(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION)?;
         check_epoch(partition, known_epoch)?;
-        if partition.leader != node {
+        if !topic.is_led_by(node, partition) {
             return Err(ErrorCode::NOT_LEADER_OR_FOLLOWER);
         }
         Ok((topic, partition))
@@ -419,14 +486,15 @@ impl State {
                 "This server does not host this topic-partition.",
             )
         };
-        let topic = self.topics.get_mut(name).ok_or_else(unknown)?;
+        let topic = self.topics.get_mut(name).filter(|topic| topic.is_known_to(node)).ok_or_else(unknown)?;
         let compacted = topic_configs::is_compacted(&topic.configs);
         let limit = topic_configs::number(&topic.configs, "max.message.bytes").unwrap_or(default_max);
         let min_isr = topic_configs::number(&topic.configs, "min.insync.replicas").unwrap_or(default_min);
         let append_time = topic_configs::is_append_time(&topic.configs).then_some(wall);
         let topic_id = topic.id;
+        let is_ready = topic.partition(index).map(|partition| topic.is_led_by(node, partition));
         let partition = topic.partition_mut(index).ok_or_else(unknown)?;
-        if partition.leader != node {
+        if is_ready != Some(true) {
             return Err(Refusal::new(
                 ErrorCode::NOT_LEADER_OR_FOLLOWER,
                 "For requests intended only for the leader, this error indicates that the broker is not the current leader.",
@@ -566,8 +634,7 @@ impl State {
     }
 
     fn partition_by_id(&mut self, topic: Uuid, index: i32) -> Option<&mut Partition> {
-        let name = self.topic_names.get(&topic)?;
-        self.topics.get_mut(name)?.partition_mut(index)
+        self.topic_by_id_mut(&topic)?.partition_mut(index)
     }
 
     fn follow(&mut self, topic: Uuid, index: i32, node: i32, limit: i64) {
@@ -577,8 +644,19 @@ impl State {
         }
     }
 
-    fn run_step(&mut self, step: Step) {
+    fn run_step(&mut self, due: Instant, step: Step) {
         match step {
+            Step::Learn { topic, node, leads } => {
+                if let Some(topic) = self.topic_by_id_mut(&topic) {
+                    topic.newcomers.insert(node, Newcomer::NotLeading);
+                }
+                self.at(due + leads, Step::Lead { topic, node });
+            }
+            Step::Lead { topic, node } => {
+                if let Some(topic) = self.topic_by_id_mut(&topic) {
+                    topic.newcomers.remove(&node);
+                }
+            }
             Step::Follow { topic, partition, node, limit } => {
                 if self.is_alive(node) {
                     self.follow(topic, partition, node, limit);
@@ -750,11 +828,12 @@ impl State {
     /// Does everything that is due.
     pub(crate) fn handle_timeout(&mut self, now: Instant) {
         while let Some(entry) = self.steps.first_entry() {
-            if entry.key().0 > now {
+            let due = entry.key().0;
+            if due > now {
                 break;
             }
             let step = entry.remove();
-            self.run_step(step);
+            self.run_step(due, step);
         }
         self.groups.handle_timeout(now);
     }

@@ -218,14 +218,16 @@ impl Control {
 
     // ---- truth ----
 
-    /// All records of a partition's leader that lie below the high watermark; empty if there is no such partition.
+    /// All records of a partition that lie below the high watermark, as its leader has them, or an in-sync replica while
+    /// nobody leads; empty if there is no such partition.
     pub fn log(&self, topic: &str, partition: i32) -> Vec<LoggedRecord> {
         let batches: Vec<_> = {
             let state = self.shared.lock();
             let Some(partition) = state.topics.get(topic).and_then(|topic| topic.partition(partition)) else {
                 return Vec::new();
             };
-            let Some(log) = partition.leader_log() else { return Vec::new() };
+            let in_sync = || partition.isr.iter().find_map(|node| partition.logs.get(node));
+            let Some(log) = partition.leader_log().or_else(in_sync) else { return Vec::new() };
             let below = |batch: &&Arc<_>| {
                 let batch: &Arc<super::log::StoredBatch> = batch;
                 batch.last_offset < partition.high_watermark

@@ -102,7 +102,8 @@ impl Shared {
             configs: configs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
             ..NewTopic::default()
         };
-        let created = self.lock().create_topic(new, false);
+        let created = self.lock().create_topic(new, false, self.now());
+        self.timers_changed();
         created
             .map(|_| ())
             .map_err(|(code, why)| Error::from_code(code, format!("creating the topic {name}")).hint(why))

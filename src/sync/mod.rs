@@ -1,7 +1,7 @@
 //! The cells that threads share. Everything else in the crate has one owner.
 //!
-//! Each cell is small enough to be model-checked: with `RUSTFLAGS='--cfg carafe_shuttle' cargo test --lib sync::models`
-//! it runs on shuttle's primitives, which explore interleavings. Cells wake tasks after they let go of their lock, take the current waker
+//! Each cell is small enough to be model-checked: built with `--cfg carafe_shuttle` (`.ci/run models`) it runs on shuttle's
+//! primitives, which explore interleavings. Cells wake tasks after they let go of their lock, take the current waker
 //! instead of a runtime, and know nothing of Kafka.
 
 pub(crate) mod budget;

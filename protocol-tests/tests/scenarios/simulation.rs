@@ -1,9 +1,10 @@
 //! One workload under faults drawn from a seed, checked against the broker's log and the handlers' diary.
 //!
-//! A producer writes numbered records; an application with up to three members, which come and go, handles them: some
-//! fail at first, some always (dead letters), each success produces an output through the context. Meanwhile connections
-//! break, requests and answers are lost or late, leaders and coordinators move, nodes die and return. Then everything
-//! heals, and the rest has to be handled within a deadline. What must hold is in [`check`].
+//! A producer writes numbered records in bursts, to topics that are as new as the cluster; an application with up to three
+//! members, which come and go, handles them: some fail at first, some always (dead letters), each success produces an
+//! output through the context. Meanwhile connections break, requests and answers are lost or late, leaders and coordinators
+//! move, nodes die and return. Then everything heals, and the rest has to be handled within a deadline. What must hold is
+//! in [`check`].
 //!
 //! `protocol_tests::sim` says how to replay a seed, or to run more of them.
 
@@ -58,6 +59,15 @@ struct Plan {
     keys: u64,
     lanes: bool,
     manual: bool,
+    /// How long nodes take to learn of the topics and to lead them.
+    propagation: Duration,
+    /// Small batches: a burst then makes several for a partition at once.
+    batch_size: usize,
+    linger: Duration,
+    /// Few requests on the way make closed batches wait beside open ones.
+    max_in_flight: usize,
+    /// Without it, retries may write a record again, and out of order.
+    idempotent: bool,
 }
 
 impl Plan {
@@ -72,6 +82,11 @@ impl Plan {
             keys: dice.u64(1..12),
             lanes: !manual && dice.bool(),
             manual,
+            propagation: Duration::from_millis(dice.u64(..1000)),
+            batch_size: [1024, 4096, 1_000_000][dice.usize(..3)],
+            linger: Duration::from_millis(dice.u64(..20)),
+            max_in_flight: [1, 2, 5, 5][dice.usize(..4)],
+            idempotent: dice.u8(..6) > 0,
         }
     }
 }
@@ -110,18 +125,25 @@ type Fates = BTreeMap<u64, (Outcome, Option<(i32, i64)>)>;
 
 /// Writes the numbers in order, and waits for all of them.
 async fn produce(client: Client, plan: Plan, mut dice: fastrand::Rng) -> Fates {
-    let producer = client.producer().linger(Duration::from_millis(dice.u64(..20))).build().expect("settings");
+    let producer = client.producer().linger(plan.linger).batch_size(plan.batch_size);
+    let producer = producer.max_in_flight(plan.max_in_flight).enable_idempotence(plan.idempotent);
+    let producer = producer.build().expect("settings");
     let mut receipts = Vec::new();
     let mut fates = Fates::new();
+    let mut burst = dice.u64(..60);
     for number in 0..plan.records {
         let record = Record::to(INPUT).key(format!("key-{}", number % plan.keys)).value(number.to_string());
+        let record = record.header("padding", vec![0; dice.usize(..500)]);
         match producer.enqueue(record).await {
             Ok(receipt) => receipts.push((number, receipt)),
             Err(error) => drop(fates.insert(number, (error.outcome(), None))),
         }
-        if dice.u8(..4) == 0 {
-            sleep(Duration::from_millis(dice.u64(..1000))).await;
+        if burst > 0 {
+            burst -= 1;
+            continue;
         }
+        sleep(Duration::from_millis(dice.u64(..2000))).await;
+        burst = if dice.bool() { 0 } else { dice.u64(..60) };
     }
     for (number, receipt) in receipts {
         let fate = match receipt.await {
@@ -142,6 +164,7 @@ async fn workload(world: World, flaw: Flaw, faults_for: Duration) {
     let plan = Plan::draw(&mut dice, flaw);
     let cluster = Cluster::builder()
         .nodes(plan.nodes)
+        .topic_propagation(plan.propagation)
         .topic(INPUT, plan.partitions)
         .topic(OUTPUT, OUTPUT_PARTITIONS)
         .topic(DEAD, 1)

@@ -207,7 +207,7 @@ fn read(state: &State, node: i32, key: &Key, wanted: &Wanted, left: usize, first
     let unknown =
         if key.id.is_zero() { ErrorCode::UNKNOWN_TOPIC_OR_PARTITION } else { ErrorCode::UNKNOWN_TOPIC_ID };
     let name = if key.id.is_zero() { Some(&key.name) } else { state.topic_names.get(&key.id) };
-    let Some(topic) = name.and_then(|name| state.topics.get(name)) else {
+    let Some(topic) = name.and_then(|name| state.topic_at(node, name)) else {
         return Read::refused(key.clone(), unknown);
     };
     let Some(partition) = topic.partition(key.partition) else {
@@ -220,7 +220,7 @@ fn read(state: &State, node: i32, key: &Key, wanted: &Wanted, left: usize, first
     if let Err(code) = check_epoch(partition, wanted.leader_epoch) {
         return refused(code);
     }
-    let Some(log) = partition.leader_log().filter(|_| partition.leader == node) else {
+    let Some(log) = partition.leader_log().filter(|_| topic.is_led_by(node, partition)) else {
         return refused(ErrorCode::NOT_LEADER_OR_FOLLOWER);
     };
     let mut answer = Read {

@@ -24,10 +24,15 @@ impl Handler for MetadataRequest {
         };
         let create = state.settings.auto_create_topics && (ctx.version < 4 || self.allow_auto_topic_creation);
         let topics = if all {
-            state.topics.iter().map(|(name, topic)| describe(state, name, topic, ctx.version)).collect()
+            state
+                .topics
+                .iter()
+                .filter(|(_, topic)| topic.is_known_to(ctx.node))
+                .map(|(name, topic)| describe(state, name, topic, ctx.version))
+                .collect()
         } else {
             let topics = self.topics.unwrap_or_default();
-            topics.into_iter().map(|topic| one(state, topic, create, ctx.version)).collect()
+            topics.into_iter().map(|topic| one(state, ctx, topic, create)).collect()
         };
         Handled::Now(MetadataResponse {
             brokers: state
@@ -69,11 +74,11 @@ fn refused(name: Option<Str>, topic_id: Uuid, error_code: i16) -> MetadataRespon
     }
 }
 
-fn one(state: &mut State, asked: MetadataRequestTopic, create: bool, version: i16) -> MetadataResponseTopic {
+fn one(state: &mut State, ctx: &Context, asked: MetadataRequestTopic, create: bool) -> MetadataResponseTopic {
     let Some(name) = asked.name else {
         return match state.topic_by_id(&asked.topic_id) {
-            Some((name, topic)) => describe(state, name, topic, version),
-            None => refused(None, asked.topic_id, ErrorCode::UNKNOWN_TOPIC_ID.0),
+            Some((name, topic)) if topic.is_known_to(ctx.node) => describe(state, name, topic, ctx.version),
+            _ => refused(None, asked.topic_id, ErrorCode::UNKNOWN_TOPIC_ID.0),
         };
     };
     if !state.topics.contains_key(&name) {
@@ -86,13 +91,13 @@ fn one(state: &mut State, asked: MetadataRequestTopic, create: bool, version: i1
         let alive = state.alive_nodes().count() as i16;
         let factor = state.settings.default_replication_factor().min(alive);
         let new = NewTopic { name: own(&name), replication_factor: Some(factor), ..Default::default() };
-        if let Err((code, _)) = state.create_topic(new, false) {
+        if let Err((code, _)) = state.create_topic(new, false, ctx.now) {
             return refused(Some(name), Uuid::ZERO, code.0);
         }
     }
     match state.topics.get_key_value(&name) {
-        Some((name, topic)) => describe(state, name, topic, version),
-        None => refused(Some(name), Uuid::ZERO, ErrorCode::UNKNOWN_TOPIC_OR_PARTITION.0),
+        Some((name, topic)) if topic.is_known_to(ctx.node) => describe(state, name, topic, ctx.version),
+        _ => refused(Some(name), Uuid::ZERO, ErrorCode::UNKNOWN_TOPIC_OR_PARTITION.0),
     }
 }
 

@@ -34,8 +34,10 @@ impl Handler for OffsetCommitRequest {
                 if by_id { state.topic_names.get(&topic.topic_id).cloned() } else { Some(own(&topic.name)) };
             let unknown =
                 if by_id { ErrorCode::UNKNOWN_TOPIC_ID } else { ErrorCode::UNKNOWN_TOPIC_OR_PARTITION };
-            let known =
-                name.as_ref().and_then(|name| state.topics.get(name)).map(|topic| topic.partitions.len());
+            let known = name
+                .as_ref()
+                .and_then(|name| state.topic_at(ctx.node, name))
+                .map(|topic| topic.partitions.len());
             let mut partitions = Vec::with_capacity(topic.partitions.len());
             for part in topic.partitions {
                 let index = part.partition_index;

@@ -102,7 +102,7 @@ fn one(state: &mut State, ctx: &Context, topic: CreatableTopic, validate_only: b
         }
     });
     let answered: Vec<_> = answered.collect();
-    match state.create_topic(new, validate_only) {
+    match state.create_topic(new, validate_only, ctx.now) {
         Ok((id, partitions, factor)) if ctx.version >= 5 => CreatableTopicResult {
             name,
             topic_id: id,

@@ -18,10 +18,15 @@ const PARTITIONS_MAX: usize = 2000;
 impl Handler for DescribeTopicPartitionsRequest {
     type Answer = DescribeTopicPartitionsResponse;
 
-    fn handle(self, state: &mut State, _: &Context) -> Handled<DescribeTopicPartitionsResponse> {
+    fn handle(self, state: &mut State, ctx: &Context) -> Handled<DescribeTopicPartitionsResponse> {
         let all = self.topics.is_empty();
         let mut names: Vec<Str> = if all {
-            state.topics.keys().cloned().collect()
+            state
+                .topics
+                .iter()
+                .filter(|(_, topic)| topic.is_known_to(ctx.node))
+                .map(|(name, _)| name.clone())
+                .collect()
         } else {
             self.topics.into_iter().map(|topic| topic.name).collect()
         };
@@ -39,7 +44,7 @@ impl Handler for DescribeTopicPartitionsRequest {
             if name != first {
                 from = 0;
             }
-            let Some(topic) = state.topics.get(&name) else {
+            let Some(topic) = state.topic_at(ctx.node, &name) else {
                 answer.topics.push(refused(name, ErrorCode::UNKNOWN_TOPIC_OR_PARTITION.0));
                 continue;
             };

@@ -37,9 +37,10 @@ impl World {
         for node in 0..NODES {
             state.add_node(node, "h".into(), 9092);
         }
-        state.create_topic(NewTopic { name: "t".into(), ..NewTopic::default() }, false).unwrap();
+        let now = Instant::now();
+        state.create_topic(NewTopic { name: "t".into(), ..NewTopic::default() }, false, now).unwrap();
         let producer = Producer { acknowledged: 0, in_flight: VecDeque::new() };
-        Self { state, now: Instant::now(), dice, producer }
+        Self { state, now, dice, producer }
     }
 
     fn leader(&self) -> (i32, i32, i64) {

@@ -130,6 +130,38 @@ async fn a_killed_node_is_silent_and_returns_on_its_port() {
     assert!(world.runtime.panics().is_empty());
 }
 
+/// As in Kafka: other nodes may name a leader that does not know of it yet.
+#[tokio::test(start_paused = true)]
+async fn a_new_topic_reaches_each_node_in_its_own_time() {
+    let longest = Duration::from_secs(10);
+    let world = World::start(Cluster::builder().nodes(3).topic("t", 1).topic_propagation(longest)).await;
+    let leader = world.cluster.control().partition("t", 0).unwrap().leader.unwrap();
+    let mut seen = Vec::new();
+    let mut asked = vec![Vec::new(); 3];
+    while seen.last() != Some(&ErrorCode::NONE.0) {
+        let mut c = world.client(leader as usize).await;
+        let produced = c.produce("t", 0, records()).await;
+        seen.push(produced.responses[0].partition_responses[0].error_code);
+        for (node, asked) in asked.iter_mut().enumerate() {
+            let all = MetadataRequest { topics: None, ..Default::default() };
+            asked.push(world.client(node).await.ask(&all, 12).await.topics.len());
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    seen.dedup();
+    let codes = [ErrorCode::UNKNOWN_TOPIC_OR_PARTITION, ErrorCode::NOT_LEADER_OR_FOLLOWER, ErrorCode::NONE];
+    assert_eq!(seen, codes.map(|code| code.0));
+    for asked in &mut asked {
+        asked.dedup();
+        assert!(asked == &[0, 1] || asked == &[0] || asked == &[1], "a topic does not vanish: {asked:?}");
+    }
+    tokio::time::sleep(longest * 2).await;
+    for node in 0..3 {
+        let mut c = world.client(node).await;
+        assert_eq!(c.ask(&MetadataRequest { topics: None, ..Default::default() }, 12).await.topics.len(), 1);
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn discard_counts_and_keeps_nothing() {
     let world = World::start(Cluster::builder().topic("t", 1).discard()).await;

@@ -26,8 +26,9 @@ impl Fixture {
             state.add_node(node, "h".into(), 9092);
         }
         let new = NewTopic { name: "t".into(), partitions: Some(1), ..NewTopic::default() };
-        state.create_topic(new, false).unwrap();
-        Self { state, now: Instant::now(), sequence: 0 }
+        let now = Instant::now();
+        state.create_topic(new, false, now).unwrap();
+        Self { state, now, sequence: 0 }
     }
 
     fn three(lag: Duration) -> Self {
@@ -221,7 +222,7 @@ fn compacted_topics_name_the_records_without_key() {
         configs: [("cleanup.policy".to_owned(), "compact".to_owned())].into(),
         ..NewTopic::default()
     };
-    f.state.create_topic(new, false).unwrap();
+    f.state.create_topic(new, false, f.now).unwrap();
     let mut append = |keys| {
         let batch = look(&test_batch(2, (-1, -1, -1), keys));
         f.state.append(0, "c", 0, &batch, true, f.now, 0).map(|_| ())
@@ -242,7 +243,7 @@ fn topics_are_checked_and_spread() {
             assignments,
             ..NewTopic::default()
         };
-        f.state.create_topic(new, false).map_err(|(code, _)| code)
+        f.state.create_topic(new, false, f.now).map_err(|(code, _)| code)
     };
     assert_eq!(create("t", 1, 1, None), Err(ErrorCode::TOPIC_ALREADY_EXISTS));
     assert_eq!(create("a/b", 1, 1, None), Err(ErrorCode::INVALID_TOPIC_EXCEPTION));

@@ -36,14 +36,23 @@ pub(super) async fn break_things(
     time: Duration,
 ) {
     let end = Instant::now() + time;
+    // A slow beginning: several requests are on the way while leaders get ready.
+    control.intercept(slow_produce(&mut dice), Action::Delay(Duration::from_millis(dice.u64(..300))));
     while Instant::now() < end {
         sleep(Duration::from_millis(dice.u64(..2000))).await;
-        match dice.u8(..8) {
+        match dice.u8(..9) {
             0 | 1 => break_network(world, &mut dice).await,
             2..=4 => {
                 let api = APIS[dice.usize(..APIS.len())];
                 let matcher = Matcher::api(api).times(dice.u64(1..4)).skip(dice.u64(..3));
                 control.intercept(matcher, draw_action(api, &mut dice));
+            }
+            8 => {
+                // Requests queue up behind each other; then the node dies with what is on the way.
+                let delay = Duration::from_millis(dice.u64(..300));
+                control.intercept(slow_produce(&mut dice), Action::Delay(delay));
+                sleep(Duration::from_millis(dice.u64(..2000))).await;
+                restart(&control, plan, &mut dice).await;
             }
             5 => {
                 let (topic, partitions) =
@@ -53,14 +62,21 @@ pub(super) async fn break_things(
                 let _ = control.move_leader(topic, dice.i32(0..partitions), node);
             }
             6 => drop(control.move_coordinator(GROUP, dice.i32(0..i32::from(plan.nodes)))),
-            _ => {
-                let node = dice.i32(0..i32::from(plan.nodes));
-                control.kill_node(node);
-                sleep(Duration::from_millis(dice.u64(..10_000))).await;
-                control.restart_node(node).await.expect("its port is free");
-            }
+            _ => restart(&control, plan, &mut dice).await,
         }
     }
+}
+
+/// Some of the next Produce requests.
+fn slow_produce(dice: &mut fastrand::Rng) -> Matcher {
+    Matcher::api(ApiKey::PRODUCE).probability(0.5).times(dice.u64(1..30))
+}
+
+async fn restart(control: &Control, plan: &Plan, dice: &mut fastrand::Rng) {
+    let node = dice.i32(0..i32::from(plan.nodes));
+    control.kill_node(node);
+    sleep(Duration::from_millis(dice.u64(..10_000))).await;
+    control.restart_node(node).await.expect("its port is free");
 }
 
 fn draw_action(api: ApiKey, dice: &mut fastrand::Rng) -> Action {
