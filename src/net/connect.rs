@@ -1,21 +1,28 @@
-//! From host name to [`Connection`]: every address of the name is tried, each with a timeout of its own.
+//! From host name to [`Connection`]: the addresses of the name race, each with a head start and a timeout of its own (RFC
+//! 8305).
 
+use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::ErrorKind;
 use crate::error::Phase;
-use crate::runtime::{Runtime, Stream};
+use crate::runtime::{BoxFuture, Runtime, Stream};
 
 use super::config::ConnectionConfig;
 use super::connection::Connection;
 use super::failure::{Failure, Peer};
 use super::handshake::{Established, Refusal, handshake};
 use super::negotiate::Negotiation;
+
+/// How long an address is tried alone before the next one joins in.
+const HEAD_START: Duration = Duration::from_millis(250);
 
 /// Opens connections.
 #[derive(Clone, Debug)]
@@ -30,7 +37,7 @@ impl Connector {
     }
 
     /// Opens a connection to `peer` and negotiates versions. The name is looked up anew each time; each address gets
-    /// `setup_timeout`. Fails with the last address's failure. `ended` is called when the connection is over.
+    /// `setup_timeout`. Fails with the failure that came last. `ended` is called when the connection is over.
     pub(crate) async fn open(
         &self,
         peer: Peer,
@@ -46,26 +53,60 @@ impl Connector {
             Err(_) => return Err(late(Phase::Resolve, "the host's addresses were not found", setup_timeout)),
         };
         let count = addresses.len();
-        let mut last = Failure::new(ErrorKind::Network, Phase::Resolve, "the host has no address");
-        for address in addresses {
-            match self.open_address(address, setup_timeout).await {
-                Ok((stream, established)) => {
-                    return Ok(Connection::start(
-                        &*self.runtime,
-                        &self.config,
-                        peer,
-                        stream,
-                        established,
-                        Box::new(ended),
-                    ));
-                }
-                Err(failure) => last = failure,
+        match self.race(addresses, setup_timeout).await {
+            Ok((stream, established)) => Ok(Connection::start(
+                &*self.runtime,
+                &self.config,
+                peer,
+                stream,
+                established,
+                Box::new(ended),
+            )),
+            Err(mut failure) if count > 1 => {
+                failure.message = format!("{} (the last of {count} addresses)", failure.message).into();
+                Err(failure)
             }
+            Err(failure) => Err(failure),
         }
-        if count > 1 {
-            last.message = format!("{} (the last of {count} addresses)", last.message).into();
-        }
-        Err(last)
+    }
+
+    /// Opens the first address that lets us. The next one joins in when one failed, or after [`HEAD_START`].
+    async fn race(
+        &self,
+        addresses: Vec<SocketAddr>,
+        limit: Duration,
+    ) -> Result<(Box<dyn Stream>, Established), Failure> {
+        let mut waiting = addresses.into_iter();
+        let mut running = Vec::new();
+        let mut head_start = pin!(sleep(HEAD_START));
+        let mut last = Failure::new(ErrorKind::Network, Phase::Resolve, "the host has no address");
+        poll_fn(|context| {
+            loop {
+                let (mut index, mut failed) = (0, false);
+                while let Some(attempt) = running.get_mut(index) {
+                    let attempt: &mut BoxFuture<'_, Result<_, Failure>> = attempt;
+                    match attempt.as_mut().poll(context) {
+                        Poll::Ready(Ok(opened)) => return Poll::Ready(Ok(opened)),
+                        Poll::Ready(Err(failure)) => {
+                            last = failure;
+                            failed = true;
+                            drop(running.remove(index));
+                        }
+                        Poll::Pending => index += 1,
+                    }
+                }
+                let next = failed || running.is_empty() || head_start.as_mut().poll(context).is_ready();
+                match if next { waiting.next() } else { None } {
+                    Some(address) => {
+                        running.push(Box::pin(self.open_address(address, limit)));
+                        head_start.as_mut().reset(Instant::now() + HEAD_START);
+                    }
+                    None if running.is_empty() => return Poll::Ready(Err(last.clone())),
+                    None => return Poll::Pending,
+                }
+            }
+        })
+        .await
     }
 
     async fn open_address(

@@ -1,5 +1,6 @@
 //! A connection against a peer that a test plays.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -179,6 +180,28 @@ async fn silence_and_refusal_are_told_apart() {
     let peer = Peer::new(None, "no.such.host", 1);
     let failure = bench.connector.open(peer, SETUP, |_| ()).await.unwrap_err();
     assert_eq!((failure.kind, failure.phase), (ErrorKind::Network, Phase::Resolve));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_address_that_swallows_everything_costs_a_head_start() {
+    let bench = Bench::new().await;
+    let network = bench.sim.network();
+    let hole = IpAddr::from([10, 9, 9, 9]);
+    let _black_hole = network.partition(Links::of(hole), Direction::Both);
+    network.set_host("dual", vec![hole, bench.stage.address().ip()]);
+    let peer = Peer::new(None, "dual", bench.stage.port());
+    let started = Instant::now();
+    let opened = bench.connector.open(peer.clone(), SETUP, |_| ());
+    let (connection, _actor) = tokio::join!(opened, bench.stage.accept_negotiated());
+    assert!(connection.is_ok());
+    assert!(started.elapsed() < Duration::from_secs(1), "{:?}", started.elapsed());
+
+    network.set_host("dual", vec![hole; 3]);
+    let started = Instant::now();
+    let failure = bench.connector.open(peer, SETUP, |_| ()).await.unwrap_err();
+    assert_eq!((failure.kind, failure.phase), (ErrorKind::Timeout, Phase::Connect));
+    assert!(failure.message.contains("the last of 3 addresses"), "{}", failure.message);
+    assert!(started.elapsed() < SETUP + Duration::from_secs(1), "{:?}", started.elapsed());
 }
 
 #[tokio::test(start_paused = true)]
