@@ -7,7 +7,7 @@ use super::*;
 use crate::broker::{self, Action, Control, Matcher};
 use crate::cluster::ClusterConfig;
 use crate::runtime::Runtime;
-use crate::runtime::sim::SimRuntime;
+use crate::runtime::sim::{Direction, Links, SimRuntime};
 use crate::runtime::watched::Watched;
 use crate::types::{Offset, Partition};
 use crate::wire::ApiKey;
@@ -163,6 +163,30 @@ async fn nothing_is_lost_doubled_or_reordered_by_faults() {
         assert_eq!(world.log(0), numbers(0..200), "{name}");
         assert_eq!(producer.counters().buffered_bytes, 0, "{name}");
     }
+}
+
+/// Wherever a request or its answer breaks off, the record is written once and acknowledged.
+#[tokio::test(start_paused = true)]
+async fn a_cut_at_any_byte_of_a_request_or_its_answer_neither_loses_nor_doubles() {
+    let sim = SimRuntime::new(7);
+    let world = World::on(sim.clone(), 1, 1).await;
+    let producer = world.producer();
+    produce(&producer, 0..1).await;
+    let mut written = 1;
+    let mut cuts = 0;
+    for direction in [Direction::ToServer, Direction::ToClient] {
+        // Beyond the longest frame, so that there are also cuts that come too late.
+        for bytes in 0..200 {
+            let network = sim.network();
+            network.cut_after(&Links::all(), direction, bytes);
+            let before = network.connections();
+            produce(&producer, written..written + 1).await;
+            cuts += usize::from(network.connections() != before);
+            written += 1;
+        }
+    }
+    assert!((100..400).contains(&cuts), "{cuts}");
+    assert_eq!(world.log(0), numbers(0..written));
 }
 
 #[tokio::test(start_paused = true)]
