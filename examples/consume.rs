@@ -8,7 +8,6 @@ use carafe::Client;
 use carafe::broker::Cluster;
 use carafe::consumer::Event;
 use carafe::prelude::*;
-use tokio::time::Instant;
 
 #[tokio::main]
 async fn main() -> carafe::Result<()> {
@@ -40,5 +39,5 @@ async fn main() -> carafe::Result<()> {
     println!("{count} numbers, sum {sum}");
     // Asking for the next batch stores the marks of those before; the last one is stored here.
     consumer.commit_stored().await?;
-    consumer.close(Instant::now() + Duration::from_secs(5)).await
+    consumer.close(Duration::from_secs(5)).await
 }

@@ -3,6 +3,7 @@
 
 use std::error::Error as StdError;
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::ErrorCode;
@@ -188,9 +189,17 @@ impl Error {
         self.0.peer.as_deref()
     }
 
-    /// What to try, for a person.
+    /// What to try, for a person: the error's own hint, or else that of the error behind it. Printed with the error that
+    /// has it, so a chain of errors says it once.
     pub fn advice(&self) -> Option<&str> {
-        self.0.hint.as_deref()
+        let behind = || {
+            let mut causes = std::iter::successors(StdError::source(self), |&cause| cause.source());
+            causes.find_map(|cause| {
+                let shared = || cause.downcast_ref::<Arc<Self>>().map(|error| &**error);
+                cause.downcast_ref::<Self>().or_else(shared)?.0.hint.as_deref()
+            })
+        };
+        self.0.hint.as_deref().or_else(behind)
     }
 
     /// How long the broker asked us to wait.

@@ -57,17 +57,18 @@ pub(crate) fn erase<C: Consumer>(consumer: C) -> Box<dyn Handler> {
 
 struct Erased<C>(C);
 
+/// Each call is made within the future, so that a panic of it is one of the future.
 impl<C: Consumer> Handler for Erased<C> {
     fn consume<'a>(&'a mut self, batch: consumer::Batch, ctx: &'a mut Context) -> BoxFuture<'a, Result<()>> {
         Box::pin(async move { self.0.consume(&Batch::new(batch), ctx).await })
     }
 
     fn revoked<'a>(&'a mut self, ctx: &'a mut Context) -> BoxFuture<'a, Result<()>> {
-        Box::pin(self.0.revoked(ctx))
+        Box::pin(async move { self.0.revoked(ctx).await })
     }
 
     fn shutdown<'a>(&'a mut self, ctx: &'a mut Context) -> BoxFuture<'a, Result<()>> {
-        Box::pin(self.0.shutdown(ctx))
+        Box::pin(async move { self.0.shutdown(ctx).await })
     }
 }
 
@@ -152,7 +153,9 @@ where
         let (handle, batch, ctx) = (self.handle.clone(), batch.clone(), ctx.clone());
         let runtime = ctx.runtime();
         let outcome = runtime.blocking("blocking handler", move || handle(&batch, &ctx)).await;
-        outcome.unwrap_or_else(|_| Err(Error::new(ErrorKind::Handler, "the blocking handler panicked")))
+        outcome.unwrap_or_else(|error| {
+            Err(Error::new(ErrorKind::Handler, format!("the blocking handler {error}")))
+        })
     }
 }
 

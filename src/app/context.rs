@@ -4,6 +4,8 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use super::batch::AtOffset;
 use super::processing::coordinator::Ending;
 use super::processing::outputs::{Delivering, Outputs};
@@ -36,6 +38,8 @@ pub(crate) struct RunState {
     outputs: Outputs<Delivery>,
     pause: Option<(Option<Offset>, Duration)>,
     seek: Option<Offset>,
+    /// When the handler was first called; it may have waited for a worker before.
+    running_since: Option<Instant>,
     /// The run is over: late clones are refused.
     closed: bool,
 }
@@ -133,9 +137,24 @@ impl Context {
         self.state().outputs.marked()
     }
 
+    /// The handler is called now.
+    pub(crate) fn begin(&self, now: Instant) {
+        self.state().running_since = Some(now);
+    }
+
+    /// When the handler was called; `None` while it waits for a worker.
+    pub(crate) fn running_since(&self) -> Option<Instant> {
+        self.state().running_since
+    }
+
+    /// Ends the run without waiting: whoever still holds the context can mark no more.
+    pub(crate) fn close(&self) {
+        self.state().closed = true;
+    }
+
     /// Ends the run: waits for everything that was produced.
     pub(crate) async fn settle(&self) -> Result<()> {
-        self.state().closed = true;
+        self.close();
         loop {
             let Some(delivery) = self.state().outputs.next_delivery() else { break };
             let result = delivery.0.await;

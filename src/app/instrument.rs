@@ -71,6 +71,14 @@ pub enum Event<'a> {
         /// How long it has been running.
         time: Duration,
     },
+    /// The application was run so much too late: something blocks the threads of its runtime, such as a handler that
+    /// does not [declare](super::TopicRoute::blocking_handler) it.
+    Starved {
+        /// The group whose listener was late.
+        group: &'a GroupId,
+        /// How late.
+        late: Duration,
+    },
     /// The partition waits before it runs its handler again.
     Retrying {
         /// The partition.
@@ -117,6 +125,7 @@ impl Event<'_> {
             Self::Consume { .. } => "consumer.consume",
             Self::Consumed { .. } => "consumer.consumed",
             Self::Stuck { .. } => "consumer.stuck",
+            Self::Starved { .. } => "runtime.starved",
             Self::Retrying { .. } => "consumer.consuming.retry",
             Self::DeadLettered { .. } => "dead_letter_queue.dispatched",
             Self::Error { .. } => "error.occurred",
@@ -171,7 +180,7 @@ fn log(event: &Event<'_>) {
             tracing::error!(context, partition, error = %error, cause = source(error), "error.occurred");
         }
         Event::Consume { .. } | Event::Consumed { .. } => tracing::debug!("{event:?}"),
-        Event::Stuck { .. } | Event::Lost { .. } => tracing::warn!("{event:?}"),
+        Event::Stuck { .. } | Event::Starved { .. } | Event::Lost { .. } => tracing::warn!("{event:?}"),
         _ => tracing::info!("{event:?}"),
     }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::Settings;
 use super::instrument::{Event, Monitor};
+use super::processing::health::Health;
 use super::processing::listener::GroupListener;
 use super::processing::workers::Workers;
 use super::routing::GroupRoute;
@@ -29,13 +30,15 @@ pub struct Server {
     parts: Parts,
     producer: Producer,
     workers: Workers,
+    health: Health,
     stop: Arc<watch::Sender<bool>>,
 }
 
-/// Stops and scales a [`Server`] from elsewhere.
+/// Stops, scales and probes a [`Server`] from elsewhere.
 #[derive(Clone, Debug)]
 pub struct ShutdownHandle {
     workers: Workers,
+    health: Health,
     stop: Arc<watch::Sender<bool>>,
 }
 
@@ -50,18 +53,30 @@ impl ShutdownHandle {
     pub fn scale(&self, workers: usize) {
         self.workers.scale(workers);
     }
+
+    /// False while a handler has been running for longer than its route's
+    /// [`stuck_after`](crate::app::TopicRoute::stuck_after): for a liveness probe.
+    pub fn is_live(&self) -> bool {
+        self.health.is_live()
+    }
 }
 
 impl Server {
     pub(crate) fn new(parts: Parts) -> Result<Self> {
         let producer = parts.client.producer().build()?;
         let workers = Workers::new(parts.settings.concurrency);
-        Ok(Self { parts, producer, workers, stop: Arc::new(watch::Sender::new(false)) })
+        Ok(Self {
+            parts,
+            producer,
+            workers,
+            health: Health::new(),
+            stop: Arc::new(watch::Sender::new(false)),
+        })
     }
 
     /// A handle that stops the application.
     pub fn handle(&self) -> ShutdownHandle {
-        ShutdownHandle { workers: self.workers.clone(), stop: self.stop.clone() }
+        ShutdownHandle { workers: self.workers.clone(), health: self.health.clone(), stop: self.stop.clone() }
     }
 
     pub(crate) fn runtime(&self) -> Arc<dyn Runtime> {
@@ -87,6 +102,7 @@ impl Server {
                 &client,
                 self.producer.clone(),
                 self.workers.clone(),
+                self.health.clone(),
                 settings,
                 monitor.clone(),
             )?;

@@ -5,6 +5,7 @@ use std::sync::{Arc, Weak};
 use tokio::time::{Instant, sleep_until};
 
 use crate::net::{Connection, Failure};
+use crate::runtime::report_starved;
 use crate::types::NodeId;
 use crate::wire::messages::MetadataRequest;
 use crate::wire::messages::metadata::MetadataRequestTopic;
@@ -13,7 +14,7 @@ use crate::{Error, ErrorKind, Result};
 
 use super::handle::Shared;
 use super::nodes::{Acquired, Attempt, Duty};
-use super::updater::{Query, Scope};
+use super::updater::Query;
 
 /// Asks for metadata whenever the machine wants to, until the cluster is closed.
 pub(super) async fn run(shared: Arc<Shared>) {
@@ -40,7 +41,7 @@ async fn keep_fresh(shared: &Arc<Shared>) {
         }
         let sleep = async {
             match deadline {
-                Some(at) => sleep_until(at).await,
+                Some(at) => shared.runtime.sleep_until(at).await,
                 None => std::future::pending().await,
             }
         };
@@ -48,7 +49,9 @@ async fn keep_fresh(shared: &Arc<Shared>) {
         tokio::select! {
             biased;
             () = shared.wake.notified() => {}
-            () = sleep => {}
+            late = sleep => if let Some(late) = late {
+                report_starved("metadata", late);
+            }
         }
     }
 }
@@ -90,21 +93,16 @@ async fn fetch(
 }
 
 fn request(query: &Query, version: i16) -> MetadataRequest {
-    let topics = match &query.scope {
-        // Version 0 says "all" with an empty list.
-        Scope::All if version == 0 => Some(Vec::new()),
-        Scope::All => None,
-        Scope::Topics(topics) => Some(
-            topics
-                .iter()
-                .map(|topic| MetadataRequestTopic {
-                    name: Some(topic.to_byte_string()),
-                    ..Default::default()
-                })
-                .collect(),
-        ),
-    };
-    MetadataRequest { topics, allow_auto_topic_creation: query.create || version < 4, ..Default::default() }
+    let topics = query
+        .topics
+        .iter()
+        .map(|topic| MetadataRequestTopic { name: Some(topic.to_byte_string()), ..Default::default() })
+        .collect();
+    MetadataRequest {
+        topics: Some(topics),
+        allow_auto_topic_creation: query.create || version < 4,
+        ..Default::default()
+    }
 }
 
 /// See [`Cluster::connection`](super::Cluster::connection).

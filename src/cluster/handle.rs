@@ -202,9 +202,6 @@ impl Cluster {
         }
         let mut error = Error::new(ErrorKind::Timeout, attempted());
         if let Some(last) = self.shared.updater().last_error() {
-            if let Some(hint) = last.advice() {
-                error = error.hint(hint);
-            }
             error = error.source(Arc::clone(last));
         }
         Err(error)

@@ -284,8 +284,5 @@ fn give_up(key: ApiKey, failures: u32, last: Error) -> Error {
     if let Some(code) = last.error_code() {
         error = error.code(code);
     }
-    if let Some(hint) = last.advice() {
-        error = error.hint(hint);
-    }
     error.source(last)
 }

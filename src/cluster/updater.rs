@@ -4,7 +4,7 @@
 //! by name; an answer about some of them says nothing about the others. Every topic has its own back-off, so one that
 //! does not exist does not slow another.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,19 +28,13 @@ const UNKNOWN_ANSWERS_MAX: u32 = 5;
 /// Older epochs are accepted after this many answers in a row: the cluster was restored from a backup.
 const STALE_ANSWERS_MAX: u32 = 20;
 
-/// A question.
+/// A question about topics; brokers always are part of the answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Query {
-    pub(super) scope: Scope,
+    /// In order.
+    pub(super) topics: Vec<TopicName>,
     /// Topics that do not exist shall be created.
     pub(super) create: bool,
-}
-
-/// What a question is about; brokers always are.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Scope {
-    Topics(Vec<TopicName>),
-    All,
 }
 
 #[derive(Debug)]
@@ -59,8 +53,6 @@ struct Interest {
 pub(super) struct Updater {
     current: Arc<Metadata>,
     interests: BTreeMap<TopicName, Interest>,
-    /// Number of those who want to know about all topics.
-    want_all: usize,
     /// A complete refresh was asked for.
     wished: bool,
     asking: Option<Query>,
@@ -82,7 +74,6 @@ impl Updater {
         Self {
             current: Arc::default(),
             interests: BTreeMap::new(),
-            want_all: 0,
             wished: false,
             asking: None,
             not_before: now,
@@ -147,17 +138,6 @@ impl Updater {
         self.wished = true;
     }
 
-    /// Someone wants to know about all topics, or (`false`) no longer does.
-    #[cfg_attr(not(test), allow(dead_code, reason = "for subscriptions by pattern"))]
-    pub(super) fn want_all_topics(&mut self, want: bool) {
-        if want {
-            self.want_all += 1;
-            self.wished = true;
-        } else {
-            self.want_all = self.want_all.saturating_sub(1);
-        }
-    }
-
     /// The next question, if it is time for one. It must be answered with one of the `handle_*` functions.
     pub(super) fn poll_query(&mut self, now: Instant) -> Option<Query> {
         if self.asking.is_some() || now < self.not_before {
@@ -172,23 +152,18 @@ impl Updater {
         let creating: Vec<_> =
             due.iter().filter(|(_, create)| *create).map(|(topic, _)| topic.clone()).collect();
         let query = if !creating.is_empty() {
-            Query { scope: Scope::Topics(creating), create: true }
+            Query { topics: creating, create: true }
         } else if self.wished || now >= self.refresh_at {
             self.wished = false;
             self.refresh_at = now + self.max_age;
-            let scope = if self.want_all > 0 {
-                Scope::All
-            } else {
-                Scope::Topics(self.interests.keys().cloned().collect())
-            };
-            Query { scope, create: false }
+            Query { topics: self.interests.keys().cloned().collect(), create: false }
         } else if !due.is_empty() {
-            Query { scope: Scope::Topics(due.into_iter().map(|(topic, _)| topic).collect()), create: false }
+            Query { topics: due.into_iter().map(|(topic, _)| topic).collect(), create: false }
         } else {
             return None;
         };
         for (topic, interest) in &mut self.interests {
-            if query.covers(topic) {
+            if query.topics.binary_search(topic).is_ok() {
                 interest.wished = false;
             }
         }
@@ -220,15 +195,11 @@ impl Updater {
             self.failing_since = None;
         }
         self.last_error = Some(Arc::new(error));
-        match query.scope {
-            Scope::Topics(topics) if !topics.is_empty() => {
-                for topic in topics {
-                    if let Some(interest) = self.interests.get_mut(&topic) {
-                        interest.wished = true;
-                    }
-                }
+        self.wished |= query.topics.is_empty();
+        for topic in query.topics {
+            if let Some(interest) = self.interests.get_mut(&topic) {
+                interest.wished = true;
             }
-            _ => self.wished = true,
         }
     }
 
@@ -250,7 +221,7 @@ impl Updater {
             self.handle_failure(now, error.retriable(true), dice);
             return None;
         }
-        let query = self.asking.take()?;
+        self.asking.take()?;
         self.failures = 0;
         self.failing_since = None;
         self.rebootstrap = false;
@@ -260,7 +231,6 @@ impl Updater {
         let mut next = Metadata::clone(&self.current);
         next.generation += 1;
         self.merge_cluster(&mut next, response);
-        let mut answered = BTreeSet::new();
         for topic in &response.topics {
             let Some(name) = &topic.name else { continue };
             let name = TopicName::from(name.clone());
@@ -274,12 +244,6 @@ impl Updater {
                 let wait = if helpful { self.gap } else { self.backoff.delay(interest.unhelpful, dice) };
                 interest.not_before = now + wait;
             }
-            answered.insert(name);
-        }
-        if query.scope == Scope::All {
-            // Only a complete answer says that what it does not name is gone.
-            next.topics.retain(|name, _| answered.contains(name));
-            next.errors.retain(|name, _| answered.contains(name));
         }
         next.names = (next.topics.values())
             .filter(|topic| topic.id != Uuid::default())
@@ -403,15 +367,6 @@ impl Updater {
         next.generation += 1;
         self.current = Arc::new(next);
         true
-    }
-}
-
-impl Query {
-    fn covers(&self, topic: &TopicName) -> bool {
-        match &self.scope {
-            Scope::All => true,
-            Scope::Topics(topics) => topics.binary_search(topic).is_ok(),
-        }
     }
 }
 

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytestring::ByteString;
 use tokio::sync::{mpsc, oneshot};
@@ -312,13 +313,14 @@ impl GroupConsumer {
     }
 
     /// Ends the membership: commits what is stored (with [`auto_store`](ConsumerConfig::auto_store): everything that was
-    /// handed out), gives all partitions back and leaves the group, until `deadline` at the latest. Open revocations count
+    /// handed out), gives all partitions back and leaves the group, within `timeout`. Open revocations count
     /// as done. All clones are closed with it.
     ///
     /// # Errors
     ///
-    /// `Timeout` if that could not be finished by `deadline`; the member is gone all the same, once its session times out.
-    pub async fn close(&self, deadline: Instant) -> Result<()> {
+    /// `Timeout` if that could not be finished in time; the member is gone all the same, once its session times out.
+    pub async fn close(&self, timeout: Duration) -> Result<()> {
+        let deadline = Instant::now() + timeout;
         if self.inner.config.auto_store {
             self.inner.core.with(|positions| positions.store_handed_out());
         }

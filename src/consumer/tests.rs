@@ -141,9 +141,7 @@ async fn read(consumer: &GroupConsumer, count: usize) -> BTreeMap<TopicPartition
     seen
 }
 
-fn soon() -> Instant {
-    Instant::now() + Duration::from_secs(20)
-}
+const SOON: Duration = Duration::from_secs(20);
 
 #[tokio::test(start_paused = true)]
 async fn a_reader_reads_everything_and_stops_at_the_end() {
@@ -185,7 +183,7 @@ async fn offsets_are_committed_and_the_next_member_goes_on_there() {
     }
     let consumer = client.group_consumer("g").topics(["t"]).build().unwrap();
     read(&consumer, 150).await;
-    consumer.close(soon()).await.unwrap();
+    consumer.close(SOON).await.unwrap();
     let committed = broker.control().committed("g");
     assert_eq!(committed.values().copied().collect::<Vec<_>>(), [50, 50, 50]);
     assert!(broker.control().group("g").unwrap().members.is_empty());
@@ -203,7 +201,7 @@ async fn offsets_are_committed_and_the_next_member_goes_on_there() {
         consumer.commit([Mark::new(tp("x", 1), Offset(3))]).await.unwrap_err().kind(),
         ErrorKind::State
     );
-    consumer.close(soon()).await.unwrap();
+    consumer.close(SOON).await.unwrap();
     assert_eq!(consumer.next().await.unwrap_err().kind(), ErrorKind::State);
 }
 
@@ -242,10 +240,10 @@ async fn two_members_share_and_hand_over_cooperatively() {
     let (a, b) = tokio::join!(read(&first, 60), read(&second, 60));
     assert!(a.values().chain(b.values()).all(|numbers| *numbers == (0..20).collect::<Vec<_>>()));
     // One leaves, the other takes over.
-    second.close(soon()).await.unwrap();
+    second.close(SOON).await.unwrap();
     let Event::Assigned(back) = first.next().await.unwrap() else { panic!("assignment expected") };
     assert_eq!(back.len(), 3);
-    first.close(soon()).await.unwrap();
+    first.close(SOON).await.unwrap();
     assert_eq!(broker.control().committed("g").into_values().collect::<Vec<_>>(), [20; 6]);
 }
 
@@ -281,7 +279,7 @@ async fn a_leader_move_and_a_killed_node_lose_nothing() {
     for partition in 0..3 {
         assert_eq!(seen[&tp("t", partition)], (0..200).collect::<Vec<_>>(), "{partition}");
     }
-    consumer.close(soon()).await.unwrap();
+    consumer.close(SOON).await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
@@ -299,7 +297,7 @@ async fn the_coordinator_moves_and_the_membership_stays() {
     }
     assert_eq!(control.group("g").unwrap().generation, generation);
     assert_eq!(consumer.assignment().len(), 2);
-    consumer.close(soon()).await.unwrap();
+    consumer.close(SOON).await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
@@ -329,7 +327,7 @@ async fn a_member_that_was_expelled_loses_and_comes_back() {
     // The old mark is refused, although the partition is ours again.
     assert!(consumer.store(mark.clone()).unwrap_err().is_fenced());
     assert!(consumer.commit([mark]).await.unwrap_err().is_fenced());
-    consumer.close(soon()).await.unwrap();
+    consumer.close(SOON).await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
@@ -358,7 +356,7 @@ async fn pause_hold_and_seek() {
     consumer.resume([b.topic_partition()]).unwrap();
     let back = timeout(Duration::from_secs(5), consumer.next_batch()).await.unwrap().unwrap();
     assert_eq!((back.topic_partition(), back.first_offset()), (b.topic_partition(), Some(Offset(3))));
-    consumer.close(soon()).await.unwrap();
+    consumer.close(SOON).await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
@@ -461,7 +459,7 @@ async fn topics_and_partitions_that_appear_later_are_read() {
     }
     sleep(Duration::from_secs(5)).await;
     assert_eq!(consumer.assignment(), [tp("later", 0), tp("later", 1)]);
-    consumer.close(soon()).await.unwrap();
+    consumer.close(SOON).await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
@@ -489,7 +487,7 @@ async fn a_small_budget_still_makes_progress() {
         consumer.release(&partition);
     }
     assert!(seen.values().all(|numbers| *numbers == (0..3000).collect::<Vec<_>>()));
-    consumer.close(soon()).await.unwrap();
+    consumer.close(SOON).await.unwrap();
     drop(consumer);
     sleep(Duration::from_secs(1)).await;
     assert_eq!(budget.used(), 0);
@@ -544,7 +542,7 @@ async fn faults_of_the_network_lose_and_repeat_nothing() {
     let consumer = client.group_consumer("g").topics(["t"]).config(config).build().unwrap();
     let seen = read(&consumer, 600).await;
     assert!(seen.values().all(|numbers| *numbers == (0..200).collect::<Vec<_>>()));
-    consumer.close(Instant::now() + Duration::from_secs(60)).await.unwrap();
+    consumer.close(Duration::from_secs(60)).await.unwrap();
     assert_eq!(control.committed("g").into_values().collect::<Vec<_>>(), [200; 3]);
 }
 

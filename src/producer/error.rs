@@ -105,19 +105,38 @@ impl fmt::Debug for ProduceError {
 
 impl std::error::Error for ProduceError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        Some(&*self.0.error)
+        // The error itself is part of what is displayed.
+        self.0.error.source()
     }
 }
 
 impl From<ProduceError> for Error {
     fn from(error: ProduceError) -> Self {
-        let inner = &error.0;
-        let mut copy =
-            Self::new(inner.error.kind(), inner.error.to_string()).retriable(inner.error.is_retriable());
-        if let Some(code) = inner.error.error_code() {
-            copy = copy.code(code);
-        }
-        copy.source(error)
+        let cause = error.0.error;
+        let copy = cause.repeat();
+        if std::error::Error::source(&*cause).is_some() { copy.source(Behind(cause)) } else { copy }
+    }
+}
+
+/// What is behind an error that others share.
+#[derive(Debug)]
+struct Behind(Arc<Error>);
+
+impl Behind {
+    fn cause(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        std::error::Error::source(&*self.0)
+    }
+}
+
+impl fmt::Display for Behind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.cause().map_or(Ok(()), |cause| fmt::Display::fmt(cause, f))
+    }
+}
+
+impl std::error::Error for Behind {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.cause()?.source()
     }
 }
 

@@ -12,9 +12,13 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
+#[cfg(feature = "client")]
+use std::time::Duration;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use tokio::io::{AsyncRead, AsyncWrite};
+#[cfg(feature = "client")]
+use tokio::time::Instant;
 
 use crate::types::Timestamp;
 
@@ -32,6 +36,10 @@ pub use real::RealRuntime;
 #[cfg(feature = "app")]
 pub use signal::termination;
 pub use task::{AbortOnDrop, PanicHook, Task, TaskError};
+
+/// A driver that is run so much too late reports a starved runtime.
+#[cfg(feature = "client")]
+const STARVED: Duration = Duration::from_secs(1);
 
 /// A boxed future that may move between threads.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -67,12 +75,6 @@ pub trait Runtime: fmt::Debug + Send + Sync + 'static {
 
     /// Listens on `host` (a local name or address) and `port`; port 0 takes a free one, see [`Listener::local_addr`].
     fn listen<'a>(&'a self, host: &'a str, port: u16) -> BoxFuture<'a, io::Result<Box<dyn Listener>>>;
-
-    /// True if time, network and randomness are made up. Only for diagnostics that make no sense then, such as the
-    /// report of a starved runtime; behaviour must not depend on it.
-    fn is_simulated(&self) -> bool {
-        false
-    }
 }
 
 impl dyn Runtime {
@@ -84,6 +86,19 @@ impl dyn Runtime {
     /// A generator of its own for one owner, seeded from [`random`](Runtime::random).
     pub fn dice(&self) -> fastrand::Rng {
         fastrand::Rng::with_seed(self.random())
+    }
+
+    /// Sleeps until `due`. Returns how late the task was run if that was a second or more: then something blocks the
+    /// threads of the runtime. Late by both clocks, so that neither a paused clock that is moved by hand nor a time of
+    /// day that is set counts.
+    #[cfg(feature = "client")]
+    pub(crate) async fn sleep_until(&self, due: Instant) -> Option<Duration> {
+        let (now, wall) = (Instant::now(), self.wall_clock());
+        let wait = due.saturating_duration_since(now);
+        tokio::time::sleep_until(due).await;
+        let late = now.elapsed().saturating_sub(wait);
+        let by_wall = self.wall_clock().duration_since(wall).unwrap_or_default().saturating_sub(wait);
+        Some(late.min(by_wall)).filter(|late| *late >= STARVED)
     }
 
     /// Runs `work` where it may block and returns its result; see [`run_blocking`](Runtime::run_blocking). If the
@@ -160,6 +175,16 @@ pub fn timestamp(time: SystemTime) -> Timestamp {
     Timestamp(millis)
 }
 
+/// Reports that `driver` was run too late, see [`sleep_until`](trait.Runtime.html#method.sleep_until).
+#[cfg(feature = "client")]
+pub(crate) fn report_starved(driver: &'static str, late: Duration) {
+    tracing::warn!(
+        driver,
+        ?late,
+        "the runtime is starved: something blocks its threads; blocking work belongs on the pool for it"
+    );
+}
+
 /// `host` without the brackets that an IPv6 address wears in `[::1]:9092`.
 fn bare_host(host: &str) -> &str {
     host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host)
@@ -174,12 +199,32 @@ fn no_address(host: &str) -> io::Error {
 mod tests {
     use super::*;
     use std::time::Duration;
+    #[cfg(all(feature = "client", feature = "broker"))]
+    use tokio::time::{Instant, advance};
 
     #[test]
     fn timestamps_round_down_on_both_sides_of_the_epoch() {
         assert_eq!(timestamp(UNIX_EPOCH), Timestamp(0));
         assert_eq!(timestamp(UNIX_EPOCH + Duration::from_micros(1999)), Timestamp(1));
         assert_eq!(timestamp(UNIX_EPOCH - Duration::from_micros(1)), Timestamp(-1));
+    }
+
+    #[cfg(all(feature = "client", feature = "broker"))]
+    async fn lateness(runtime: &dyn Runtime, advanced: u64) -> Option<Duration> {
+        let due = Instant::now() + Duration::from_secs(5);
+        let (late, ()) = tokio::join!(runtime.sleep_until(due), advance(Duration::from_secs(advanced)));
+        late
+    }
+
+    #[cfg(all(feature = "client", feature = "broker"))]
+    #[tokio::test(start_paused = true)]
+    async fn a_starved_runtime_is_told_from_a_clock_that_is_moved_by_hand() {
+        // The time of day moves with the clock.
+        let sim = sim::SimRuntime::new(1);
+        assert_eq!(lateness(&*sim, 5).await, None);
+        let late = lateness(&*sim, 9).await.expect("four seconds late");
+        assert_eq!(late.as_secs(), 4);
+        assert_eq!(lateness(&*real(), 9).await, None);
     }
 
     #[test]

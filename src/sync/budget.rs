@@ -86,22 +86,14 @@ impl MemoryBudget {
         (self.0.limit / sessions / 2).max(1)
     }
 
-    /// Credit for `bytes` if there is so much, or if nothing is used at all.
+    /// Credit for `bytes` if it need not be waited for.
     #[cfg(test)]
-    pub(crate) fn try_take(&self, bytes: usize) -> Option<Credit> {
-        let mut state = self.0.state();
-        if state.used > 0 && state.used.saturating_add(bytes) > self.0.limit {
-            return None;
+    pub(crate) fn at_once(&self, bytes: usize) -> Option<Credit> {
+        let mut reservation = std::pin::pin!(self.reserve(bytes, bytes));
+        match reservation.as_mut().poll(&mut std::task::Context::from_waker(std::task::Waker::noop())) {
+            Poll::Ready(credit) => Some(credit),
+            Poll::Pending => None,
         }
-        state.used += bytes;
-        Some(Credit { shared: Arc::clone(&self.0), bytes })
-    }
-
-    /// Credit for `bytes` even beyond the limit: for memory that is allocated already.
-    #[cfg(test)]
-    pub(crate) fn take(&self, bytes: usize) -> Credit {
-        self.0.state().used += bytes;
-        Credit { shared: Arc::clone(&self.0), bytes }
     }
 
     /// Credit for `wanted` bytes, or for less but at least `least`, as soon as there is so much. Cancel-safe.
@@ -274,7 +266,7 @@ mod tests {
     #[test]
     fn credit_comes_back_with_the_last_reference() {
         let budget = MemoryBudget::new(100_000);
-        let mut answer = budget.try_take(50_000).unwrap();
+        let mut answer = budget.at_once(50_000).unwrap();
         let mut buffer = budget.buffer(10_000);
         let capacity = buffer.capacity();
         buffer.extend_from_slice(&[7; 10_000]);
@@ -294,16 +286,16 @@ mod tests {
     #[test]
     fn one_allocation_may_exceed_the_limit_alone() {
         let budget = MemoryBudget::new(100);
-        let large = budget.try_take(1000).unwrap();
-        assert!(budget.try_take(1).is_none());
+        let large = budget.at_once(1000).unwrap();
+        assert!(budget.at_once(1).is_none());
         drop(large);
-        assert!(budget.try_take(100).is_some());
+        assert!(budget.at_once(100).is_some());
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_reservation_waits_for_its_least() {
         let budget = MemoryBudget::new(100);
-        let held = budget.take(80);
+        let held = budget.at_once(80);
         assert_eq!(budget.reserve(10, 50).await.bytes(), 20);
         let waiting = budget.reserve(40, 50);
         tokio::pin!(waiting);
@@ -312,7 +304,7 @@ mod tests {
         assert_eq!(waiting.await.bytes(), 50);
         assert!(budget.0.state().waiters.is_empty());
         // Dropped while waiting: nothing is left behind.
-        let held = budget.take(100);
+        let held = budget.at_once(100);
         assert!(tokio::time::timeout(Duration::from_secs(1), budget.reserve(40, 50)).await.is_err());
         assert!(budget.0.state().waiters.is_empty());
         drop(held);

@@ -137,7 +137,7 @@ async fn group(job: &Job, client: &Client) -> Result<(), Failure> {
         }
     }
     window.close(seen, &mut [], CONSUMER);
-    consumer.close(tokio::time::Instant::now() + MINUTE).await?;
+    consumer.close(MINUTE).await?;
     Ok(())
 }
 

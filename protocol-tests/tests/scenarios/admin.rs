@@ -4,7 +4,7 @@ use carafe::ErrorCode;
 use carafe::admin::{GroupState, NewTopic, OffsetSpec};
 use carafe::types::{GroupId, Offset, TopicPartition};
 
-use crate::stage::{Stage, eventually, soon, take};
+use crate::stage::{SOON, Stage, eventually, take};
 
 scenarios!(
     topics_are_created_described_and_deleted,
@@ -60,7 +60,7 @@ async fn groups_are_listed_with_offsets_and_lag(stage: Stage) {
     assert_eq!((lag.committed, lag.end, lag.lag), (Some(Offset(30)), Offset(100), Some(70)));
     assert_eq!(lag.member.as_ref(), Some(&description.members[0].id));
 
-    consumer.close(soon()).await.expect("closed");
+    consumer.close(SOON).await.expect("closed");
     eventually("the group is empty", async || {
         let mut described = admin.describe_groups([group.clone()]).await;
         described.remove(&id).expect("named").expect("described").state == GroupState::Empty

@@ -22,7 +22,9 @@ scenarios!(
     a_record_that_keeps_failing_becomes_a_dead_letter,
     virtual_partitions_keep_the_order_of_each_key,
     nothing_is_committed_that_was_not_marked,
+    batch_handlers_mark_what_they_want,
     a_panic_is_contained_and_retried,
+    blocking_handlers_block_nobody_and_may_panic,
     a_stop_finishes_what_runs_and_commits_it,
     output_is_acknowledged_before_its_offset,
 );
@@ -183,6 +185,77 @@ async fn nothing_is_committed_that_was_not_marked(stage: Stage) {
     receive(&mut called, 10).await;
     running.stop().await;
     assert_eq!(stage.committed(&group, &topic, 0).await, Some(6));
+}
+
+/// Half of the records is marked, the rest comes again in the next life.
+async fn batch_handlers_mark_what_they_want(stage: Stage) {
+    let topic = stage.topic("batches", 1).await;
+    let group = stage.name("batches");
+    stage.fill(&topic, 0, 10).await;
+    for (expected, marked) in [(0..10, 4), (5..10, 9)] {
+        let (calls, mut called) = mpsc::unbounded_channel();
+        let app = App::new(&group).client(stage.client.clone()).routes(|routes| {
+            let handler = move |batch: Batch<Text>, ctx: Context| {
+                let calls = calls.clone();
+                async move {
+                    for message in &batch {
+                        let offset = message.offset().0;
+                        if offset == marked {
+                            ctx.mark_as_consumed(message)?;
+                        }
+                        calls.send(offset).map_err(|_| fail("the test ended"))?;
+                    }
+                    Ok(())
+                }
+            };
+            routes.topic(topic.clone()).manual_offset_management().batch_handler(handler);
+        });
+        let running = Running::start(app).await;
+        let expected: Vec<i64> = expected.collect();
+        assert_eq!(receive(&mut called, expected.len()).await, expected);
+        running.stop().await;
+        assert_eq!(stage.committed(&group, &topic, 0).await, Some(marked + 1));
+    }
+}
+
+/// One worker thread is blocked until the other partition was handled too.
+async fn blocking_handlers_block_nobody_and_may_panic(stage: Stage) {
+    let topic = stage.topic("blocking", 2).await;
+    let group = stage.name("blocking");
+    stage.fill(&topic, 0, 1).await;
+    stage.fill(&topic, 1, 1).await;
+    let both = Arc::new(std::sync::Barrier::new(2));
+    let errors = Arc::new(Mutex::new(Vec::new()));
+    let heard = errors.clone();
+    let (calls, mut called) = mpsc::unbounded_channel();
+    let app = App::new(&group)
+        .client(stage.client.clone())
+        .listener(move |event: &Event<'_>| {
+            if let Event::Error { context: "consumer.consume.error", error, .. } = event {
+                heard.lock().expect("no panic").push(error.to_string());
+            }
+        })
+        .routes(|routes| {
+            let handler = move |batch: &Batch<Text>, ctx: &Context| {
+                both.wait();
+                assert!(ctx.is_retrying(), "on purpose");
+                for message in batch {
+                    ctx.mark_as_consumed(message)?;
+                }
+                calls.send(ctx.partition().partition.0).map_err(|_| fail("the test ended"))
+            };
+            routes.topic(topic.clone()).retry(quickly()).blocking_handler(handler);
+        });
+    let running = Running::start(app).await;
+    let handled: BTreeSet<i32> = receive(&mut called, 2).await.into_iter().collect();
+    assert_eq!(handled, [0, 1].into());
+    running.stop().await;
+    let errors = errors.lock().expect("no panic").clone();
+    assert_eq!(errors.len(), 2);
+    assert!(errors.iter().all(|error| error.contains("panicked: on purpose")), "{errors:?}");
+    for partition in 0..2 {
+        assert_eq!(stage.committed(&group, &topic, partition).await, Some(1));
+    }
 }
 
 async fn a_panic_is_contained_and_retried(stage: Stage) {

@@ -8,7 +8,7 @@ use carafe::producer::Record;
 use carafe::types::{Offset, Timestamp, TopicPartition};
 use tokio::time::timeout;
 
-use crate::stage::{Stage, eventually, soon, take, text};
+use crate::stage::{SOON, Stage, eventually, take, text};
 
 scenarios!(
     a_second_member_resumes_where_the_first_committed,
@@ -30,11 +30,11 @@ async fn a_second_member_resumes_where_the_first_committed(stage: Stage) {
     let committed = first.committed(std::slice::from_ref(&partition)).await.expect("an answer");
     let mark = &committed[&partition];
     assert_eq!((mark.offset(), mark.text()), (Offset(40), Some("forty")));
-    first.close(soon()).await.expect("closed");
+    first.close(SOON).await.expect("closed");
     let second = stage.member(&group, &topic);
     let messages = take(&second, 60).await;
     assert_eq!((messages.len(), text(&messages[0])), (60, "40"));
-    second.close(soon()).await.expect("closed");
+    second.close(SOON).await.expect("closed");
 }
 
 async fn closing_commits_what_was_handed_out(stage: Stage) {
@@ -44,7 +44,7 @@ async fn closing_commits_what_was_handed_out(stage: Stage) {
     let consumer = stage.client.group_consumer(group.clone()).topics([topic.clone()]).build();
     let consumer = consumer.expect("right settings");
     take(&consumer, 10).await;
-    consumer.close(soon()).await.expect("closed");
+    consumer.close(SOON).await.expect("closed");
     assert_eq!(stage.committed(&group, &topic, 0).await, Some(10));
 }
 
@@ -96,14 +96,14 @@ async fn members_share_and_take_over_without_loss(stage: Stage) {
         }
     }
     second.commit_stored().await.expect("committed");
-    second.close(soon()).await.expect("closed");
+    second.close(SOON).await.expect("closed");
     for partition in 0..4 {
         stage.fill(&topic, partition, 50).await;
     }
     let all: BTreeSet<(i32, i64)> = (0..4).flat_map(|p| (0..100).map(move |offset| (p, offset))).collect();
     read_on(&first, &mut by_first, |seen| seen.union(&by_second).count() == all.len()).await;
     assert_eq!(first.assignment().len(), 4);
-    first.close(soon()).await.expect("closed");
+    first.close(SOON).await.expect("closed");
     assert!(by_first.union(&by_second).eq(&all));
 }
 
@@ -127,7 +127,7 @@ async fn seek_pause_and_resume(stage: Stage) {
     let messages = take(&consumer, 5).await;
     assert!(messages.iter().all(|message| *message.topic_partition() == zero), "{messages:?}");
     assert_eq!(consumer.position(&zero), Some(Offset(15)));
-    consumer.close(soon()).await.expect("closed");
+    consumer.close(SOON).await.expect("closed");
 }
 
 async fn first_of(reader: &PartitionReader) -> (i64, String) {
@@ -169,5 +169,5 @@ async fn a_member_sees_topics_that_it_subscribes_later(stage: Stage) {
     assert_eq!(&**take(&consumer, 1).await[0].topic(), one);
     consumer.subscribe([two.clone()]).expect("open");
     assert_eq!(&**take(&consumer, 1).await[0].topic(), two);
-    consumer.close(soon()).await.expect("closed");
+    consumer.close(SOON).await.expect("closed");
 }

@@ -24,6 +24,7 @@ macro_rules! scenarios {
 mod admin;
 mod app;
 mod consume;
+mod handlers;
 mod produce;
 mod simulation;
 mod stage;

@@ -108,9 +108,7 @@ impl Stage {
     }
 }
 
-pub(crate) fn soon() -> Instant {
-    Instant::now() + Duration::from_secs(20)
-}
+pub(crate) const SOON: Duration = Duration::from_secs(20);
 
 /// Reads `count` messages.
 pub(crate) async fn take(consumer: &GroupConsumer, count: usize) -> Vec<Message> {
@@ -128,7 +126,7 @@ pub(crate) fn text(message: &Message) -> &str {
 
 /// Asks again until the answer is yes.
 pub(crate) async fn eventually(what: &str, mut check: impl AsyncFnMut() -> bool) {
-    let deadline = soon();
+    let deadline = Instant::now() + SOON;
     while !check().await {
         assert!(Instant::now() < deadline, "not in time: {what}");
         tokio::time::sleep(Duration::from_millis(10)).await;

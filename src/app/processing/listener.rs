@@ -9,6 +9,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::{Instant, sleep_until};
 
 use super::coordinator::{Ending, Outcome, Output};
+use super::health::Health;
 use super::partition::{PartitionState, Run};
 use super::route::Route;
 use super::run::{Finished, Job, run};
@@ -43,6 +44,7 @@ pub(crate) struct GroupListener {
     runtime: Arc<dyn Runtime>,
     dice: fastrand::Rng,
     workers: Workers,
+    health: Health,
     settings: Settings,
     monitor: Monitor,
     routes: BTreeMap<TopicName, Arc<Route>>,
@@ -61,6 +63,7 @@ impl GroupListener {
         client: &Client,
         producer: Producer,
         workers: Workers,
+        health: Health,
         settings: Settings,
         monitor: Monitor,
     ) -> Result<Self> {
@@ -82,6 +85,7 @@ impl GroupListener {
             dice: runtime.dice(),
             runtime,
             workers,
+            health,
             settings,
             monitor,
             routes,
@@ -103,7 +107,10 @@ impl GroupListener {
                 biased;
                 Some(report) = self.reports.recv() => self.handle_report(report),
                 _ = stop.wait_for(|&stop| stop) => break Ok(()),
-                () = sleep_until(next_timer) => {
+                late = self.runtime.sleep_until(next_timer) => {
+                    if let Some(late) = late {
+                        self.monitor.emit(&Event::Starved { group: &self.group, late });
+                    }
                     let now = Instant::now();
                     self.handle_timers(now);
                     if now >= sweep {
@@ -146,7 +153,7 @@ impl GroupListener {
         let forced: Vec<String> = self.partitions.keys().map(ToString::to_string).collect();
         // Dropping the runs drops the futures of their handlers.
         self.partitions.clear();
-        let closed = self.consumer.close(Instant::now() + self.settings.shutdown_timeout).await;
+        let closed = self.consumer.close(self.settings.shutdown_timeout).await;
         if forced.is_empty() {
             return closed;
         }
@@ -263,7 +270,7 @@ impl GroupListener {
             lane,
             records: run.records,
             success,
-            time: now - run.started,
+            time: now - run.context.running_since().unwrap_or(now),
         });
         if let Some(offset) = marked {
             state.coordinator.handle_mark(lane, offset);
@@ -303,10 +310,11 @@ impl GroupListener {
             let Some(state) = self.partitions.get_mut(&partition) else { continue };
             state.collect_marks();
             if let Some(limit) = state.route.stuck_after {
-                for (&lane, run) in &mut state.runs {
-                    let time = now - run.started;
-                    if time >= limit && !run.stuck {
-                        run.stuck = true;
+                for (&lane, run) in state.runs.iter_mut().filter(|(_, run)| run.stuck.is_none()) {
+                    let Some(since) = run.context.running_since() else { continue };
+                    let time = now - since;
+                    if time >= limit {
+                        run.stuck = Some(self.health.stuck());
                         self.monitor.emit(&Event::Stuck { partition: &partition, lane, time });
                     }
                 }
@@ -372,7 +380,7 @@ impl GroupListener {
 
     fn spawn(&mut self, partition: &TopicPartition, lane: u32, attempt: u32, job: Job) {
         let Some(state) = self.partitions.get_mut(partition) else { return };
-        let handler = state.handlers.remove(&lane).unwrap_or_else(|| (state.route.factory)());
+        let handler = state.handlers.remove(&lane);
         let context = Context::new(crate::app::context::Run {
             group: self.group.clone(),
             partition: partition.clone(),
@@ -385,7 +393,7 @@ impl GroupListener {
         });
         let records = if let Job::Consume(batch) = &job { batch.len() } else { 0 };
         let reporter = self.reporter.clone();
-        let future = run(handler, job, context.clone(), self.workers.clone());
+        let future = run(handler, state.route.factory.clone(), job, context.clone(), self.workers.clone());
         let task = self.runtime.spawn(
             "handler",
             Box::pin(async move {
@@ -393,8 +401,7 @@ impl GroupListener {
                 let _ = reporter.send(Report::Finished(future.await));
             }),
         );
-        let run =
-            Run { context, records, started: Instant::now(), stuck: false, _task: task.abort_on_drop() };
+        let run = Run { context, records, stuck: None, _task: task.abort_on_drop() };
         state.runs.insert(lane, run);
     }
 

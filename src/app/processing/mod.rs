@@ -6,6 +6,7 @@
 //! the tasks of the handlers.
 
 pub(crate) mod coordinator;
+pub(crate) mod health;
 pub(crate) mod listener;
 pub(crate) mod outputs;
 mod partition;

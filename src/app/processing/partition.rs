@@ -7,6 +7,7 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use super::coordinator::{Coordinator, Ending};
+use super::health::Stuck;
 use super::route::Route;
 use crate::app::consumer::Handler;
 use crate::app::context::Context;
@@ -39,10 +40,17 @@ pub(super) struct PartitionState {
 pub(super) struct Run {
     pub(super) context: Context,
     pub(super) records: usize,
-    pub(super) started: Instant,
-    pub(super) stuck: bool,
+    /// It has been running for longer than the route allows.
+    pub(super) stuck: Option<Stuck>,
     /// Dropping the run drops the handler's future.
     pub(super) _task: AbortOnDrop,
+}
+
+impl Drop for Run {
+    fn drop(&mut self) {
+        // What a forced stop cannot end, a blocking handler for one, must not mark any more.
+        self.context.close();
+    }
 }
 
 impl PartitionState {

@@ -4,9 +4,12 @@ use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::task::Poll;
 
+use tokio::time::Instant;
+
 use super::workers::Workers;
 use crate::app::consumer::{BoxFuture, Handler};
 use crate::app::context::Context;
+use crate::app::routing::Factory;
 use crate::consumer::Batch;
 use crate::types::TopicPartition;
 use crate::{Error, ErrorKind, Result};
@@ -38,45 +41,47 @@ pub(super) struct Finished {
     pub(super) result: Result<()>,
 }
 
-/// The task of one run.
+/// The task of one run. Without a `handler` the `factory` makes one.
 pub(super) async fn run(
-    mut handler: Box<dyn Handler>,
+    handler: Option<Box<dyn Handler>>,
+    factory: Factory,
     job: Job,
     mut context: Context,
     workers: Workers,
 ) -> Finished {
     let permit = workers.permit().await;
+    context.begin(Instant::now());
     let error_context = job.error_context();
-    let mut panicked = false;
-    let mut result = {
-        let future = match job {
-            Job::Consume(batch) => handler.consume(batch, &mut context),
-            Job::Revoked => handler.revoked(&mut context),
-            Job::Shutdown => handler.shutdown(&mut context),
+    let called = contained(Box::pin(async {
+        let mut handler = handler.unwrap_or_else(|| factory());
+        let result = match job {
+            Job::Consume(batch) => handler.consume(batch, &mut context).await,
+            Job::Revoked => handler.revoked(&mut context).await,
+            Job::Shutdown => handler.shutdown(&mut context).await,
         };
-        contained(future).await.unwrap_or_else(|panic| {
-            panicked = true;
-            Err(panic)
-        })
+        (handler, result)
+    }));
+    let (handler, result) = match called.await {
+        Ok((handler, result)) => (Some(handler), result),
+        Err(panic) => (None, Err(panic)),
     };
     // The worker is free while the output is on its way.
     drop(permit);
     let settled = context.settle().await;
-    result = result.and(settled);
     Finished {
         partition: context.partition().clone(),
         lane: context.lane(),
-        handler: (!panicked).then_some(handler),
+        handler,
         error_context,
-        result,
+        result: result.and(settled),
     }
 }
 
 /// Polls user code; a panic becomes an error.
-async fn contained(mut future: BoxFuture<'_, Result<()>>) -> Result<Result<()>> {
+async fn contained<T>(mut future: BoxFuture<'_, T>) -> Result<T> {
     poll_fn(|task| match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(task))) {
         Ok(Poll::Pending) => Poll::Pending,
-        Ok(Poll::Ready(result)) => Poll::Ready(Ok(result)),
+        Ok(Poll::Ready(output)) => Poll::Ready(Ok(output)),
         Err(panic) => {
             let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
             let text = text.or_else(|| panic.downcast_ref::<String>().cloned());

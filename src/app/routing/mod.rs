@@ -180,7 +180,9 @@ impl TopicRoute {
         self
     }
 
-    /// Reports a handler that has been running for this long ([`Event::Stuck`](super::Event::Stuck)). Default: never.
+    /// Reports a handler that has been running for this long ([`Event::Stuck`](super::Event::Stuck)), and fails liveness
+    /// until it returns ([`ShutdownHandle::is_live`](super::ShutdownHandle::is_live)). Its partition waits; membership and
+    /// other partitions do not. Looked at twice a second. Default: never.
     pub fn stuck_after(&mut self, time: Duration) -> &mut Self {
         self.stuck_after = Some(time);
         self

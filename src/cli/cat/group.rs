@@ -37,7 +37,7 @@ pub(super) async fn run(job: Job) -> Result<ExitCode, Failure> {
     };
     let result = member.read().await;
     let flushed = member.printer.output.flush();
-    let closed = consumer.close(job.deadline()).await;
+    let closed = consumer.close(job.options.patience).await;
     result?;
     flushed?;
     closed?;

@@ -23,14 +23,11 @@ impl Bench {
         self.now += Duration::from_millis(millis);
     }
 
-    /// `a,b`, `all`, `+a` with creation, `-` for no question.
+    /// `a,b`, `+a` with creation, `-` for no question.
     fn query(&mut self) -> String {
         let Some(query) = self.updater.poll_query(self.now) else { return "-".into() };
-        let scope = match query.scope {
-            Scope::All => "all".into(),
-            Scope::Topics(topics) => topics.iter().map(|topic| topic.as_str()).collect::<Vec<_>>().join(","),
-        };
-        if query.create { format!("+{scope}") } else { scope }
+        let topics = query.topics.iter().map(|topic| topic.as_str()).collect::<Vec<_>>().join(",");
+        if query.create { format!("+{topics}") } else { topics }
     }
 
     fn answer(&mut self, topics: Vec<MetadataResponseTopic>) -> Arc<Metadata> {
@@ -269,20 +266,6 @@ fn a_topic_is_gone_when_it_is_confirmed() {
     bench.learn("b", topic("b", 2, &[(1, 0)]));
     let metadata = bench.learn("b", failed("b", ErrorCode::TOPIC_AUTHORIZATION_FAILED));
     assert!(metadata.topic("b").is_none());
-}
-
-#[test]
-fn only_a_complete_answer_says_that_others_are_gone() {
-    let mut bench = Bench::new();
-    bench.learn("a", topic("a", 1, &[(1, 0)]));
-    bench.learn("b", topic("b", 2, &[(1, 0)]));
-    bench.updater.want_all_topics(true);
-    assert_eq!(bench.query(), "all");
-    let metadata = bench.answer(vec![topic("b", 2, &[(1, 0)]), topic("c", 3, &[(1, 0)])]);
-    assert_eq!(metadata.topics.keys().map(|topic| topic.as_str()).collect::<Vec<_>>(), ["b", "c"]);
-    bench.updater.want_all_topics(false);
-    bench.updater.want_refresh();
-    assert_eq!(bench.query(), "a,b");
 }
 
 #[test]

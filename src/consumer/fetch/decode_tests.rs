@@ -75,7 +75,7 @@ impl Default for Check {
 impl Check {
     fn decode(&self, blob: Vec<u8>) -> Decoded {
         let budget = MemoryBudget::new(1 << 20);
-        let mut credit = budget.take(1 << 16);
+        let mut credit = budget.at_once(1 << 16).expect("nothing is used");
         let place = Place {
             partition: TopicPartition::new("t", 0),
             assignment: 1,
@@ -216,7 +216,7 @@ fn a_bomb_stops_at_the_cap() {
 #[test]
 fn memory_comes_back() {
     let budget = MemoryBudget::new(1 << 20);
-    let mut credit = budget.take(1 << 16);
+    let mut credit = budget.at_once(1 << 16).expect("nothing is used");
     let place = Place { partition: TopicPartition::new("t", 0), assignment: 1, position: 0, last_epoch: -1 };
     let config = DecodeConfig {
         check_crcs: true,

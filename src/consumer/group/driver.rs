@@ -17,7 +17,7 @@ use crate::consumer::group::calls::{Caller, counts, topic_counts};
 use crate::consumer::group::classic::{Action, Classic, CommitVerdict, JoinAnswer, SyncAnswer};
 use crate::consumer::group::commits::{Commits, Job, Outcome};
 use crate::consumer::positions::Begin;
-use crate::runtime::{AbortOnDrop, BoxFuture};
+use crate::runtime::{AbortOnDrop, BoxFuture, Runtime, report_starved};
 use crate::types::{TopicName, TopicPartition};
 use crate::{Error, ErrorCode, ErrorKind, Result};
 
@@ -109,6 +109,7 @@ impl GroupDriver {
 
     pub(crate) async fn run(mut self) {
         let mut metadata = self.cluster().subscribe();
+        let runtime = Arc::clone(self.cluster().runtime());
         loop {
             let now = Instant::now();
             self.advance(now);
@@ -130,7 +131,10 @@ impl GroupDriver {
                     }
                     Err(_) => break,
                 },
-                () = sleep_until_some(deadline) => {}
+                late = due(&*runtime, deadline) => if let Some(late) = late {
+                    // Heartbeats are late with it.
+                    report_starved("group", late);
+                }
             }
         }
         self.commits.abandon("the consumer was closed");
@@ -460,9 +464,9 @@ async fn fetch_committed(caller: &Caller, core: &Core) {
     }
 }
 
-async fn sleep_until_some(at: Option<Instant>) {
+async fn due(runtime: &dyn Runtime, at: Option<Instant>) -> Option<Duration> {
     match at {
-        Some(at) => sleep_until(at).await,
+        Some(at) => runtime.sleep_until(at).await,
         None => std::future::pending().await,
     }
 }

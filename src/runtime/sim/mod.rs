@@ -188,10 +188,6 @@ impl Runtime for SimRuntime {
             Ok(Box::new(listener) as Box<dyn Listener>)
         })
     }
-
-    fn is_simulated(&self) -> bool {
-        true
-    }
 }
 
 impl fmt::Debug for SimRuntime {
