@@ -41,6 +41,8 @@ pub(crate) struct Shared {
     frame_max: usize,
     depth: Depth,
     sockets: Mutex<BTreeMap<i32, Socket>>,
+    /// Listeners that were told to end, and may still have their ports.
+    ending: Mutex<BTreeMap<i32, Task>>,
     timer_task: Mutex<Option<Task>>,
 }
 
@@ -72,6 +74,7 @@ impl Shared {
             frame_max,
             depth,
             sockets: Mutex::new(BTreeMap::new()),
+            ending: Mutex::new(BTreeMap::new()),
             timer_task: Mutex::new(None),
         })
     }
@@ -88,6 +91,10 @@ impl Shared {
 
     fn sockets(&self) -> MutexGuard<'_, BTreeMap<i32, Socket>> {
         self.sockets.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn ending(&self) -> MutexGuard<'_, BTreeMap<i32, Task>> {
+        self.ending.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Lets the timer look at the deadlines again.
@@ -119,6 +126,7 @@ impl Shared {
         if let Some(socket) = self.sockets().remove(&node) {
             socket.listener.abort();
             socket.closing.send_modify(|count| *count += 1);
+            self.ending().insert(node, socket.listener);
         }
     }
 
@@ -137,6 +145,11 @@ impl Shared {
 
 /// Opens the port of a node and serves it. Returns the port that was taken.
 pub(crate) async fn listen(shared: &Arc<Shared>, node: i32, port: u16) -> Result<u16> {
+    let ending = shared.ending().remove(&node);
+    if let Some(listener) = ending {
+        // It was told to end; that it did not reach its end by itself is no news.
+        let _ = listener.join().await;
+    }
     let listener = shared.runtime.listen(&shared.listen_host, port).await.map_err(|error| {
         Error::new(ErrorKind::Network, "listening for clients of the embedded cluster")
             .phase(Phase::Connect)

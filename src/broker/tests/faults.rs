@@ -125,6 +125,8 @@ async fn a_killed_node_is_silent_and_returns_on_its_port() {
     world.client(0).await.ask(&MetadataRequest { topics: None, ..Default::default() }, 12).await;
     let partition = control.partition("t", 0).unwrap();
     assert_eq!((partition.isr.len(), partition.log_ends[&0]), (2, 3));
+    control.kill_node(0);
+    control.restart_node(0).await.expect("its port is free at once");
     control.disconnect(1);
     assert!(other.frame().await.is_err());
     assert!(world.runtime.panics().is_empty());
