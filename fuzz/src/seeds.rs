@@ -1,12 +1,13 @@
 //! Inputs to start from: golden bytes, and what carafe writes.
 
 use carafe::wire::ApiKey;
+use carafe::wire::records::BatchIter;
 use protocol_tests::golden;
 use protocol_tests::messages::Dice;
 
 use crate::Target;
 use crate::carafe::Carafe;
-use crate::decoder::{Batches, Codecs, Record};
+use crate::decoder::{Batches, Codecs, Frames, Record};
 
 /// The seeds of a target.
 pub fn seeds(target: &Target) -> Vec<Vec<u8>> {
@@ -27,29 +28,40 @@ fn of(head: &[u8], body: &[u8]) -> Vec<u8> {
     [head, body].concat()
 }
 
-/// Key, version and body of the golden messages in one direction.
+/// Key, version and body of the golden messages in one direction, with and without frames.
 fn messages(direction: &'static str) -> impl Iterator<Item = (u8, u8, Vec<u8>)> {
-    golden::messages().into_iter().filter_map(move |message| {
-        let api = message.name.strip_suffix(direction)?;
-        let (key, _) = ApiKey::all().find(|(key, _)| key.name() == Some(api))?;
-        Some((key.0 as u8, message.version as u8, message.bytes.to_vec()))
-    })
+    let key = move |name: &str| {
+        let api = name.strip_suffix(direction)?;
+        ApiKey::all().find(|(key, _)| key.name() == Some(api)).map(|(key, _)| key.0)
+    };
+    let bare = golden::messages().into_iter().filter_map(move |message| {
+        Some((key(&message.name)? as u8, message.version as u8, message.bytes.to_vec()))
+    });
+    let framed = golden::frames().into_iter().filter_map(move |message| {
+        let (key, version, frame) = (key(&message.name)?, message.version, &message.bytes);
+        let body = match direction {
+            "Request" => Carafe::default().request_header(frame).ok()?.3,
+            _ => Carafe::default().response_header(frame, key, version).ok()?.1,
+        };
+        Some((key as u8, version as u8, frame.slice(body..).to_vec()))
+    });
+    bare.chain(framed)
 }
 
-/// Some requests after each other, and some responses.
+/// Recorded frames after each other, requests apart from responses.
 fn streams() -> Vec<Vec<u8>> {
-    let frame = |head: &[u8], body: &[u8]| {
-        let len = (head.len() + body.len()) as u32;
-        [&len.to_be_bytes()[..], head, body].concat()
+    let (requests, responses): (Vec<_>, Vec<_>) =
+        golden::frames().into_iter().partition(|frame| frame.name.ends_with("Request"));
+    let stream = |direction: u8, frames: &[golden::Message]| {
+        let mut stream = vec![direction, 0xff, 0xff, 3, 0, 4, 60];
+        for frame in frames {
+            stream.extend((frame.bytes.len() as u32).to_be_bytes());
+            stream.extend(&frame.bytes);
+        }
+        stream
     };
-    let requests: Vec<_> = messages("Request")
-        .map(|(key, version, body)| frame(&[0, key, 0, version, 0, 0, 0, 7, 0, 1, b'c', 0], &body))
-        .collect();
-    let responses: Vec<_> = messages("Response").map(|(_, _, body)| frame(&[0, 0, 0, 7, 0], &body)).collect();
-    let stream =
-        |direction: u8, frames: &[Vec<u8>]| of(&[direction, 0x0f, 0xff, 3, 0, 4, 60], &frames.concat());
-    let requests = requests.chunks(20).map(|frames| stream(1, frames));
-    requests.chain(responses.chunks(20).map(|frames| stream(0, frames))).collect()
+    let requests = requests.chunks(12).map(|frames| stream(1, frames));
+    requests.chain(responses.chunks(12).map(|frames| stream(0, frames))).collect()
 }
 
 fn sasl() -> Vec<Vec<u8>> {
@@ -74,7 +86,7 @@ fn records() -> Vec<Vec<u8>> {
         },
     };
     let mut carafe = Carafe::default();
-    let mut seeds = Vec::new();
+    let mut seeds: Vec<_> = golden::batches().iter().map(|batches| of(&[1, 0, 90], &batches.bytes)).collect();
     for codec in 0..5 {
         for count in [0, 1, 7, 60] {
             let batch = carafe.write(codec, &(0..count).map(record).collect::<Vec<_>>());
@@ -88,7 +100,13 @@ fn records() -> Vec<Vec<u8>> {
 
 fn compressed() -> Vec<Vec<u8>> {
     let mut carafe = Carafe::default();
-    let mut seeds = Vec::new();
+    // The records of the first batch, whatever packed them.
+    let packed = |batches: golden::Batches| {
+        let batch = BatchIter::new(batches.bytes).next()?.ok()?;
+        let codec = batch.header.attributes.codec_id() as u8;
+        Some(of(&[codec, 0, 0xff, 0xff], &batch.body()))
+    };
+    let mut seeds: Vec<_> = golden::batches().into_iter().filter_map(packed).collect();
     for text in [&b""[..], b"a", &b"text ".repeat(40), &[7; 3000], &(0..=255).collect::<Vec<u8>>()] {
         for codec in 0..5 {
             seeds.push(of(&[codec, 0, 0xff, 0xff], &carafe.compress(codec as i8, None, text)));

@@ -1,7 +1,8 @@
 //! The fuzz targets without a fuzzer: over their seeds and corpora, and over golden bytes cut short and changed.
 //!
-//! `CARAFE_TEST_EXHAUSTIVE=1` flips every bit of every golden message and batch, not some of them.
+//! `CARAFE_TEST_EXHAUSTIVE=1` cuts at every byte and flips every bit of golden bytes, of long ones thousands.
 
+use bytes::Bytes;
 use carafe::wire::ApiKey;
 use carafe_fuzz::seeds::seeds;
 use carafe_fuzz::{corpus, target};
@@ -33,39 +34,48 @@ macro_rules! replays {
 
 replays!(frames responses requests fixpoint records compression committed sasl);
 
-/// Target, head of its input, and body.
-fn golden_messages() -> impl Iterator<Item = (&'static str, [u8; 2], Vec<u8>)> {
-    golden::messages().into_iter().filter_map(|message| {
+/// Target, head of its input, and the golden bytes behind it.
+fn golden_inputs() -> impl Iterator<Item = (&'static str, Vec<u8>, Bytes)> {
+    let messages = golden::messages().into_iter().filter_map(|message| {
         let (api, target) = match message.name.strip_suffix("Request") {
             Some(api) => (api, "requests"),
             None => (message.name.strip_suffix("Response")?, "responses"),
         };
         let (key, _) = ApiKey::all().find(|(key, _)| key.name() == Some(api))?;
-        Some((target, [key.0 as u8, message.version as u8], message.bytes.to_vec()))
-    })
+        Some((target, vec![key.0 as u8, message.version as u8], message.bytes))
+    });
+    let frames = golden::frames().into_iter().map(|frame| {
+        let requests = frame.name.ends_with("Request");
+        let stream = [&(frame.bytes.len() as u32).to_be_bytes()[..], &frame.bytes].concat();
+        ("frames", vec![requests.into(), 0xff, 0xff, 2, 0, 30], stream.into())
+    });
+    // Checksums are made right behind the change, so that it is read.
+    let batches = golden::batches().into_iter().map(|batches| ("records", vec![1, 0, 70], batches.bytes));
+    messages.chain(frames).chain(batches)
 }
 
-/// The bits of `bytes` that are to be flipped, of those of the input with this number.
-fn bits(number: usize, bytes: &[u8]) -> impl Iterator<Item = usize> + use<> {
-    let step = if std::env::var_os("CARAFE_TEST_EXHAUSTIVE").is_some() { 1 } else { 11 };
-    (number % step..bytes.len() * 8).step_by(step)
+/// Some numbers below `limit` for the input of this number: every eleventh, and no more than some dozens.
+fn some(number: usize, limit: usize) -> impl Iterator<Item = usize> {
+    let exhaustive = std::env::var_os("CARAFE_TEST_EXHAUSTIVE").is_some();
+    let step = if exhaustive { (limit / 8192).max(1) } else { (limit / 60).max(11) };
+    (number % step..limit).step_by(step)
 }
 
 #[test]
-fn golden_messages_cut_short() {
-    for (name, head, body) in golden_messages() {
-        for cut in 0..body.len() {
-            target(name).replay(&[&head, &body[..cut]].concat());
+fn golden_bytes_cut_short() {
+    for (number, (name, head, bytes)) in golden_inputs().enumerate() {
+        for cut in some(number, bytes.len()) {
+            target(name).replay(&[&head, &bytes[..cut]].concat());
         }
     }
 }
 
 #[test]
-fn golden_messages_with_a_bit_flipped() {
-    for (number, (name, head, body)) in golden_messages().enumerate() {
-        for bit in bits(number, &body) {
-            let mut input = [&head[..], &body].concat();
-            input[2 + bit / 8] ^= 1 << (bit % 8);
+fn golden_bytes_with_a_bit_flipped() {
+    for (number, (name, head, bytes)) in golden_inputs().enumerate() {
+        for bit in some(number, bytes.len() * 8) {
+            let mut input = [&head[..], &bytes].concat();
+            input[head.len() + bit / 8] ^= 1 << (bit % 8);
             target(name).replay(&input);
         }
     }

@@ -3,6 +3,7 @@
 
 use bytes::Bytes;
 use carafe::wire::messages::{ApiVersionsResponse, FetchResponse, MetadataRequest, MetadataResponse};
+use carafe::wire::varint::put_uvarint;
 use carafe::wire::{Decode, DecodeError, DecodeErrorKind, Reader};
 use carafe_fuzz::limits::within;
 use protocol_tests::messages::{Dice, Type, shapes};
@@ -162,6 +163,77 @@ fn every_array_of_every_message_may_claim_to_be_endless_or_null() {
         }
     }
     assert!(claims > 1000, "{claims} arrays");
+}
+
+/// The smallest message whose array at `path` has `count` elements.
+fn crowded(shape: &Type, at: &str, path: &str, count: usize, out: &mut Vec<u8>) {
+    let length = |len: usize, compact: bool, classic: usize, out: &mut Vec<u8>| match compact {
+        true => put_uvarint(out, len as u32 + 1),
+        false => out.extend_from_slice(&(len as u32).to_be_bytes()[4 - classic..]),
+    };
+    let on_the_way = path.starts_with(at);
+    match shape {
+        Type::Bool => out.push(0),
+        Type::Fixed(size) => out.resize(out.len() + size, 0),
+        Type::Str { compact } => length(0, *compact, 2, out),
+        Type::Bytes { compact } => length(0, *compact, 4, out),
+        Type::Array { compact, element } => {
+            let count = if at == path { count } else { usize::from(on_the_way) };
+            length(count, *compact, 4, out);
+            let start = out.len();
+            for _ in 0..count.min(1) {
+                crowded(element, &format!("{at}[0]"), path, 0, out);
+            }
+            let element = out[start..].to_vec();
+            out.extend(element.repeat(count.saturating_sub(1)));
+        }
+        Type::Nullable(inner) if on_the_way => {
+            if let Type::Struct(_) = **inner {
+                out.push(1);
+            }
+            crowded(inner, at, path, count, out);
+        }
+        Type::Nullable(inner) => match **inner {
+            Type::Str { compact: false } => out.extend([0xff; 2]),
+            Type::Bytes { compact: false } | Type::Array { compact: false, .. } => out.extend([0xff; 4]),
+            Type::Struct(_) => out.push(0xff),
+            _ => out.push(0),
+        },
+        Type::Struct(shape) => {
+            let below = |name: &str| if at.is_empty() { name.to_owned() } else { format!("{at}.{name}") };
+            for field in &shape.fields {
+                crowded(&field.shape, &below(&field.name), path, count, out);
+            }
+            let Some(tagged) = &shape.tagged else { return };
+            match tagged.iter().find(|(_, field)| path.starts_with(&below(&field.name))) {
+                None => out.push(0),
+                Some((tag, field)) => {
+                    let mut value = Vec::new();
+                    crowded(&field.shape, &below(&field.name), path, count, &mut value);
+                    out.push(1);
+                    put_uvarint(out, *tag);
+                    put_uvarint(out, value.len() as u32);
+                    out.extend(value);
+                }
+            }
+        }
+    }
+}
+
+/// Many elements of no content are the worst that an honest length can do.
+#[test]
+fn arrays_full_of_empty_elements_take_memory_by_the_byte() {
+    for (number, shape) in shapes().into_iter().enumerate() {
+        let mut found = Vec::new();
+        arrays(&shape.root, "", false, &mut found);
+        for array in found.iter().skip(number % 8).step_by(8) {
+            let mut bytes = Vec::new();
+            crowded(&shape.root, "", &array.path, 20_000, &mut bytes);
+            let bytes = Bytes::from(bytes);
+            let again = within(bytes.len(), || codecs::carafe(shape.name, shape.version, bytes.clone()));
+            assert_eq!(again.unwrap().0, bytes, "{} {}: {}", shape.name, shape.version, array.path);
+        }
+    }
 }
 
 /// Any single change: either refused, or read as another message that can be written and read again.
