@@ -209,6 +209,11 @@ impl Codecs for Carafe {
     fn compress(&mut self, codec: i8, level: Option<i32>, input: &[u8]) -> Vec<u8> {
         let mut out = BEFORE.to_vec();
         let codec = Compression::from_id(codec).expect("a known codec");
+        // Any number finds a level of the codec.
+        let level = level.map(|level| match codec.levels() {
+            Some(levels) => level.clamp(*levels.start(), *levels.end()),
+            None => level,
+        });
         self.compressor.compress(codec, level, input, &mut out).expect("every codec is on");
         out.split_off(BEFORE.len())
     }
