@@ -4,6 +4,7 @@ use std::sync::{Arc, Weak};
 
 use tokio::time::{Instant, sleep_until};
 
+use crate::error::Phase;
 use crate::net::{Connection, Failure};
 use crate::runtime::report_starved;
 use crate::types::NodeId;
@@ -135,10 +136,12 @@ pub(super) async fn connection(
             }
         }
         if now >= deadline {
-            return Err(Error::new(
-                ErrorKind::Timeout,
-                format!("no connection to node {node} before the deadline"),
-            ));
+            let message = format!("no connection to node {node} before the deadline");
+            let error = Error::new(ErrorKind::Timeout, message);
+            return Err(match still_dialling(shared) {
+                Some(dialling) => error.source(dialling),
+                None => error,
+            });
         }
         // Biased: news of a connection go before the timer, which only ends the wait.
         tokio::select! {
@@ -220,7 +223,7 @@ pub(super) async fn any_connection(
         }
         if now >= deadline {
             let error = Error::new(ErrorKind::Timeout, "no broker could be reached before the deadline");
-            return Err(match last {
+            return Err(match last.or_else(|| still_dialling(shared)) {
                 Some(last) => error.source(last),
                 None => error,
             });
@@ -232,6 +235,20 @@ pub(super) async fn any_connection(
             () = sleep_until(until) => {}
         }
     }
+}
+
+/// Which peers are silent, for someone whose deadline passed before theirs.
+pub(super) fn still_dialling(shared: &Shared) -> Option<Error> {
+    let nodes = shared.nodes();
+    let peers: Vec<_> = nodes.dialled().map(ToString::to_string).collect();
+    if peers.is_empty() {
+        return None;
+    }
+    let message =
+        format!("still waiting for {}, to accept a connection or to answer on it", peers.join(", "));
+    let hint =
+        "is a firewall in between, or does the listener expect TLS, or belong to something other than Kafka?";
+    Some(Error::new(ErrorKind::Timeout, message).phase(Phase::Connect).hint(hint))
 }
 
 /// Makes an attempt in a task of its own, so that nobody who waits can cancel it for the others.

@@ -200,11 +200,13 @@ impl Cluster {
         if timeout_at(deadline, wait).await.is_ok() {
             return self.check_open();
         }
-        let mut error = Error::new(ErrorKind::Timeout, attempted());
-        if let Some(last) = self.shared.updater().last_error() {
-            error = error.source(Arc::clone(last));
-        }
-        Err(error)
+        let error = Error::new(ErrorKind::Timeout, attempted());
+        let last = self.shared.updater().last_error().cloned();
+        Err(match (last, driver::still_dialling(&self.shared)) {
+            (Some(last), _) => error.source(last),
+            (None, Some(dialling)) => error.source(dialling),
+            (None, None) => error,
+        })
     }
 
     /// Waits until `topic` is known and has partitions. With `create` the broker is asked to create it if its settings

@@ -299,6 +299,12 @@ impl Nodes {
         best.get(index).map(|(_, id)| *id)
     }
 
+    /// The peers that connections are being opened to.
+    pub(super) fn dialled(&self) -> impl Iterator<Item = &Peer> {
+        let opening = |slot: &Slot| matches!(slot.state, SlotState::Opening);
+        self.nodes.values().filter(move |node| node.slots.values().any(opening)).map(|node| &node.peer)
+    }
+
     /// When the first back-off ends.
     pub(super) fn next_retry(&self, now: Instant) -> Option<Instant> {
         self.nodes.values().filter_map(|node| node.retry_at).filter(|at| *at > now).min()

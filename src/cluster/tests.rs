@@ -267,6 +267,18 @@ async fn a_silent_bootstrap_server_delays_by_the_stagger_alone() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_deadline_that_passes_before_a_peer_answers_names_the_peer() {
+    let fake = Fake::new(1).await;
+    fake.world().silent = vec![1];
+    let client = fake.client();
+    let error = client.ready(within(3000)).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Timeout);
+    let cause = std::error::Error::source(&error).unwrap().to_string();
+    assert!(cause.contains(&format!("localhost:{}", fake.stages[0].port())), "{cause}");
+    assert!(error.advice().unwrap().contains("TLS"), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_dead_cluster_is_found_when_it_lives_again() {
     let fake = Fake::new(2).await;
     let refuse = fake.sim.network().refuse(Links::all());

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncReadExt};
-use tokio::time::{timeout, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::producer::{Delivery, ProduceError, Producer, Receipt, Record, Topic};
 use crate::{Error, ErrorKind, Result};
@@ -184,7 +184,11 @@ impl Sending<'_> {
             Ok(topic) => Ok(topic?),
             Err(_) => {
                 let message = format!("no metadata of topic {name} within {:?}", self.job.options.patience);
-                Err(Failure::Failed(Error::new(ErrorKind::Timeout, message)))
+                let error = Error::new(ErrorKind::Timeout, message);
+                Err(Failure::Failed(match self.job.client.ready(Instant::now()).await {
+                    Ok(()) => error,
+                    Err(reason) => error.source(reason),
+                }))
             }
         }
     }
