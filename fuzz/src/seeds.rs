@@ -78,8 +78,8 @@ fn records() -> Vec<Vec<u8>> {
     let header = |key: &[u8], value: Option<&[u8]>| (key.to_vec(), value.map(<[u8]>::to_vec));
     let record = |number: usize| Record {
         timestamp: 1_700_000_000_000 + number as i64,
-        key: (number % 3 != 0).then(|| format!("key {number}").into_bytes()),
-        value: (number % 4 != 0).then(|| b"value ".repeat(number % 30)),
+        key: (!number.is_multiple_of(3)).then(|| format!("key {number}").into_bytes()),
+        value: (!number.is_multiple_of(4)).then(|| b"value ".repeat(number % 30)),
         headers: match number % 5 {
             0 => vec![header(b"h", Some(b"1")), header(b"h", None), header(b"\xff", Some(b""))],
             _ => Vec::new(),
