@@ -12,7 +12,7 @@ use structured_zstd::encoding::{CompressionLevel, FrameCompressor};
 use super::{CORRUPT, CompressionError, LEVEL};
 
 /// The encoder's context cannot move between threads, as a [`Compressor`](crate::wire::compression::Compressor) must: it
-/// lives for one call. That costs a fifth of the time at 1 KiB, and nothing that shows from 16 KiB on.
+/// lives for one call. That costs a third of the time at 1 KiB, and nothing that shows from 16 KiB on.
 #[derive(Debug, Default)]
 pub(in super::super) struct Encoder;
 
