@@ -1,6 +1,6 @@
 //! A closed batch on its way, and the cell through which those who wait for it learn its fate.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use tokio::time::Instant;
@@ -39,10 +39,18 @@ pub(super) enum Fate {
 pub(super) struct Failed {
     pub(super) error: Arc<Error>,
     pub(super) outcome: Outcome,
+    kept: Arc<Kept>,
+}
+
+/// A batch whose records may be returned.
+#[derive(Debug)]
+struct Kept {
     first: u32,
     meta: BatchMeta,
     compression: Compression,
     body: Bytes,
+    /// Decoded for the first record that is wanted, since most often all are, and all share it.
+    decoded: OnceLock<Option<(Bytes, Vec<RecordRange>)>>,
 }
 
 /// A batch that receives no more records.
@@ -128,7 +136,7 @@ impl Batch {
     /// Tells everybody that it failed.
     pub(super) fn failed(&mut self, error: impl Into<Arc<Error>>, outcome: Outcome) {
         if !std::mem::replace(&mut self.settled, true) {
-            let fate = self.failure(error.into(), outcome);
+            let fate = failure(&self.keep(), error.into(), outcome);
             self.cell.completion.complete(self.first..self.first + self.count(), fate);
         }
     }
@@ -138,7 +146,7 @@ impl Batch {
         if std::mem::replace(&mut self.settled, true) {
             return;
         }
-        let others = Arc::new(others);
+        let (kept, others) = (self.keep(), Arc::new(others));
         let completion = &self.cell.completion;
         let mut next = self.first;
         let mut reasons: Vec<_> = reasons.iter().collect();
@@ -149,30 +157,29 @@ impl Batch {
                 continue; // named twice, or not ours
             }
             if at > next {
-                completion.complete(next..at, self.failure(Arc::clone(&others), Outcome::NotWritten));
+                completion.complete(next..at, failure(&kept, Arc::clone(&others), Outcome::NotWritten));
             }
             let mut own = Error::new(error.kind(), error.to_string()).retriable(false);
             if let Some(code) = error.error_code() {
                 own = own.code(code);
             }
-            completion.complete(at..at + 1, self.failure(Arc::new(own), Outcome::NotWritten));
+            completion.complete(at..at + 1, failure(&kept, Arc::new(own), Outcome::NotWritten));
             next = at + 1;
         }
         let end = self.first + self.count();
         if next < end {
-            completion.complete(next..end, self.failure(others, Outcome::NotWritten));
+            completion.complete(next..end, failure(&kept, others, Outcome::NotWritten));
         }
     }
 
-    fn failure(&self, error: Arc<Error>, outcome: Outcome) -> Fate {
-        Fate::Failed(Arc::new(Failed {
-            error,
-            outcome,
+    fn keep(&self) -> Arc<Kept> {
+        Arc::new(Kept {
             first: self.first,
             meta: self.meta,
             compression: self.compression,
             body: self.body.clone(),
-        }))
+            decoded: OnceLock::new(),
+        })
     }
 
     /// Two batches with the records of this one, the first with at least half of the bytes if it can be. Sequences stay
@@ -235,6 +242,10 @@ impl Drop for Batch {
     }
 }
 
+fn failure(kept: &Arc<Kept>, error: Arc<Error>, outcome: Outcome) -> Fate {
+    Fate::Failed(Arc::new(Failed { error, outcome, kept: Arc::clone(kept) }))
+}
+
 /// The sequence `count` records on: after 2³¹-1 comes 0.
 pub(super) fn add_sequence(sequence: i32, count: u32) -> i32 {
     ((i64::from(sequence) + i64::from(count)) & 0x7fff_ffff) as i32
@@ -243,8 +254,10 @@ pub(super) fn add_sequence(sequence: i32, count: u32) -> i32 {
 impl Failed {
     /// The record with `index` in the cell.
     pub(super) fn record(&self, cell: &BatchCell, index: u32) -> Option<Record<'static>> {
-        let (data, records) = decode(&self.meta, self.compression, &self.body)?;
-        let record = records.get(index.checked_sub(self.first)? as usize)?.get(&data);
+        let kept = &*self.kept;
+        let decoded = kept.decoded.get_or_init(|| decode(&kept.meta, kept.compression, &kept.body));
+        let (data, records) = decoded.as_ref()?;
+        let record = records.get(index.checked_sub(kept.first)? as usize)?.get(data);
         let own = |bytes: &[u8]| Payload::Shared(data.slice_ref(bytes));
         Some(Record {
             destination: Destination::Shared(cell.topic.clone()),
@@ -351,6 +364,26 @@ mod tests {
             assert_eq!(failed.error.to_string(), expected, "{index}");
             assert!(failed.record(&cell, index).is_some());
         }
+    }
+
+    #[test]
+    fn records_that_come_back_share_what_was_decoded() {
+        if !Compression::Lz4.is_available() {
+            return;
+        }
+        let value = "x".repeat(1000);
+        let mut whole = batch(&[&value, &value], Compression::Lz4);
+        let cell = Arc::clone(&whole.cell);
+        let bad = [(1, Error::new(ErrorKind::Payload, "bad"))];
+        whole.refused(&bad, Error::new(ErrorKind::Broker, "others"));
+        let address = |index| {
+            let Some(Fate::Failed(failed)) = cell.completion.get(index) else { panic!("all failed") };
+            let record = failed.record(&cell, index).expect("it can be restored");
+            (record.value_bytes().expect("it has a value").as_ptr().addr(), record)
+        };
+        let ((one, _first), (two, _second), (again, _third)) = (address(0), address(1), address(0));
+        assert_eq!(one, again, "decoded once");
+        assert!((1000..1100).contains(&(two - one)), "one behind the other");
     }
 
     #[test]
