@@ -12,7 +12,7 @@ pub(crate) enum CoordinatorKind {
     /// A consumer group.
     Group = 0,
     /// A transactional id.
-    #[allow(dead_code, reason = "for transactional producers")]
+    #[cfg_attr(not(feature = "kafka-protocol"), allow(dead_code, reason = "only foreign requests name one"))]
     Transaction = 1,
 }
 
