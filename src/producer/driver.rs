@@ -184,7 +184,10 @@ impl Driver {
                     self.sender.handle_lane(now, lane, &mut self.lanes);
                 }
                 Letter::Lanes(lanes) => self.add_lanes(now, lanes),
-                Letter::Flush(done) => self.flushes.push((self.sender.handle_flush(), done)),
+                Letter::Flush(done) => {
+                    let flush = self.flush(now);
+                    self.flushes.push((flush, done));
+                }
                 Letter::Close { deadline, done } => self.begin_close(Some((deadline, done)), now),
                 Letter::Orphaned => {
                     self.orphaned = true;
@@ -207,8 +210,17 @@ impl Driver {
         self.learn_topic(now, &topic, &metadata);
     }
 
+    /// Everything that was enqueued so far shall leave. Asks the lanes themselves: the letter about a record may still be in
+    /// the hands of one appender while another, who found it announced, waits here for a record behind it.
+    fn flush(&mut self, now: Instant) -> u64 {
+        for lane in 0..self.lanes.lanes.len() {
+            self.sender.handle_lane(now, lane, &mut self.lanes);
+        }
+        self.sender.handle_flush()
+    }
+
     fn begin_close(&mut self, close: Option<(Instant, oneshot::Sender<u64>)>, now: Instant) {
-        let flush = self.sender.handle_flush();
+        let flush = self.flush(now);
         let closing =
             self.closing.get_or_insert_with(|| Closing { deadline: now + FOREVER, flush, done: Vec::new() });
         closing.flush = flush;

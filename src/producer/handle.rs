@@ -520,8 +520,11 @@ impl Shared {
             })
             .collect();
         if !lanes.is_empty() {
-            // The driver hears of lanes in the order of their numbers, and before any of their records. It may have ended.
-            let _ = self.mailbox.send(Letter::Lanes(lanes.clone()));
+            // The driver hears of lanes in the order of their numbers, and before any of their records.
+            if self.mailbox.send(Letter::Lanes(lanes.clone())).is_err() {
+                // It has ended: nobody would ever send them.
+                lanes.iter().for_each(|lane| lane.shut());
+            }
         }
         match by_name.get(name) {
             Some(topic) => {

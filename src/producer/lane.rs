@@ -21,8 +21,8 @@ use crate::wire::records::{BatchMeta, BatchWriter, RecordSize};
 
 /// Smallest buffer of a batch.
 const CHUNK_MIN: usize = 512;
-/// Appends between two looks at the wall clock while batches wait for more.
-const CLOCK_APPENDS: u8 = 64;
+/// Most appends between two looks at the wall clock while batches wait for more.
+const CLOCK_APPENDS_MAX: u8 = 64;
 /// Bytes are counted at the broker's gauge in steps of this many.
 const GAUGE_STEP: usize = 4096;
 /// A broker that finds batches too large does not make them smaller than this.
@@ -35,7 +35,7 @@ pub(super) struct Gauge {
     pub(super) bytes: AtomicUsize,
     /// The sender wants a letter when `bytes` reaches this.
     pub(super) target: AtomicUsize,
-    /// Batches wait for others to come.
+    /// Batches wait for others to come, and not for long: while all requests are on the way, they wait for an answer.
     pub(super) busy: AtomicBool,
     /// The driver's latest look into its mailbox after which it was sure to look again soon, for a batch that waits or an
     /// answer: until it does, another lane that turns non-empty is no news.
@@ -71,9 +71,10 @@ struct State {
     batch_size: usize,
     /// Buffer of the next batch, as large as those before.
     chunk: usize,
-    /// Time of day in milliseconds, and appends until it is read again.
+    /// Time of day in milliseconds, appends until it is read again, and how many that were when it was read.
     clock: i64,
     clock_appends: u8,
+    clock_pace: u8,
     /// Records of closed batches.
     enqueued: u64,
 }
@@ -114,8 +115,8 @@ enum Stage {
 pub(super) struct Left {
     /// Closed batches that are not compressed yet.
     pub(super) closed: usize,
-    /// There is an open batch.
-    pub(super) open: bool,
+    /// When the open batch was opened, if there is one.
+    pub(super) open: Option<Instant>,
 }
 
 /// A body to compress, to be handed back with [`Lane::compressed`].
@@ -186,6 +187,7 @@ impl Lane {
             chunk: CHUNK_MIN,
             clock: 0,
             clock_appends: 0,
+            clock_pace: 1,
             enqueued: 0,
         };
         Arc::new(Self {
@@ -229,8 +231,9 @@ impl Lane {
             }
         }
         // What is left is known to the sender: the next record needs no letter of its own.
-        let left = Left { closed: state.closed.len(), open: state.open.is_some() };
-        state.announced = left.open;
+        let open = state.open.as_ref().map(|open| open.created);
+        let left = Left { closed: state.closed.len(), open };
+        state.announced = open.is_some();
         state.announced_closed = false;
         left
     }
@@ -420,7 +423,10 @@ impl Appender<'_> {
         }
         open.writer.append(size, timestamp, key, value, record.header_slices());
         run.count += 1;
-        run.notice.nudge = state.gauge.count(open, before);
+        if state.gauge.count(open, before) {
+            run.notice.nudge = true;
+            run.notice.look = 0;
+        }
         Some(size.bytes())
     }
 
@@ -524,12 +530,16 @@ impl State {
         });
     }
 
-    /// The time of day: exact while batches leave at once or a batch is new, else at most so many appends old.
+    /// The time of day: exact while batches leave at once, a batch is new or the broker has no room, else about a
+    /// millisecond old. Only one whose appenders suddenly slow down while it has to wait may be behind for longer, for as
+    /// many appends as were left.
     fn timestamp(&mut self, clocks: &impl Clocks) -> i64 {
         let fresh = self.open.is_none() || !self.gauge.busy.load(Ordering::Relaxed);
         if fresh || self.clock_appends == 0 {
-            self.clock = clocks.wall();
-            self.clock_appends = CLOCK_APPENDS;
+            let before = std::mem::replace(&mut self.clock, clocks.wall());
+            let slow = self.clock - before > 1;
+            self.clock_pace = if slow { 1 } else { (2 * self.clock_pace).min(CLOCK_APPENDS_MAX) };
+            self.clock_appends = self.clock_pace;
         }
         self.clock_appends -= 1;
         self.clock

@@ -297,7 +297,8 @@ impl<'a> Record<'a> {
         self
     }
 
-    /// Sets the timestamp, in milliseconds since the Unix epoch. Default: the time at which the record is enqueued.
+    /// Sets the timestamp, in milliseconds since the Unix epoch. Default: the time at which the record is enqueued, to about
+    /// a millisecond where many come at a time.
     #[inline]
     #[must_use]
     pub fn timestamp(mut self, timestamp: impl Into<Timestamp>) -> Self {

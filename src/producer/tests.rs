@@ -1,6 +1,8 @@
 //! The producer against the embedded cluster, on the simulated runtime.
 
+use std::cell::Cell;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::*;
@@ -68,6 +70,24 @@ fn cluster(runtime: &Arc<dyn Runtime>, broker: &broker::Cluster) -> Cluster {
         })
         .collect();
     Cluster::new(Arc::clone(runtime), ClusterConfig { bootstrap, ..ClusterConfig::default() })
+}
+
+/// A clock that a test winds, and how often it was read.
+#[derive(Default)]
+struct Wound {
+    wall: Cell<i64>,
+    readings: Cell<u32>,
+}
+
+impl lane::Clocks for Wound {
+    fn wall(&self) -> i64 {
+        self.readings.set(self.readings.get() + 1);
+        self.wall.get()
+    }
+
+    fn now(&self) -> tokio::time::Instant {
+        tokio::time::Instant::now()
+    }
 }
 
 const SECONDS: Duration = Duration::from_secs(1);
@@ -444,6 +464,76 @@ async fn flush_close_and_drop_leave_nobody_waiting() {
     let receipt = producer.enqueue(Record::to("t").value("v2")).await.expect("there is room");
     drop(producer);
     assert_eq!(receipt.await.expect("it is written").partition, Partition(0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_flush_waits_for_records_whose_letter_is_still_in_the_hands_of_another_appender() {
+    let world = World::new(1, 1).await;
+    let producer = world.producer();
+    let topic = producer.topic("t").await.expect("there is one");
+    let stock = &producer.shared.stock;
+    let clocks = Wound::default();
+    let lane = topic.0.lanes.get(0).expect("it has one partition");
+    for flush in [true, false] {
+        // Of an appender that was interrupted before it could send the letter.
+        let first = lane.appender(stock).append(&Record::to("t").value("a"), &clocks, &mut None);
+        assert!(first.expect("there is room").notice.announce);
+        let behind = producer.enqueue(Record::to("t").value("b")).await.expect("there is room");
+        if flush {
+            producer.flush(SECONDS).await.expect("it takes no second");
+        } else {
+            producer.close(SECONDS).await.expect("it takes no second");
+        }
+        assert_eq!(behind.outcome(), Some(Outcome::Written));
+    }
+}
+
+#[test]
+fn a_request_that_a_run_of_records_fills_is_news_whatever_the_driver_said() {
+    let lane = lane::Lane::new(0, "t".into(), 0, 1_000_000);
+    let gauge = Arc::new(lane::Gauge::default());
+    gauge.target.store(12_000, Ordering::Relaxed);
+    gauge.look.store(7, Ordering::Relaxed);
+    lane.attach(&gauge);
+    let (stock, clocks) = (stock::Stock::new(1_000_000), Wound::default());
+    let mut appender = lane.appender(&stock);
+    let (half, rest) = (vec![0; 9000], vec![0; 4000]);
+    let mut run = appender.append(&Record::to("t").value(&half), &clocks, &mut None).expect("there is room");
+    assert_eq!((run.notice.announce, run.notice.nudge, run.notice.look), (true, false, 7));
+    appender.continue_run(&mut run, &Record::to("t").value(&rest), &clocks).expect("there is room");
+    assert_eq!((run.notice.announce, run.notice.nudge, run.notice.look), (true, true, 0));
+}
+
+#[test]
+fn slow_appenders_read_the_clock_each_time_and_fast_ones_now_and_then() {
+    let lane = lane::Lane::new(0, "t".into(), 0, 1_000_000);
+    let gauge = Arc::new(lane::Gauge::default());
+    gauge.busy.store(true, Ordering::Relaxed);
+    lane.attach(&gauge);
+    let (stock, clocks) = (stock::Stock::new(1_000_000), Wound::default());
+    let append = |at| {
+        clocks.wall.set(at);
+        let record = Record::to("t").value("a");
+        lane.appender(&stock).append(&record, &clocks, &mut None).expect("there is room").timestamp
+    };
+    for at in (1000..2000).step_by(10) {
+        assert_eq!(append(at), at);
+    }
+    clocks.readings.set(0);
+    for _ in 0..1000 {
+        append(2000);
+    }
+    assert!(clocks.readings.get() < 1000 / 64 + 10, "{}", clocks.readings.get());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_topic_that_is_learned_after_the_end_takes_no_records() {
+    let world = World::new(1, 1).await;
+    let producer = world.producer();
+    producer.shared.mailbox.close();
+    producer.shared.grow(&"late".into(), 1);
+    let refused = producer.enqueue(Record::to("late").value("a")).await.expect_err("nobody would send it");
+    assert_eq!(refused.kind(), ErrorKind::State);
 }
 
 #[tokio::test(start_paused = true)]

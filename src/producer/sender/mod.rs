@@ -6,7 +6,7 @@
 //! * [`answers`]: what answers, failures and the passing of time do to batches.
 //!
 //! Per broker there are two lists: partitions with closed batches, and partitions with open ones. A partition stands on
-//! one of them, or on none while something has to happen first; no step looks at partitions without data.
+//! one of them, or on none while something has to happen first; no step but a flush looks at partitions without data.
 //!
 //! No I/O, no clock, no randomness: lanes are reached through [`Lanes`], time and dice are handed in.
 
@@ -431,13 +431,15 @@ impl Sender {
         }
         self.scratch = batches;
         let state = &mut self.partitions[partition];
-        if left.open && !state.open {
+        let open = left.open.is_some();
+        if open && !state.open {
             state.open_since = now;
         }
-        state.open = left.open;
-        let expected = left.closed + usize::from(left.open);
+        state.open = open;
+        let expected = left.closed + usize::from(open);
         while self.partitions[partition].pending.len() < expected {
-            let id = self.begin_batch(now, partition);
+            // The letter about it may have waited for an answer of a broker that is stuck.
+            let id = self.begin_batch(left.open.unwrap_or(now), partition);
             self.partitions[partition].pending.push_back(id);
         }
     }
@@ -574,7 +576,8 @@ impl NodeState {
     }
 
     fn set_gauge(&self, in_flight_max: usize) {
-        self.gauge.busy.store(!linger::is_quiet(self.in_flight, self.recent_records), Ordering::Relaxed);
+        let busy = self.in_flight < in_flight_max && !linger::is_quiet(self.in_flight, self.recent_records);
+        self.gauge.busy.store(busy, Ordering::Relaxed);
         self.gauge.target.store(linger::target(self.in_flight, in_flight_max), Ordering::Relaxed);
     }
 }

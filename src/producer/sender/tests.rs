@@ -26,7 +26,7 @@ impl Lanes for Closed {
         if close {
             into.extend(self.open.remove(&partition));
         }
-        Left { closed: 0, open: self.open.contains_key(&partition) }
+        Left { closed: 0, open: self.open.get(&partition).map(|batch| batch.created) }
     }
 
     fn attach(&mut self, _: usize, _: Option<&Arc<Gauge>>) {}
@@ -629,4 +629,29 @@ fn what_is_left_at_the_end_is_told_so() {
     assert_eq!(failure(&queued).0, Outcome::NotWritten);
     assert_eq!(failure(&open).0, Outcome::NotWritten);
     assert!(world.sender.is_idle());
+}
+
+#[test]
+fn an_open_batch_is_as_old_as_its_first_record_whenever_the_sender_hears_of_it() {
+    let mut world = World::new(1);
+    world.lead(0, None);
+    let batch = world.batch(0, 1, 10);
+    let cell = Arc::clone(&batch.cell);
+    world.lanes.open.insert(0, batch);
+    world.now += Duration::from_secs(30);
+    world.sender.handle_lane(world.now, 0, &mut world.lanes);
+    world.now += Duration::from_secs(90);
+    world.sender.handle_time(world.now, &mut world.lanes);
+    assert!(matches!(cell.completion.get(0), Some(Fate::Failed(_))), "120 seconds have passed");
+}
+
+#[test]
+fn appenders_read_the_clock_each_time_while_a_broker_has_no_room() {
+    let mut world = World::new(1);
+    for flight in 0..5 {
+        assert_eq!(world.sender.nodes[&ONE].gauge.busy.load(Ordering::Relaxed), flight > 0);
+        world.add(0, 1);
+        world.poll(ONE).expect("there is room");
+    }
+    assert!(!world.sender.nodes[&ONE].gauge.busy.load(Ordering::Relaxed), "an answer may take its time");
 }
