@@ -80,6 +80,8 @@ struct Inner {
     retriable: Option<bool>,
     throttle: Option<Duration>,
     source: Option<Box<dyn StdError + Send + Sync>>,
+    /// The error of another type that says the same and more; what is behind it is behind this one.
+    original: Option<Box<dyn StdError + Send + Sync>>,
 }
 
 impl Error {
@@ -95,6 +97,7 @@ impl Error {
             retriable: None,
             throttle: None,
             source: None,
+            original: None,
         }))
     }
 
@@ -156,17 +159,34 @@ impl Error {
         self
     }
 
-    /// The same error for another item of the same operation, without its source.
+    /// The same error for another item of the same operation, without its source but with its advice.
     #[cfg_attr(not(feature = "client"), allow(dead_code))]
     pub(crate) fn repeat(&self) -> Self {
         let inner = &*self.0;
         Self(Box::new(Inner {
             message: inner.message.clone(),
             peer: inner.peer.clone(),
-            hint: inner.hint.clone(),
+            hint: self.advice().map(str::to_owned),
             source: None,
+            original: None,
             ..*inner
         }))
+    }
+
+    /// This error on behalf of `original`, which says the same and has the same source, and stays within reach.
+    #[cfg_attr(not(feature = "client"), allow(dead_code))]
+    pub(crate) fn for_original(&self, original: impl StdError + Send + Sync + 'static) -> Self {
+        let mut copy = self.repeat();
+        // The source says its own.
+        copy.0.hint.clone_from(&self.0.hint);
+        copy.0.original = Some(Box::new(original));
+        copy
+    }
+
+    /// See [`for_original`](Self::for_original).
+    #[cfg_attr(not(feature = "client"), allow(dead_code))]
+    pub(crate) fn original(&self) -> Option<&(dyn StdError + 'static)> {
+        self.0.original.as_deref().map(|original| original as &(dyn StdError + 'static))
     }
 
     /// Who is to blame.
@@ -264,12 +284,19 @@ impl fmt::Debug for Error {
         if let Some(source) = &inner.source {
             s.field("source", source);
         }
+        if let Some(original) = &inner.original {
+            s.field("original", original);
+        }
         s.finish_non_exhaustive()
     }
 }
 
 impl StdError for Error {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
-        self.0.source.as_deref().map(|source| source as &(dyn StdError + 'static))
+        match (&self.0.source, &self.0.original) {
+            (Some(source), _) => Some(&**source),
+            (None, Some(original)) => original.source(),
+            (None, None) => None,
+        }
     }
 }

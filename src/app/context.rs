@@ -38,8 +38,8 @@ pub(crate) struct RunState {
     outputs: Outputs<Delivery>,
     pause: Option<(Option<Offset>, Duration)>,
     seek: Option<Offset>,
-    /// When the handler was first called; it may have waited for a worker before.
-    running_since: Option<Instant>,
+    /// When the handler was called; it may have waited for a worker before.
+    begun: Option<Instant>,
     /// The run is over: late clones are refused.
     closed: bool,
 }
@@ -139,12 +139,18 @@ impl Context {
 
     /// The handler is called now.
     pub(crate) fn begin(&self, now: Instant) {
-        self.state().running_since = Some(now);
+        self.state().begun = Some(now);
     }
 
     /// When the handler was called; `None` while it waits for a worker.
+    pub(crate) fn begun(&self) -> Option<Instant> {
+        self.state().begun
+    }
+
+    /// When the handler was called, unless it has returned: its output may still be on its way then.
     pub(crate) fn running_since(&self) -> Option<Instant> {
-        self.state().running_since
+        let state = self.state();
+        state.begun.filter(|_| !state.closed)
     }
 
     /// Ends the run without waiting: whoever still holds the context can mark no more.

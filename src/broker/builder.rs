@@ -77,7 +77,8 @@ impl ClusterBuilder {
         self
     }
 
-    /// Bytes of batches that a node keeps over all its partitions; default 256 MiB. Above, its oldest batches go.
+    /// Bytes of batches that a node keeps over all its partitions; default 256 MiB. Above, its oldest batches go. In
+    /// memory they take about twice as much at most, and replicas share them.
     pub fn retention_bytes(mut self, bytes: usize) -> Self {
         self.settings.retention_bytes = bytes;
         self
@@ -89,9 +90,10 @@ impl ClusterBuilder {
         self
     }
 
-    /// How long nodes take at most to learn of a new topic, and then to lead its partitions; default 0, at most an hour. Each node draws
-    /// its own times by the dice of the runtime. Until then it does not know the topic (UNKNOWN_TOPIC_OR_PARTITION), or
-    /// is not its leader yet (NOT_LEADER_OR_FOLLOWER), whatever other nodes tell, as in Kafka.
+    /// How long nodes take at most to learn of a new topic, and then to lead its partitions; default 0, at most an hour.
+    /// Each node draws its own times by the dice of the runtime. Until then it does not know the topic
+    /// (UNKNOWN_TOPIC_OR_PARTITION), or is not its leader yet (NOT_LEADER_OR_FOLLOWER), whatever other nodes tell, as in
+    /// Kafka.
     pub fn topic_propagation(mut self, longest: Duration) -> Self {
         self.settings.topic_propagation = longest;
         self

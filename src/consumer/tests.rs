@@ -404,6 +404,31 @@ async fn an_idle_consumer_does_not_slow_another_of_the_same_client() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_consumer_that_joins_does_not_slow_another_of_the_same_client() {
+    let Bench { broker, client } = bench(1, &[("busy", 1), ("t", 1)]).await;
+    let busy = client.group_consumer("busy").topics(["busy"]).build().unwrap();
+    produce(client.cluster(), &tp("busy", 0), 0, 1, 1).await;
+    read(&busy, 1).await;
+    // A broker answers a join when all members are there, and mutes the connection until then.
+    let held = broker.control().intercept(Matcher::api(ApiKey::JOIN_GROUP), Action::Hold);
+    let joining = client.group_consumer("joining").topics(["t"]).build().unwrap();
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(held.hits(), 1);
+    let begun = Instant::now();
+    for number in 1..20 {
+        produce(client.cluster(), &tp("busy", 0), number, 1, 1).await;
+        let batch = busy.next_batch().await.unwrap();
+        busy.commit([batch.mark()]).await.unwrap();
+        assert!(begun.elapsed() < Duration::from_millis(50) * number, "{number}: {:?}", begun.elapsed());
+    }
+    assert_eq!(broker.control().committed("busy").into_values().collect::<Vec<_>>(), [20]);
+    assert!(joining.assignment().is_empty() && held.hits() == 1, "it still joins");
+    held.remove();
+    let Event::Assigned(given) = joining.next().await.unwrap() else { panic!("assignment expected") };
+    assert_eq!(given, [tp("t", 0)]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn range_groups_are_eager() {
     let Bench { broker, client } = bench(1, &[("t", 4)]).await;
     let config = ConsumerConfig::new().assignors([Assignor::Range]);
@@ -664,5 +689,56 @@ async fn large_compressed_parts_are_read_where_blocking_is_allowed_and_in_order(
     }
     drop(reader);
     sleep(Duration::from_secs(1)).await;
+    assert_eq!(client.memory_budget().used(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_part_that_is_away_holds_up_nothing_and_knows_when_it_is_not_wanted() {
+    let watched = Watched::new(11);
+    let Bench { broker: _broker, client } = bench_on(watched.clone(), 1, &[("t", 2)]).await;
+    let mut writer = BatchWriter::new();
+    let mut dice = fastrand::Rng::with_seed(1);
+    for number in 0..100 {
+        let key: Vec<u8> = (0..1000).map(|_| dice.u8(..)).collect();
+        let (value, none) = (number.to_string(), std::iter::empty);
+        let size = writer.measure(1000, Some(&key), Some(value.as_bytes()), none()).unwrap();
+        writer.append(size, 1000, Some(&key), Some(value.as_bytes()), none());
+    }
+    let (body, meta) = writer.finish();
+    let mut packed = Vec::new();
+    Compressor::new().compress(Compression::Lz4, None, &body, &mut packed).unwrap();
+    write(client.cluster(), &tp("t", 1), meta.header(Compression::Lz4), packed.into()).await;
+    produce(client.cluster(), &tp("t", 0), 0, 5, 5).await;
+
+    watched.hold();
+    let one = || <[_; 1]>::try_from(watched.take_held()).unwrap_or_else(|held| panic!("{}", held.len()));
+    let reader = client.partition_reader().topic("t", StartOffset::Earliest).build().await.unwrap();
+    let small = timeout(Duration::from_secs(1), reader.next()).await.expect("it does not wait").unwrap();
+    assert_eq!(numbers(&small), [0, 1, 2, 3, 4]);
+    let [work] = one();
+    reader.seek(&tp("t", 1), StartOffset::At(Offset(70))).unwrap();
+    work();
+    sleep(Duration::from_secs(1)).await;
+    let [work] = one();
+    work();
+    assert_eq!(numbers(&reader.next().await.unwrap()), (70..100).collect::<Vec<_>>());
+
+    // The consumer goes while a part is away.
+    reader.seek(&tp("t", 1), StartOffset::At(Offset(90))).unwrap();
+    sleep(Duration::from_secs(1)).await;
+    let [work] = one();
+    drop((reader, small));
+    sleep(Duration::from_secs(1)).await;
+    assert_ne!(client.memory_budget().used(), 0);
+    work();
+    assert_eq!(client.memory_budget().used(), 0);
+
+    // It cannot be read at all.
+    let start = StartOffset::Earliest;
+    let reader = client.partition_reader().partition(tp("t", 1), start).build().await.unwrap();
+    sleep(Duration::from_secs(1)).await;
+    drop(one());
+    let error = reader.next().await.unwrap_err();
+    assert!(error.to_string().contains("decompressing"), "{error}");
     assert_eq!(client.memory_budget().used(), 0);
 }

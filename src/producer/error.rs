@@ -51,6 +51,26 @@ impl ProduceError {
         self
     }
 
+    /// The `ProduceError` that `error`, or an error behind it, was made of: for code that has an [`Error`] after `?` and
+    /// asks what became of the record. It is found behind any error whose [`source`](std::error::Error::source) leads to
+    /// it, and in one that an application reports or a handler returns.
+    ///
+    /// ```
+    /// use carafe::Error;
+    /// use carafe::producer::{Outcome, ProduceError};
+    ///
+    /// fn may_be_sent_again(error: &Error) -> bool {
+    ///     ProduceError::of(error).is_some_and(|error| error.outcome() == Outcome::NotWritten)
+    /// }
+    /// ```
+    pub fn of<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a Self> {
+        std::iter::successors(Some(error), |&error| error.source()).find_map(|error| {
+            let shared = || error.downcast_ref::<Arc<Error>>().map(|error| &**error);
+            let original = || error.downcast_ref::<Error>().or_else(shared)?.original()?.downcast_ref();
+            error.downcast_ref().or_else(original)
+        })
+    }
+
     /// What is known of the record's fate: never [`Outcome::Written`] for an error of a single record.
     pub fn outcome(&self) -> Outcome {
         self.0.outcome
@@ -111,32 +131,9 @@ impl std::error::Error for ProduceError {
 }
 
 impl From<ProduceError> for Error {
+    /// The reason alone; [`ProduceError::of`] finds the rest in it.
     fn from(error: ProduceError) -> Self {
-        let cause = error.0.error;
-        let copy = cause.repeat();
-        if std::error::Error::source(&*cause).is_some() { copy.source(Behind(cause)) } else { copy }
-    }
-}
-
-/// What is behind an error that others share.
-#[derive(Debug)]
-struct Behind(Arc<Error>);
-
-impl Behind {
-    fn cause(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        std::error::Error::source(&*self.0)
-    }
-}
-
-impl fmt::Display for Behind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.cause().map_or(Ok(()), |cause| fmt::Display::fmt(cause, f))
-    }
-}
-
-impl std::error::Error for Behind {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        self.cause()?.source()
+        Arc::clone(&error.0.error).for_original(error)
     }
 }
 
@@ -177,8 +174,52 @@ impl fmt::Display for TryEnqueueError<'_> {
 impl std::error::Error for TryEnqueueError<'_> {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Self::Refused(error) => Some(error),
+            // The error itself is what is displayed.
+            Self::Refused(error) => error.source(),
             _ => None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::error::Error as StdError;
+
+    use super::*;
+
+    #[test]
+    fn the_record_and_its_outcome_are_found_in_whatever_error_it_became() {
+        let reason = || {
+            let cause = Error::new(ErrorKind::Network, "nobody answers").hint("is it running?");
+            Error::new(ErrorKind::Timeout, "time is up").source(cause)
+        };
+        let failed = |reason: Error| {
+            let record = Record::to("t").value("x").into_owned();
+            ProduceError::new(reason, Outcome::Unknown).with_record(Some(record))
+        };
+        let error = Error::from(failed(reason()));
+        assert_eq!((error.kind(), error.advice()), (ErrorKind::Timeout, Some("is it running?")));
+        for error in [
+            Box::new(failed(reason())) as Box<dyn StdError>,
+            Box::new(Error::from(failed(reason()))),
+            Box::new(Error::new(ErrorKind::Handler, "an order").source(Error::from(failed(reason())))),
+            Box::new(Error::new(ErrorKind::Handler, "an order").source(Arc::new(error))),
+        ] {
+            let found = ProduceError::of(&*error).expect("it is there");
+            assert_eq!(found.outcome(), Outcome::Unknown);
+            assert_eq!(found.record().and_then(Record::value_bytes), Some(&b"x"[..]));
+            let mut chain = vec![error.to_string()];
+            let mut behind = error.source();
+            while let Some(cause) = behind {
+                chain.push(cause.to_string());
+                behind = cause.source();
+            }
+            for text in ["time is up", "nobody answers", "is it running?"] {
+                assert_eq!(chain.iter().filter(|said| said.contains(text)).count(), 1, "{chain:?}");
+            }
+        }
+        assert!(ProduceError::of(&reason()).is_none());
+        let bare = Error::from(failed(Error::new(ErrorKind::State, "closed")));
+        assert!(StdError::source(&bare).is_none() && ProduceError::of(&bare).is_some());
     }
 }

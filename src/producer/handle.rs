@@ -582,7 +582,8 @@ impl fmt::Display for EnqueueAllError {
 
 impl std::error::Error for EnqueueAllError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        Some(&self.error)
+        // The error itself is part of what is displayed.
+        self.error.source()
     }
 }
 

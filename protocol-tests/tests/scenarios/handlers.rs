@@ -5,8 +5,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use carafe::app::Routes;
-use carafe::broker::{Cluster, Control};
+use carafe::broker::{Action, Cluster, Control, Matcher};
 use carafe::prelude::*;
+use carafe::wire::ApiKey;
 use protocol_tests::sim::{World, run_seed};
 use tokio::sync::oneshot;
 use tokio::time::sleep;
@@ -152,6 +153,39 @@ fn a_handler_that_never_returns_is_reported_fails_liveness_and_keeps_its_members
         assert!(handle.is_live());
         assert_eq!(play.committed(0), None);
         assert_eq!(play.control().group(GROUP).expect("a group").members.len(), 0, "the group was left");
+    });
+}
+
+#[test]
+fn output_that_is_on_its_way_does_not_fail_liveness() {
+    run_seed(1, async |world: World| {
+        let play = Play::begin(world, 1).await;
+        let held = play.control().intercept(Matcher::api(ApiKey::PRODUCE), Action::Hold);
+        let (handle, result) = play
+            .run(
+                "app",
+                |app| app,
+                |routes| {
+                    let route = routes.topic(TOPIC).stuck_after(2 * SECOND);
+                    route.handler(|_: Message<Raw>, ctx: Context| async move {
+                        sleep(5 * SECOND).await;
+                        ctx.producer().enqueue(Record::to("out").value("x")).await?;
+                        Ok(())
+                    });
+                },
+            )
+            .await;
+        sleep(4 * SECOND).await;
+        assert!(!handle.is_live());
+        sleep(10 * SECOND).await;
+        assert_eq!((held.hits(), play.diary.count("consumer.consumed")), (1, 0));
+        assert!(handle.is_live(), "the handler has returned");
+        held.remove();
+        sleep(SECOND).await;
+        assert_eq!((play.diary.count("consumer.stuck"), play.diary.count("consumer.consumed")), (1, 1));
+        handle.stop();
+        result.await.expect("it ends").expect("in order");
+        assert_eq!(play.committed(0), Some(1));
     });
 }
 

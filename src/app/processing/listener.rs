@@ -270,7 +270,7 @@ impl GroupListener {
             lane,
             records: run.records,
             success,
-            time: now - run.context.running_since().unwrap_or(now),
+            time: now - run.context.begun().unwrap_or(now),
         });
         if let Some(offset) = marked {
             state.coordinator.handle_mark(lane, offset);
@@ -310,10 +310,13 @@ impl GroupListener {
             let Some(state) = self.partitions.get_mut(&partition) else { continue };
             state.collect_marks();
             if let Some(limit) = state.route.stuck_after {
-                for (&lane, run) in state.runs.iter_mut().filter(|(_, run)| run.stuck.is_none()) {
-                    let Some(since) = run.context.running_since() else { continue };
+                for (&lane, run) in &mut state.runs {
+                    let Some(since) = run.context.running_since() else {
+                        run.stuck = None;
+                        continue;
+                    };
                     let time = now - since;
-                    if time >= limit {
+                    if time >= limit && run.stuck.is_none() {
                         run.stuck = Some(self.health.stuck());
                         self.monitor.emit(&Event::Stuck { partition: &partition, lane, time });
                     }

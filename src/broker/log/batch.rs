@@ -5,6 +5,7 @@ use bytes::{Bytes, BytesMut};
 
 use crate::ErrorCode;
 use crate::wire::compression::{Compression, Decompressor};
+use crate::wire::frame::LARGE_BYTES;
 
 /// Bytes of a batch header.
 pub(crate) const HEADER_LEN: usize = 61;
@@ -12,8 +13,6 @@ pub(crate) const HEADER_LEN: usize = 61;
 const LENGTH_PREFIX: usize = 12;
 /// The checksum covers everything from here.
 const CHECKSUM_START: usize = 21;
-/// Batches below this size get a copy of their own, so that a small batch does not keep a large request alive.
-const COPY_BELOW: usize = 2048;
 
 /// Most bytes that a batch may decompress to.
 const INFLATED_MAX: usize = 100 * 1024 * 1024;
@@ -357,7 +356,8 @@ impl StoredBatch {
         leader_epoch: i32,
         append_time: Option<i64>,
     ) -> Self {
-        let copied = if bytes.len() < COPY_BELOW { bytes.len() } else { HEADER_LEN.min(bytes.len()) };
+        // What a small batch came in may be shared with other requests, or be much larger: it would keep all of that.
+        let copied = if bytes.len() <= LARGE_BYTES { bytes.len() } else { HEADER_LEN.min(bytes.len()) };
         let mut front = BytesMut::from(&bytes[..copied]);
         head.base_offset = base_offset;
         head.leader_epoch = leader_epoch;
@@ -492,6 +492,19 @@ pub(crate) mod tests {
             };
             let fault = examine(bytes.into(), Depth::Records).fault;
             assert_eq!(fault.map(|refusal| refusal.code), expected, "codec {codec}");
+        }
+    }
+
+    #[test]
+    fn a_small_batch_does_not_keep_what_it_came_in() {
+        for records in [1, 100, 1_000, 10_000] {
+            let bytes = batch(records, (-1, -1, -1), true);
+            let frame = Bytes::from([&[0; 100], &bytes[..]].concat());
+            let bytes = frame.slice(100..);
+            let small = bytes.len() <= LARGE_BYTES;
+            let stored = StoredBatch::place(&bytes, parse(&bytes).unwrap(), 0, 0, None);
+            drop(bytes);
+            assert_eq!(frame.is_unique(), small, "{} bytes", stored.len());
         }
     }
 

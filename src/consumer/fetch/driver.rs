@@ -21,6 +21,7 @@ use crate::sync::budget::{Credit, MemoryBudget};
 use crate::types::{NodeId, Partition, TopicName, TopicPartition};
 use crate::wire::compression::Decompressor;
 use crate::wire::fetch::{self, PartitionData, Response};
+use crate::wire::frame::LARGE_BYTES;
 use crate::wire::{ApiKey, Str, Uuid};
 use crate::{Error, ErrorCode, ErrorKind};
 
@@ -347,6 +348,8 @@ impl Fetcher {
         }
         self.session.accept(response.session_id, parts.iter().map(|(partition, _)| partition));
         let total: usize = parts.iter().map(|(_, part)| part.records.len()).sum();
+        // What takes long to read comes last.
+        parts.sort_by_cached_key(|(_, part)| is_heavy(&part.records));
         let mut seen = BTreeSet::new();
         for (partition, part) in parts {
             // Named twice: the first counts.
@@ -375,7 +378,8 @@ impl Fetcher {
         Ok(())
     }
 
-    /// Reads one part. What a large one takes to decompress holds up this broker's next fetch, and nothing else.
+    /// Reads one part. What a large one takes to decompress holds up other large ones and this broker's next fetch, and
+    /// nothing else.
     async fn read(
         &mut self,
         plan: &Planned,
@@ -393,8 +397,8 @@ impl Fetcher {
         let len = records.len();
         let blob = if len == 0 {
             Bytes::new()
-        } else if len * KEEP_SHARE >= frame_len && len == total {
-            // Nearly all of the answer: it may keep the buffer it came in.
+        } else if len * KEEP_SHARE >= frame_len && len == total && frame_len > LARGE_BYTES {
+            // Nearly all of an answer with a buffer of its own: it may keep that.
             credit.split(frame_len).attach(records.clone(), frame_len)
         } else {
             let mut buffer = budget.buffer(len);
@@ -433,6 +437,8 @@ impl Fetcher {
             (decoded, own, decompressor)
         };
         let (decoded, rest, decompressor) = if heavy {
+            // What else came with it does not wait.
+            self.fetching.core.wake_app();
             let runtime = self.fetching.cluster.runtime();
             runtime.blocking("carafe-decompress", work).await.map_err(|error| {
                 Error::new(ErrorKind::State, "decompressing a fetched part failed").source(error)

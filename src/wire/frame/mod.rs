@@ -7,4 +7,6 @@ mod split;
 #[cfg(any(test, feature = "broker"))]
 pub use header::{RequestHead, decode_request_header, encode_response, response_header};
 pub use header::{decode_body, decode_response_header, encode_request, request_header};
+#[cfg(any(feature = "broker", feature = "client"))]
+pub(crate) use split::LARGE_BYTES;
 pub use split::{FRAME_BYTES_MAX, FrameError, FrameReader};

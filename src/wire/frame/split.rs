@@ -15,7 +15,7 @@ const SHARED_BYTES: usize = 64 * 1024;
 /// Below this much room it is renewed before the next read.
 const ROOM_BYTES_MIN: usize = 8 * 1024;
 /// Frames above this size get a buffer of their own, as large as the frame: what is kept of it keeps nothing else.
-const LARGE_BYTES: usize = 32 * 1024;
+pub(crate) const LARGE_BYTES: usize = 32 * 1024;
 /// The length of a frame is a claim: room is made for this many times the bytes that came, at most.
 const GROWTH: usize = 16;
 
