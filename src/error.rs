@@ -67,9 +67,11 @@ pub enum Phase {
     Decode,
 }
 
-/// An error of carafe. `Display` prints one level, the source chain the rest.
+/// An error of carafe. `Display` prints one level, the source chain the rest. Clones share their sources.
+#[derive(Clone)]
 pub struct Error(Box<Inner>);
 
+#[derive(Clone)]
 struct Inner {
     kind: ErrorKind,
     message: String,
@@ -79,9 +81,9 @@ struct Inner {
     hint: Option<String>,
     retriable: Option<bool>,
     throttle: Option<Duration>,
-    source: Option<Box<dyn StdError + Send + Sync>>,
+    source: Option<Arc<dyn StdError + Send + Sync>>,
     /// The error of another type that says the same and more; what is behind it is behind this one.
-    original: Option<Box<dyn StdError + Send + Sync>>,
+    original: Option<Arc<dyn StdError + Send + Sync>>,
 }
 
 impl Error {
@@ -155,7 +157,7 @@ impl Error {
     /// Attaches the underlying error.
     #[must_use]
     pub fn source(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
-        self.0.source = Some(source.into());
+        self.0.source = Some(Arc::from(source.into()));
         self
     }
 
@@ -179,7 +181,7 @@ impl Error {
         let mut copy = self.repeat();
         // The source says its own.
         copy.0.hint.clone_from(&self.0.hint);
-        copy.0.original = Some(Box::new(original));
+        copy.0.original = Some(Arc::new(original));
         copy
     }
 
@@ -298,5 +300,34 @@ impl StdError for Error {
             (None, Some(original)) => original.source(),
             (None, None) => None,
         }
+    }
+}
+
+/// An error with what is behind it, on one line. A cause whose text the line has already is left out.
+///
+/// ```
+/// use carafe::error::Chain;
+/// use carafe::{Error, ErrorKind};
+///
+/// let refused = std::io::Error::other("connection refused");
+/// let error = Error::new(ErrorKind::Network, "no connection").peer("localhost:9092").source(refused);
+/// assert_eq!(Chain(&error).to_string(), "no connection (localhost:9092): connection refused");
+/// ```
+#[derive(Debug)]
+pub struct Chain<'a>(pub &'a (dyn StdError + 'a));
+
+impl fmt::Display for Chain<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut line = self.0.to_string();
+        let mut cause = self.0.source();
+        while let Some(error) = cause {
+            let text = error.to_string();
+            if !line.contains(&text) {
+                line.push_str(": ");
+                line.push_str(&text);
+            }
+            cause = error.source();
+        }
+        f.write_str(&line)
     }
 }

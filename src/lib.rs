@@ -11,6 +11,8 @@ pub mod wire;
 
 #[cfg(feature = "client")]
 mod backoff;
+#[cfg(feature = "client")]
+mod deadline;
 #[cfg(any(feature = "client", feature = "broker"))]
 pub mod runtime;
 

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::Error;
-use crate::types::{GroupId, Offset, TopicPartition};
+use crate::client::ConditionEvent;
+use crate::error::Chain;
+use crate::types::{GroupId, Offset, TopicName, TopicPartition, Uuid};
 
 /// One thing that happened. [`name`](Self::name) is its name in Karafka's dotted form.
 #[derive(Debug)]
@@ -37,6 +39,25 @@ pub enum Event<'a> {
         group: &'a GroupId,
         /// The partitions.
         partitions: &'a [TopicPartition],
+    },
+    /// A topic was deleted and made anew under its name: what was known of its partitions is void, and they are read as on
+    /// the first start.
+    TopicRecreated {
+        /// The group.
+        group: &'a GroupId,
+        /// The topic.
+        topic: &'a TopicName,
+        /// The id it had.
+        old: Uuid,
+        /// The id it has now.
+        new: Uuid,
+    },
+    /// Something that keeps the group, or partitions of it, from going on has lasted, lasts or has ended.
+    Condition {
+        /// The group.
+        group: &'a GroupId,
+        /// What it is, and why.
+        event: &'a ConditionEvent,
     },
     /// A handler starts on records.
     Consume {
@@ -122,6 +143,8 @@ impl Event<'_> {
             Self::Assigned { .. } => "rebalance.partitions_assigned",
             Self::Revoked { .. } => "rebalance.partitions_revoked",
             Self::Lost { .. } => "rebalance.partitions_lost",
+            Self::TopicRecreated { .. } => "topic.recreated",
+            Self::Condition { .. } => "condition.occurred",
             Self::Consume { .. } => "consumer.consume",
             Self::Consumed { .. } => "consumer.consumed",
             Self::Stuck { .. } => "consumer.stuck",
@@ -177,17 +200,14 @@ fn log(event: &Event<'_>) {
     match event {
         Event::Error { context, partition, error } => {
             let partition = partition.map(tracing::field::display);
-            tracing::error!(context, partition, error = %error, cause = source(error), "error.occurred");
+            tracing::error!(context, partition, error = %Chain(error), "error.occurred");
         }
+        // Logged where it is told.
+        Event::Condition { .. } => {}
         Event::Consume { .. } | Event::Consumed { .. } => tracing::debug!("{event:?}"),
-        Event::Stuck { .. } | Event::Starved { .. } | Event::Lost { .. } => tracing::warn!("{event:?}"),
+        Event::Stuck { .. } | Event::Starved { .. } | Event::Lost { .. } | Event::TopicRecreated { .. } => {
+            tracing::warn!("{event:?}")
+        }
         _ => tracing::info!("{event:?}"),
     }
-}
-
-/// The sources of an error on one line.
-fn source(error: &Error) -> Option<String> {
-    let causes = std::iter::successors(std::error::Error::source(error), |&error| error.source());
-    let text: Vec<String> = causes.map(ToString::to_string).collect();
-    (!text.is_empty()).then(|| text.join(": "))
 }

@@ -367,7 +367,7 @@ mod tests {
             Err(Failure::Failed(error)) if error.kind() == ErrorKind::Config => {
                 Some(format!("usage: {error}"))
             }
-            Err(Failure::Failed(error)) => Some(crate::cli::chain(&error)),
+            Err(Failure::Failed(error)) => Some(crate::error::Chain(&error).to_string()),
             Err(Failure::Unheard) => Some("unheard".to_owned()),
         };
         (String::from_utf8(out).unwrap(), problem)

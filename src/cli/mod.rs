@@ -61,7 +61,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     match result {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("carafe: {}", chain(&error));
+            eprintln!("carafe: {}", crate::error::Chain(&error));
             ExitCode::FAILURE
         }
     }
@@ -69,7 +69,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 
 /// What the command line asks for is wrong, as its settings were found when they were put together.
 fn refuse(error: &crate::Error) -> ExitCode {
-    eprintln!("carafe: {}\n\nFor more information, try '--help'.", chain(error));
+    eprintln!("carafe: {}\n\nFor more information, try '--help'.", crate::error::Chain(error));
     ExitCode::from(2)
 }
 
@@ -79,12 +79,6 @@ fn log_to_stderr(default: &str) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
     // A second call within one process (tests) finds the logger in place.
     let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).try_init();
-}
-
-/// An error and its causes on one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(Some(error), |&error| error.source());
-    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 /// A line on standard output; a reader that went away is none of our business.

@@ -14,6 +14,9 @@ use tokio::time::Instant;
 use crate::Result;
 use crate::admin::Admin;
 use crate::cluster::Cluster;
+pub use crate::cluster::{
+    Condition, ConditionEvent, ConditionEvents, ConditionKind, ConditionStage, Subject,
+};
 use crate::consumer::{GroupConsumerBuilder, MemoryBudget, PartitionReaderBuilder};
 use crate::producer::{Producer, ProducerBuilder};
 use crate::runtime::Runtime;
@@ -63,6 +66,18 @@ impl Client {
     /// `Timeout` at `deadline`, with the latest failure as its source. Cancel-safe.
     pub async fn ready(&self, deadline: Instant) -> Result<()> {
         self.cluster.ready(deadline).await.map(|_| ())
+    }
+
+    /// What is wrong and has lasted for more than a moment, in the cluster or in anything made by this client: topics that
+    /// do not exist, missing rights, brokers that cannot be reached, partitions that stopped. Empty while all is well.
+    pub fn conditions(&self) -> Vec<Condition> {
+        self.cluster.conditions(|_| true)
+    }
+
+    /// News of [conditions](Self::conditions) from now on. Everything is logged as well, with the target
+    /// `carafe::cluster`.
+    pub fn condition_events(&self) -> ConditionEvents {
+        self.cluster.condition_events(None)
     }
 
     /// The runtime that the client lives on.

@@ -4,7 +4,7 @@ use std::sync::{Arc, Weak};
 
 use tokio::time::{Instant, sleep_until};
 
-use crate::error::Phase;
+use crate::error::{Chain, Phase};
 use crate::net::{Connection, Failure};
 use crate::runtime::report_starved;
 use crate::types::NodeId;
@@ -13,6 +13,7 @@ use crate::wire::messages::metadata::MetadataRequestTopic;
 use crate::wire::{ApiKey, Message};
 use crate::{Error, ErrorKind, Result};
 
+use super::conditions::{Condition, ConditionEvent, ConditionStage};
 use super::handle::Shared;
 use super::nodes::{Acquired, Attempt, Duty};
 use super::updater::Query;
@@ -53,6 +54,50 @@ async fn keep_fresh(shared: &Arc<Shared>) {
             late = sleep => if let Some(late) = late {
                 report_starved("metadata", late);
             }
+        }
+    }
+}
+
+/// Tells conditions that last, until the cluster is closed.
+pub(super) async fn tell_conditions(shared: Arc<Shared>) {
+    let mut closed = shared.closed.subscribe();
+    loop {
+        let (seen, events, count, deadline) = {
+            let seen = *shared.told.borrow();
+            let mut conditions = shared.conditions();
+            conditions.poll(Instant::now());
+            let (events, count) = conditions.events(seen);
+            (seen, events, count, conditions.next_deadline())
+        };
+        for (_, event) in &events {
+            log_condition(event);
+        }
+        if count > seen {
+            shared.told.send_replace(count);
+        }
+        let sleep = async {
+            match deadline {
+                Some(at) => sleep_until(at).await,
+                None => std::future::pending().await,
+            }
+        };
+        // Biased: the end goes first, then what was reported; the timer leads to the same question to the machine.
+        tokio::select! {
+            biased;
+            _ = closed.wait_for(|closed| *closed) => return,
+            () = shared.raised.notified() => {}
+            () = sleep => {}
+        }
+    }
+}
+
+fn log_condition(ConditionEvent { condition, stage }: &ConditionEvent) {
+    let Condition { subject, kind, error, lasted } = condition;
+    match stage {
+        ConditionStage::Ended => tracing::info!(%subject, ?kind, ?lasted, "trouble is over"),
+        ConditionStage::Began | ConditionStage::Lasts => {
+            let error = Chain(error);
+            tracing::warn!(%subject, ?kind, ?lasted, %error, "trouble lasts");
         }
     }
 }

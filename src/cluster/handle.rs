@@ -1,7 +1,8 @@
 //! The handle that producer, consumers and admin hold.
 
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
@@ -12,6 +13,7 @@ use crate::types::{LeaderEpoch, NodeId, Partition, TopicName, TopicPartition};
 use crate::wire::produce::{CurrentLeader, NodeEndpoint};
 use crate::{Error, ErrorCode, ErrorKind, Result};
 
+use super::conditions::{CLIENT, Condition, ConditionEvent, ConditionKind, Conditions, Owner, Subject};
 use super::config::ClusterConfig;
 use super::coordinators::{CoordinatorKind, Coordinators};
 use super::driver;
@@ -37,7 +39,7 @@ impl Drop for Life {
     }
 }
 
-/// Lock order: `updater` before `nodes`; neither is held across an await.
+/// Lock order: `updater` before `nodes` before `conditions`; none is held across an await.
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) runtime: Arc<dyn Runtime>,
@@ -46,6 +48,11 @@ pub(super) struct Shared {
     updater: Mutex<Updater>,
     nodes: Mutex<Nodes>,
     pub(super) coordinators: Coordinators,
+    conditions: Mutex<Conditions>,
+    /// Number of events of conditions so far.
+    pub(super) told: watch::Sender<u64>,
+    /// Wakes the task that tells conditions.
+    pub(super) raised: Notify,
     snapshot: watch::Sender<Arc<Metadata>>,
     /// Counts connections that opened, failed to open or ended.
     pub(super) events: watch::Sender<u64>,
@@ -58,6 +65,24 @@ pub(super) struct Shared {
 impl Shared {
     pub(super) fn updater(&self) -> MutexGuard<'_, Updater> {
         self.updater.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn conditions(&self) -> MutexGuard<'_, Conditions> {
+        self.conditions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// See [`Conditions::raise`].
+    pub(super) fn raise(&self, owner: Owner, subject: Subject, kind: ConditionKind, error: Error) {
+        if self.conditions().raise(Instant::now(), owner, subject, kind, error) {
+            self.raised.notify_one();
+        }
+    }
+
+    /// See [`Conditions::clear_where`].
+    pub(super) fn clear_where(&self, over: impl Fn(&(Owner, Subject, ConditionKind)) -> bool) {
+        if self.conditions().clear_where(Instant::now(), over) {
+            self.raised.notify_one();
+        }
     }
 
     pub(super) fn nodes(&self) -> MutexGuard<'_, Nodes> {
@@ -103,6 +128,9 @@ impl Cluster {
                 config.connection.setup_timeout,
             )),
             coordinators: Coordinators::default(),
+            conditions: Mutex::default(),
+            told: watch::Sender::new(0),
+            raised: Notify::new(),
             snapshot: watch::Sender::new(Arc::default()),
             events: watch::Sender::new(0),
             closed: watch::Sender::new(false),
@@ -112,6 +140,7 @@ impl Cluster {
             config,
         });
         shared.runtime.spawn("carafe-metadata", Box::pin(driver::run(Arc::clone(&shared))));
+        shared.runtime.spawn("carafe-conditions", Box::pin(driver::tell_conditions(Arc::clone(&shared))));
         Self { _life: Arc::new(Life(Arc::clone(&shared))), shared }
     }
 
@@ -325,6 +354,37 @@ impl Cluster {
         }
     }
 
+    // --- conditions ---
+
+    /// Reports trouble, for the first time or again; see [`Conditions`]. Cheap enough for every failure, not for every
+    /// record.
+    pub(crate) fn raise(&self, owner: Owner, subject: Subject, kind: ConditionKind, error: Error) {
+        self.shared.raise(owner, subject, kind, error);
+    }
+
+    /// The trouble is over.
+    pub(crate) fn clear(&self, owner: Owner, subject: &Subject, kind: ConditionKind) {
+        self.shared.clear_where(|(by, about, what)| *by == owner && about == subject && *what == kind);
+    }
+
+    /// Whoever reported has ended, or has lost interest in what `over` names.
+    pub(crate) fn clear_where(&self, owner: Owner, over: impl Fn(&Subject, ConditionKind) -> bool) {
+        self.shared.clear_where(|(by, subject, kind)| *by == owner && over(subject, *kind));
+    }
+
+    /// What is wrong and has lasted, for the client itself and, of its parts, for those that `of` names.
+    pub(crate) fn conditions(&self, of: impl Fn(Owner) -> bool) -> Vec<Condition> {
+        let told = self.shared.conditions().told(Instant::now()).into_iter();
+        told.filter(|(owner, _)| *owner == CLIENT || of(*owner)).map(|(_, condition)| condition).collect()
+    }
+
+    /// News of conditions from now on: of the client itself and, of its parts, of `owner` or all.
+    pub(crate) fn condition_events(&self, owner: Option<Owner>) -> ConditionEvents {
+        let told = self.shared.told.subscribe();
+        let seen = self.shared.conditions().count();
+        ConditionEvents { shared: Arc::downgrade(&self.shared), told, owner, seen, waiting: VecDeque::new() }
+    }
+
     // --- connections ---
 
     /// The connection to `node` for `duty`, opened if need be. Waits for the node's back-off, then for one attempt.
@@ -399,6 +459,42 @@ impl Cluster {
         if !known {
             self.shared.nodes().learn(node, host, port);
         }
+    }
+}
+
+/// News of what is wrong and stays wrong; from [`Client::condition_events`](crate::client::Client::condition_events).
+///
+/// The last 1,024 events are kept for a listener that is slow; it misses those before.
+#[derive(Debug)]
+pub struct ConditionEvents {
+    shared: Weak<Shared>,
+    told: watch::Receiver<u64>,
+    owner: Option<Owner>,
+    seen: u64,
+    waiting: VecDeque<ConditionEvent>,
+}
+
+impl ConditionEvents {
+    /// The next event; `None` once the client is gone. Cancel-safe.
+    pub async fn next(&mut self) -> Option<ConditionEvent> {
+        loop {
+            self.told.mark_unchanged();
+            if let Some(event) = self.try_next() {
+                return Some(event);
+            }
+            self.told.changed().await.ok()?;
+        }
+    }
+
+    /// The next event if there is one already.
+    pub fn try_next(&mut self) -> Option<ConditionEvent> {
+        if self.waiting.is_empty() {
+            let (events, seen) = self.shared.upgrade()?.conditions().events(self.seen);
+            self.seen = seen;
+            let ours = |owner: Owner| owner == CLIENT || self.owner.is_none_or(|only| only == owner);
+            self.waiting = events.into_iter().filter(|(by, _)| ours(*by)).map(|(_, event)| event).collect();
+        }
+        self.waiting.pop_front()
     }
 }
 

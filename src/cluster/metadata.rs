@@ -53,7 +53,30 @@ pub(crate) struct Topic {
     pub(crate) partitions: Vec<PartitionInfo>,
 }
 
+/// Which topic of a name is meant: a topic that is deleted and made anew keeps its name and gets another id (KIP-516). All
+/// that is kept about a topic (positions, buffers, marks, sequences, epochs) belongs to one identity and is void under
+/// another.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct TopicIdentity {
+    pub(crate) name: TopicName,
+    /// Zero where it is not known: brokers before 2.8, and what was kept before metadata came.
+    pub(crate) id: Uuid,
+}
+
+impl TopicIdentity {
+    /// True unless both ids are known and differ.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        let unknown = Uuid::default();
+        self.name == other.name && (self.id == other.id || self.id == unknown || other.id == unknown)
+    }
+}
+
 impl Topic {
+    /// Which topic of this name it is.
+    pub(crate) fn identity(&self) -> TopicIdentity {
+        TopicIdentity { name: self.name.clone(), id: self.id }
+    }
+
     /// What is known of `partition`, if it exists.
     pub(crate) fn partition(&self, partition: Partition) -> Option<&PartitionInfo> {
         self.partitions.get(usize::try_from(partition.0).ok()?)

@@ -4,11 +4,13 @@
 //! * `metadata`: immutable snapshots: nodes, topics, leaders.
 //! * `updater`: the machine that decides what to ask for, when, and how answers merge (KIP-320, KIP-516, KIP-951).
 //! * `nodes`: the machine of connections: per node and [`Duty`], with back-off.
+//! * `conditions`: the machine of what is wrong and stays wrong.
 //! * `coordinators`: who coordinates which group or transaction.
 //! * `retry`: what an error code says about what we believed, as data.
 //! * `request`: requests to any node, the controller, a coordinator, a leader, retried until a deadline.
 //! * `driver`: the task that keeps metadata fresh, and the tasks that open connections.
 
+mod conditions;
 mod config;
 mod coordinators;
 mod driver;
@@ -25,10 +27,13 @@ mod tests;
 /// Brokers played by tests of the layers above.
 #[cfg(all(test, feature = "broker"))]
 pub(crate) use crate::net::script;
+pub(crate) use conditions::{CLIENT, Owner};
+pub use conditions::{Condition, ConditionEvent, ConditionKind, ConditionStage, Subject};
 pub(crate) use config::ClusterConfig;
 pub(crate) use coordinators::CoordinatorKind;
 pub(crate) use handle::Cluster;
-pub(crate) use metadata::{Metadata, Topic};
+pub use handle::ConditionEvents;
+pub(crate) use metadata::{Metadata, Topic, TopicIdentity};
 pub(crate) use nodes::Duty;
 pub(crate) use request::{Call, Target};
 

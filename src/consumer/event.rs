@@ -6,8 +6,9 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use crate::Error;
+use crate::cluster::ConditionEvent;
 use crate::consumer::Batch;
-use crate::types::{NodeId, Offset, TopicPartition};
+use crate::types::{NodeId, Offset, TopicName, TopicPartition, Uuid};
 
 /// What [`GroupConsumer::next`](crate::consumer::GroupConsumer::next) yields.
 #[derive(Debug)]
@@ -33,6 +34,22 @@ pub enum Event {
         /// What was wrong, with field and offset in the answer.
         error: Error,
     },
+    /// A topic was deleted and made anew under its name. Its partitions here are [lost](Event::Lost) and
+    /// [assigned](Event::Assigned) again, which is told next: positions, buffered records and marks of the old topic are
+    /// void, and reading begins as on the first start (`ConsumerConfig::first_start`). With brokers since 2.8 (topic ids,
+    /// KIP-516).
+    TopicRecreated {
+        /// The topic.
+        topic: TopicName,
+        /// The id it had.
+        old: Uuid,
+        /// The id it has now.
+        new: Uuid,
+    },
+    /// Something that keeps partitions of this consumer, or its group, from going on has lasted, lasts or has ended: no
+    /// such topic, missing rights, no leader, nobody there. Nothing has to be done about it here: it is tried again, and
+    /// heals where the cause goes away.
+    Condition(ConditionEvent),
     /// All records up to here were handed out; only with
     /// [`partition_end_events`](crate::consumer::ConsumerConfig::partition_end_events). Told once until more arrives.
     PartitionEnd {

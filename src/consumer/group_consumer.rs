@@ -195,7 +195,12 @@ impl GroupConsumer {
                     tracing::warn!(%node, %error, "the fetch is tried again");
                 }
                 Event::Revoked(revocation) => revocation.done(),
-                Event::Assigned(_) | Event::Lost(_) | Event::PartitionEnd { .. } => {}
+                // What lasts is logged where it is told.
+                Event::Assigned(_)
+                | Event::Lost(_)
+                | Event::TopicRecreated { .. }
+                | Event::Condition(_)
+                | Event::PartitionEnd { .. } => {}
             }
         }
     }

@@ -21,17 +21,16 @@ mod reader;
 pub mod records;
 mod releases;
 mod segments;
-mod uuid;
 pub mod varint;
 mod versioned;
 
+pub use crate::types::Uuid;
 pub use api_key::ApiKey;
 pub use array::{Array, ArrayIter, Element};
 pub use codec::{Decode, Encode, Message, Request, VersionRange};
 pub use error::{DecodeError, DecodeErrorKind, EncodeError, EncodeErrorKind};
 pub use reader::{ARRAY_LEN_MAX, Reader};
 pub use releases::RELEASES;
-pub use uuid::Uuid;
 pub use versioned::{decode_versioned, encode_versioned};
 
 /// Text that was checked once and shares the buffer it came in.

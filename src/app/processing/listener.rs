@@ -192,6 +192,13 @@ impl GroupListener {
             GroupEvent::FetchFailed { node: _, error } => {
                 self.emit_error("connection.client.poll.error", None, &error);
             }
+            // What became of its partitions is told next.
+            GroupEvent::TopicRecreated { topic, old, new } => {
+                self.monitor.emit(&Event::TopicRecreated { group: &self.group, topic: &topic, old, new });
+            }
+            GroupEvent::Condition(event) => {
+                self.monitor.emit(&Event::Condition { group: &self.group, event: &event });
+            }
             // Only with a setting that is off.
             GroupEvent::PartitionEnd { .. } => {}
         }

@@ -107,6 +107,8 @@ impl Member<'_> {
                 self.remove(&partitions);
             }
             Event::PartitionFailed(failure) => self.job.report(failure)?,
+            // What became of its partitions is told next; what lasts is logged where it is told.
+            Event::TopicRecreated { .. } | Event::Condition(_) => {}
             Event::FetchFailed { node, error } => tracing::warn!(%node, %error, "the fetch is tried again"),
             Event::PartitionEnd { partition, offset } => return Ok(self.end(partition, offset)),
         }

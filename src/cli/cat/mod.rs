@@ -112,7 +112,7 @@ impl Cat {
 /// A setting that is refused is a wrong command line.
 fn wrong_setting(error: Error) -> Failure {
     if error.kind() == ErrorKind::Config {
-        Failure::Usage(super::chain(&error))
+        Failure::Usage(crate::error::Chain(&error).to_string())
     } else {
         Failure::Failed(error)
     }

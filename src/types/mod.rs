@@ -4,6 +4,10 @@ use std::fmt;
 
 use bytestring::ByteString;
 
+mod uuid;
+
+pub use uuid::Uuid;
+
 macro_rules! name {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*

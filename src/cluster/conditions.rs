@@ -1,0 +1,359 @@
+//! What is wrong and stays wrong: no such topic, no rights, no leader, nobody there, a partition that stopped.
+//!
+//! Whoever meets a failure [reports](Conditions::raise) it, as often as it happens, and says when it is over. This machine
+//! decides what is worth a word: a failure that lasts longer than such things last by themselves is told once, again at
+//! intervals, and when it ends. Events, probes and logs all read it here.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::Error;
+use crate::types::{GroupId, NodeId, TopicName, TopicPartition};
+
+/// A condition that lasts is told again after this time.
+const REPEAT: Duration = Duration::from_secs(60);
+/// What is kept for slow listeners; the oldest go first.
+const LOG_MAX: usize = 1024;
+/// More conditions at once are not distinguished: the cluster is down, and these say so.
+const CONDITIONS_MAX: usize = 10_000;
+
+/// What a condition is about.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum Subject {
+    /// The cluster as a whole.
+    Cluster,
+    /// A broker.
+    Node(NodeId),
+    /// A topic.
+    Topic(TopicName),
+    /// A partition.
+    Partition(TopicPartition),
+    /// A consumer group.
+    Group(GroupId),
+}
+
+impl Subject {
+    /// The topic that it is about, if it is about one.
+    pub fn topic(&self) -> Option<&TopicName> {
+        match self {
+            Self::Topic(topic) => Some(topic),
+            Self::Partition(partition) => Some(&partition.topic),
+            Self::Cluster | Self::Node(_) | Self::Group(_) => None,
+        }
+    }
+}
+
+impl fmt::Display for Subject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Cluster => f.write_str("the cluster"),
+            Self::Node(node) => write!(f, "node {node}"),
+            Self::Topic(topic) => write!(f, "topic {topic}"),
+            Self::Partition(partition) => write!(f, "{partition}"),
+            Self::Group(group) => write!(f, "group {group}"),
+        }
+    }
+}
+
+/// Which kind of trouble it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum ConditionKind {
+    /// The topic does not exist.
+    NoSuchTopic,
+    /// The principal lacks a permission.
+    NotAuthorized,
+    /// A partition has no leader.
+    NoLeader,
+    /// A host name cannot be resolved, nobody listens, or nobody answers.
+    Unreachable,
+    /// A group has no coordinator.
+    NoCoordinator,
+    /// The broker refuses a request again and again.
+    Refused,
+    /// A partition is not read on before somebody does something.
+    Stopped,
+    /// There is no memory, or no thread, to go on.
+    Starving,
+}
+
+impl ConditionKind {
+    /// How long such trouble lasts when a cluster is well: fail-overs, fresh topics, restarts.
+    fn patience(self) -> Duration {
+        match self {
+            Self::Stopped => Duration::ZERO,
+            _ => Duration::from_secs(3),
+        }
+    }
+}
+
+/// Trouble that lasts.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Condition {
+    /// What it is about.
+    pub subject: Subject,
+    /// Which kind of trouble it is.
+    pub kind: ConditionKind,
+    /// The latest failure: what was attempted with whom, and what to try.
+    pub error: Error,
+    /// For how long it has been so.
+    pub lasted: Duration,
+}
+
+/// Where a condition is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ConditionStage {
+    /// It has lasted long enough to be trouble (3 s; a partition that stopped: at once).
+    Began,
+    /// It still lasts; told every 60 s.
+    Lasts,
+    /// It is over.
+    Ended,
+}
+
+/// News of a condition.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct ConditionEvent {
+    /// The condition.
+    pub condition: Condition,
+    /// Whether it began, lasts or ended.
+    pub stage: ConditionStage,
+}
+
+/// Who reports: the client itself, or one of its consumers and producers. What one reports, only it can end.
+pub(crate) type Owner = u64;
+
+/// The client itself: connections, metadata, coordinators.
+pub(crate) const CLIENT: Owner = 0;
+
+type Key = (Owner, Subject, ConditionKind);
+
+#[derive(Debug)]
+struct Lasting {
+    since: Instant,
+    error: Error,
+    /// When it is told, for the first time or again.
+    tell_at: Instant,
+    told: bool,
+}
+
+/// The machine.
+#[derive(Debug, Default)]
+pub(crate) struct Conditions {
+    lasting: BTreeMap<Key, Lasting>,
+    log: VecDeque<(Owner, ConditionEvent)>,
+    /// Number of events so far; the log holds the last of them.
+    count: u64,
+}
+
+impl Conditions {
+    /// Trouble was met, for the first time or again. True if it is new, so that [`next_deadline`](Self::next_deadline) has
+    /// changed.
+    pub(crate) fn raise(
+        &mut self,
+        now: Instant,
+        owner: Owner,
+        subject: Subject,
+        kind: ConditionKind,
+        error: Error,
+    ) -> bool {
+        let key = (owner, subject, kind);
+        if let Some(known) = self.lasting.get_mut(&key) {
+            known.error = error;
+            return false;
+        }
+        if self.lasting.len() >= CONDITIONS_MAX {
+            return false;
+        }
+        let tell_at = now + kind.patience();
+        self.lasting.insert(key, Lasting { since: now, error, tell_at, told: false });
+        true
+    }
+
+    /// The trouble is over, or is nobody's any more. True if that is news to listeners.
+    pub(crate) fn clear(
+        &mut self,
+        now: Instant,
+        owner: Owner,
+        subject: &Subject,
+        kind: ConditionKind,
+    ) -> bool {
+        self.clear_where(now, |(by, about, what)| *by == owner && about == subject && *what == kind)
+    }
+
+    /// Everything that `over` names is over. True if that is news to listeners.
+    pub(crate) fn clear_where(&mut self, now: Instant, over: impl Fn(&Key) -> bool) -> bool {
+        if !self.lasting.keys().any(&over) {
+            return false;
+        }
+        let (over, still): (BTreeMap<_, _>, BTreeMap<_, _>) =
+            std::mem::take(&mut self.lasting).into_iter().partition(|(key, _)| over(key));
+        self.lasting = still;
+        let before = self.count;
+        for (key, state) in over {
+            if state.told {
+                self.tell(now, key, &state, ConditionStage::Ended);
+            }
+        }
+        self.count > before
+    }
+
+    /// Tells what is due. True if there is news.
+    pub(crate) fn poll(&mut self, now: Instant) -> bool {
+        let before = self.count;
+        let mut due = Vec::new();
+        for (key, state) in &mut self.lasting {
+            if state.tell_at <= now {
+                let stage = if state.told { ConditionStage::Lasts } else { ConditionStage::Began };
+                state.told = true;
+                state.tell_at = now + REPEAT;
+                due.push((key.0, ConditionEvent { condition: picture(now, key, state), stage }));
+            }
+        }
+        for event in due {
+            self.push(event);
+        }
+        self.count > before
+    }
+
+    /// When [`poll`](Self::poll) has something to tell.
+    pub(crate) fn next_deadline(&self) -> Option<Instant> {
+        self.lasting.values().map(|state| state.tell_at).min()
+    }
+
+    /// What has been told and is not over.
+    pub(crate) fn told(&self, now: Instant) -> Vec<(Owner, Condition)> {
+        let told = self.lasting.iter().filter(|(_, state)| state.told);
+        told.map(|(key, state)| (key.0, picture(now, key, state))).collect()
+    }
+
+    /// The latest failure that was reported about `subject`, told or not: the reason behind a deadline that passed.
+    pub(crate) fn latest(&self, subject: &Subject) -> Option<&Error> {
+        let about = self.lasting.iter().filter(|((_, about, _), _)| about == subject);
+        about.map(|(_, state)| &state.error).next()
+    }
+
+    /// Events since `seen` of them had been told, and how many there are now.
+    pub(crate) fn events(&self, seen: u64) -> (Vec<(Owner, ConditionEvent)>, u64) {
+        let missing = usize::try_from(self.count - seen.min(self.count)).unwrap_or(usize::MAX);
+        let skip = self.log.len().saturating_sub(missing);
+        (self.log.iter().skip(skip).cloned().collect(), self.count)
+    }
+
+    /// How many events there have been.
+    pub(crate) fn count(&self) -> u64 {
+        self.count
+    }
+
+    fn tell(&mut self, now: Instant, key: Key, state: &Lasting, stage: ConditionStage) {
+        let condition = picture(now, &key, state);
+        self.push((key.0, ConditionEvent { condition, stage }));
+    }
+
+    fn push(&mut self, event: (Owner, ConditionEvent)) {
+        if self.log.len() == LOG_MAX {
+            self.log.pop_front();
+        }
+        self.log.push_back(event);
+        self.count += 1;
+    }
+}
+
+fn picture(now: Instant, (_, subject, kind): &Key, state: &Lasting) -> Condition {
+    Condition {
+        subject: subject.clone(),
+        kind: *kind,
+        error: state.error.clone(),
+        lasted: now.saturating_duration_since(state.since),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ErrorKind;
+
+    fn secs(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    fn topic() -> Subject {
+        Subject::Topic(TopicName::from("t"))
+    }
+
+    fn raise(conditions: &mut Conditions, now: Instant, text: &str) -> bool {
+        let error = Error::new(ErrorKind::Broker, text);
+        conditions.raise(now, CLIENT, topic(), ConditionKind::NoSuchTopic, error)
+    }
+
+    fn stages(conditions: &Conditions, seen: u64) -> Vec<(ConditionStage, String, u64)> {
+        let events = conditions.events(seen).0.into_iter();
+        events
+            .map(|(_, event)| {
+                (event.stage, event.condition.error.to_string(), event.condition.lasted.as_secs())
+            })
+            .collect()
+    }
+
+    #[test]
+    fn what_lasts_is_told_once_then_at_intervals_and_when_it_ends() {
+        let (mut conditions, now) = (Conditions::default(), Instant::now());
+        assert!(raise(&mut conditions, now, "first"));
+        assert!(!conditions.poll(now + secs(2)));
+        assert!(!raise(&mut conditions, now + secs(2), "second"));
+        assert_eq!(conditions.next_deadline(), Some(now + secs(3)));
+        assert!(conditions.poll(now + secs(3)) && !conditions.poll(now + secs(62)));
+        assert!(conditions.poll(now + secs(63)));
+        assert_eq!(conditions.told(now + secs(70))[0].1.lasted, secs(70));
+        assert!(conditions.clear(now + secs(80), CLIENT, &topic(), ConditionKind::NoSuchTopic));
+        assert_eq!(
+            stages(&conditions, 0),
+            [
+                (ConditionStage::Began, "second".to_owned(), 3),
+                (ConditionStage::Lasts, "second".to_owned(), 63),
+                (ConditionStage::Ended, "second".to_owned(), 80),
+            ]
+        );
+        assert_eq!(stages(&conditions, 2).len(), 1);
+        assert_eq!(conditions.next_deadline(), None);
+    }
+
+    #[test]
+    fn what_is_over_soon_is_not_told() {
+        let (mut conditions, now) = (Conditions::default(), Instant::now());
+        raise(&mut conditions, now, "a fail-over");
+        assert!(!conditions.clear(now + secs(2), CLIENT, &topic(), ConditionKind::NoSuchTopic));
+        assert!(!conditions.poll(now + secs(10)));
+        assert_eq!(conditions.count(), 0);
+    }
+
+    #[test]
+    fn what_one_reports_another_does_not_end_and_a_partition_that_stopped_is_told_at_once() {
+        let (mut conditions, now) = (Conditions::default(), Instant::now());
+        let stopped = || Error::new(ErrorKind::OffsetOutOfRange, "behind retention");
+        conditions.raise(now, 1, topic(), ConditionKind::Stopped, stopped());
+        conditions.raise(now, 2, topic(), ConditionKind::Stopped, stopped());
+        assert!(conditions.poll(now));
+        assert!(conditions.clear_where(now, |(owner, ..)| *owner == 1));
+        assert_eq!(conditions.told(now).iter().map(|(owner, _)| *owner).collect::<Vec<_>>(), [2]);
+        assert!(conditions.latest(&topic()).is_some());
+    }
+
+    #[test]
+    fn a_flood_is_bounded() {
+        let (mut conditions, now) = (Conditions::default(), Instant::now());
+        for node in 0..20_000 {
+            let error = Error::new(ErrorKind::Network, "away");
+            conditions.raise(now, CLIENT, Subject::Node(NodeId(node)), ConditionKind::Unreachable, error);
+        }
+        conditions.poll(now + secs(3));
+        assert_eq!((conditions.lasting.len(), conditions.log.len()), (CONDITIONS_MAX, LOG_MAX));
+        assert_eq!(conditions.events(0).0.len(), LOG_MAX);
+    }
+}
