@@ -32,7 +32,7 @@ const LAYERS: &[(&str, &[&str])] = &[
 ];
 
 /// The modules at the top that make up the layer `base`.
-const BASE: &[&str] = &["error", "error_code", "types", "backoff", "deadline", "sync"];
+const BASE: &[&str] = &["error", "error_code", "types", "backoff", "sync"];
 
 /// Layers that see of others what users see.
 const ON_TOP: &[&str] = &["app", "web", "cli"];
@@ -104,7 +104,12 @@ fn top_module(path: &str) -> Option<&str> {
 }
 
 fn layer_of(module: &str) -> Option<&'static str> {
-    let name = if BASE.contains(&module) { "base" } else { module };
+    let name = match module {
+        module if BASE.contains(&module) => "base",
+        // Knows the clock's type.
+        "deadline" => "runtime",
+        module => module,
+    };
     LAYERS.iter().map(|(layer, _)| *layer).find(|layer| *layer == name)
 }
 

@@ -112,6 +112,14 @@ impl ClusterBuilder {
         self
     }
 
+    /// After how long a frozen node counts as dead (`broker.session.timeout.ms`): others lead its partitions and
+    /// coordinate its groups from then on. Default 9 s; `Duration::MAX` means never.
+    /// [`Control::freeze_node`](super::Control::freeze_node) freezes one.
+    pub fn node_session_timeout(mut self, timeout: Duration) -> Self {
+        self.settings.node_session_timeout = timeout;
+        self
+    }
+
     /// In-sync replicas that acks=all needs (`min.insync.replicas`); default 1.
     pub fn min_insync_replicas(mut self, replicas: usize) -> Self {
         self.settings.min_insync_replicas = replicas;

@@ -13,6 +13,7 @@ use super::groups::Groups;
 use super::log::{Admission, Examined, Log, Refusal, StoredBatch};
 use super::partition::{NO_LEADER, Partition};
 use super::replay::Replay;
+use super::rights::{Operation, Rights};
 use super::rules::Rules;
 use super::sessions::Sessions;
 use super::settings::{Mode, Settings};
@@ -25,6 +26,8 @@ pub(crate) struct Node {
     pub(crate) host: Str,
     pub(crate) port: u16,
     pub(crate) alive: bool,
+    /// Since when it does nothing. It counts as alive until its session is over.
+    pub(crate) frozen: Option<Instant>,
     pub(crate) sessions: Sessions,
     /// Replication lag of this node's followers where it differs from the cluster's.
     lag: Option<Duration>,
@@ -94,7 +97,7 @@ pub(crate) struct NewTopic {
 
 /// A step between nodes that is due later.
 #[derive(Clone, Debug)]
-enum Step {
+pub(crate) enum Step {
     Follow {
         topic: Uuid,
         partition: i32,
@@ -116,6 +119,11 @@ enum Step {
     Lead {
         topic: Uuid,
         node: i32,
+    },
+    /// The session of a node ends that is frozen since then.
+    Fence {
+        node: i32,
+        since: Instant,
     },
 }
 
@@ -148,6 +156,7 @@ pub(crate) struct State {
     pub(crate) topic_names: BTreeMap<Uuid, Str>,
     pub(crate) groups: Groups,
     pub(crate) rules: Rules,
+    pub(crate) rights: Rights,
     pub(crate) rng: fastrand::Rng,
     pub(crate) totals: Totals,
     pub(crate) replay: Option<Replay>,
@@ -173,6 +182,7 @@ impl State {
             topic_names: BTreeMap::new(),
             groups,
             rules: Rules::default(),
+            rights: Rights::default(),
             rng,
             totals: Totals::default(),
             replay,
@@ -192,6 +202,7 @@ impl State {
                 host,
                 port,
                 alive: true,
+                frozen: None,
                 sessions: Sessions::default(),
                 lag: None,
                 bytes: 0,
@@ -202,6 +213,11 @@ impl State {
 
     pub(crate) fn is_alive(&self, node: i32) -> bool {
         self.nodes.get(&node).is_some_and(|node| node.alive)
+    }
+
+    /// True if the node lives and is not frozen.
+    fn is_running(&self, node: i32) -> bool {
+        self.nodes.get(&node).is_some_and(|node| node.alive && node.frozen.is_none())
     }
 
     pub(crate) fn alive_nodes(&self) -> impl Iterator<Item = &Node> {
@@ -453,7 +469,9 @@ impl State {
         name: &str,
         index: i32,
         known_epoch: i32,
+        operation: Operation,
     ) -> Result<(&Topic, &Partition), ErrorCode> {
+        self.rights.check_topic(name, operation)?;
         let topic = self.topic_at(node, name).ok_or(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION)?;
         let partition = topic.partition(index).ok_or(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION)?;
         check_epoch(partition, known_epoch)?;
@@ -486,6 +504,9 @@ impl State {
                 "This server does not host this topic-partition.",
             )
         };
+        self.rights
+            .check_topic(name, Operation::Write)
+            .map_err(|code| Refusal::new(code, "Topic authorization failed."))?;
         let topic = self.topics.get_mut(name).filter(|topic| topic.is_known_to(node)).ok_or_else(unknown)?;
         let compacted = topic_configs::is_compacted(&topic.configs);
         let limit = topic_configs::number(&topic.configs, "max.message.bytes").unwrap_or(default_max);
@@ -584,7 +605,7 @@ impl State {
         }
     }
 
-    fn grew_all(&mut self, changes: Vec<(i32, isize)>) {
+    pub(crate) fn grew_all(&mut self, changes: Vec<(i32, isize)>) {
         for (node, by) in changes {
             self.grew(node, by);
         }
@@ -594,20 +615,27 @@ impl State {
 
     /// How far behind the followers on `node` run; `Duration::MAX` stops them.
     fn lag_of(&self, node: i32) -> Duration {
-        self.nodes.get(&node).and_then(|node| node.lag).unwrap_or(self.lag)
+        match self.nodes.get(&node) {
+            Some(node) if node.frozen.is_some() => Duration::MAX,
+            Some(Node { lag: Some(lag), .. }) => *lag,
+            _ => self.lag,
+        }
     }
 
-    fn at(&mut self, when: Instant, step: Step) {
+    pub(crate) fn at(&mut self, when: Instant, step: Step) {
         self.steps.insert((when, self.next_step), step);
         self.next_step += 1;
     }
 
     /// Lets every living follower of a partition fetch what its leader has now, at once or when its lag is over.
-    fn replicate(&mut self, topic_id: Uuid, index: i32, now: Instant) {
+    pub(crate) fn replicate(&mut self, topic_id: Uuid, index: i32, now: Instant) {
         let Some(name) = self.topic_names.get(&topic_id) else { return };
         let Some(partition) = self.topics.get(name).and_then(|topic| topic.partition(index)) else { return };
         let limit = partition.leader_log().map_or(0, Log::end);
         let leader = partition.leader;
+        if !self.is_running(leader) {
+            return;
+        }
         let followers: Vec<i32> = partition
             .replicas
             .iter()
@@ -652,13 +680,14 @@ impl State {
                 }
                 self.at(due + leads, Step::Lead { topic, node });
             }
+            Step::Fence { node, since } => self.fence(node, since, due),
             Step::Lead { topic, node } => {
                 if let Some(topic) = self.topic_by_id_mut(&topic) {
                     topic.newcomers.remove(&node);
                 }
             }
             Step::Follow { topic, partition, node, limit } => {
-                if self.is_alive(node) {
+                if self.is_running(node) {
                     self.follow(topic, partition, node, limit);
                 }
             }
@@ -687,6 +716,10 @@ impl State {
                 }
             }
         }
+        self.replicate_all(now);
+    }
+
+    pub(crate) fn replicate_all(&mut self, now: Instant) {
         for (topic, index) in self.partition_ids() {
             self.replicate(topic, index, now);
         }
@@ -697,88 +730,6 @@ impl State {
             .values()
             .flat_map(|topic| (0..topic.partitions.len() as i32).map(|index| (topic.id, index)))
             .collect()
-    }
-
-    // ---- leaders and nodes ----
-
-    /// Makes `node` the leader of a partition. From outside the in-sync set only if `unclean`: what it lacks is lost.
-    pub(crate) fn move_leader(
-        &mut self,
-        name: &str,
-        index: i32,
-        node: i32,
-        unclean: bool,
-        now: Instant,
-    ) -> Result<(), ErrorCode> {
-        let alive = self.is_alive(node);
-        let topic = self.topics.get_mut(name).ok_or(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION)?;
-        let id = topic.id;
-        let partition = topic.partition_mut(index).ok_or(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION)?;
-        if !partition.replicas.contains(&node) {
-            return Err(ErrorCode::REPLICA_NOT_AVAILABLE);
-        }
-        if !alive || (!unclean && !partition.isr.contains(&node)) {
-            return Err(ErrorCode::ELIGIBLE_LEADERS_NOT_AVAILABLE);
-        }
-        if partition.leader != node {
-            let shrunk = partition.elect(node);
-            self.grew_all(shrunk);
-            self.replicate(id, index, now);
-        }
-        Ok(())
-    }
-
-    /// Stops a node: its sessions are gone, others take over what they can.
-    pub(crate) fn kill_node(&mut self, id: i32, now: Instant) {
-        let Some(node) = self.nodes.get_mut(&id) else { return };
-        if !node.alive {
-            return;
-        }
-        node.alive = false;
-        node.sessions = Sessions::default();
-        let alive: Vec<i32> = self.alive_nodes().map(|node| node.id).collect();
-        let mut shrunk = Vec::new();
-        for topic in self.topics.values_mut() {
-            for partition in &mut topic.partitions {
-                if partition.leader == id {
-                    let successor = partition
-                        .replicas
-                        .iter()
-                        .copied()
-                        .find(|node| alive.contains(node) && partition.isr.contains(node));
-                    shrunk.extend(partition.elect(successor.unwrap_or(NO_LEADER)));
-                }
-                partition.shrink(id);
-            }
-        }
-        self.grew_all(shrunk);
-        for (topic, index) in self.partition_ids() {
-            self.replicate(topic, index, now);
-        }
-        let heir = alive.iter().copied().find(|node| *node > id).or_else(|| alive.first().copied());
-        self.groups.node_died(id, heir, now);
-    }
-
-    /// Starts a stopped node with the logs it had; its followers catch up.
-    pub(crate) fn restart_node(&mut self, id: i32, now: Instant) {
-        let Some(node) = self.nodes.get_mut(&id) else { return };
-        if node.alive {
-            return;
-        }
-        node.alive = true;
-        let mut shrunk = Vec::new();
-        for topic in self.topics.values_mut() {
-            for partition in &mut topic.partitions {
-                if partition.leader == NO_LEADER && partition.isr.contains(&id) {
-                    shrunk.extend(partition.elect(id));
-                }
-            }
-        }
-        self.grew_all(shrunk);
-        for (topic, index) in self.partition_ids() {
-            self.replicate(topic, index, now);
-        }
-        self.groups.node_returned(id, now);
     }
 
     // ---- retention and deletion ----

@@ -10,6 +10,7 @@ use crate::{Error, ErrorCode, ErrorKind, Result};
 
 use super::driver::{self, Shared};
 use super::readback::{self, LoggedRecord};
+use super::rights::{Operation, Resource};
 use super::rules::{Action, Matcher};
 
 /// Controls a running cluster: faults, leaders, nodes, and what is really stored. Cheap to clone.
@@ -150,6 +151,39 @@ impl Control {
         Ok(())
     }
 
+    /// Freezes a node, as SIGSTOP does: its connections stay and new ones are accepted, but nothing is read or answered.
+    /// It leads and coordinates until its session ends (9 s unless
+    /// [`ClusterBuilder::node_session_timeout`](super::ClusterBuilder::node_session_timeout) says otherwise); then others
+    /// take over. Without effect on a stopped node.
+    pub fn freeze_node(&self, node: i32) {
+        self.shared.lock().freeze_node(node, self.shared.now());
+        self.shared.freeze(node, true);
+        self.shared.timers_changed();
+    }
+
+    /// Lets a frozen node go on. What it had answered before is written, however old it is; what it had read is handled
+    /// now. If its session had ended, it is a follower first.
+    pub fn thaw_node(&self, node: i32) {
+        self.shared.lock().thaw_node(node, self.shared.now());
+        self.shared.freeze(node, false);
+        self.shared.timers_changed();
+    }
+
+    // ---- rights ----
+
+    /// Denies an operation to all clients from now on; their requests are answered with TOPIC_AUTHORIZATION_FAILED,
+    /// GROUP_AUTHORIZATION_FAILED or CLUSTER_AUTHORIZATION_FAILED. Who may not describe something may do nothing with it.
+    pub fn deny(&self, resource: Resource, operation: Operation) {
+        self.shared.lock().rights.deny(resource, operation);
+    }
+
+    /// Ends all denials for a resource.
+    pub fn allow(&self, resource: &Resource) {
+        self.shared.lock().rights.allow(resource);
+    }
+
+    // ---- leaders and coordinators ----
+
     /// Makes an in-sync replica the leader of a partition, in a new epoch.
     ///
     /// # Errors
@@ -214,6 +248,39 @@ impl Control {
     /// As Kafka's CreateTopics ([`ErrorKind::Broker`]).
     pub fn create_topic(&self, name: &str, partitions: i32, configs: &[(&str, &str)]) -> Result<()> {
         self.shared.create_topic(name, partitions, configs)
+    }
+
+    /// Deletes a topic with its records and the offsets committed for it. Returns false if there is none.
+    pub fn delete_topic(&self, name: &str) -> bool {
+        self.shared.lock().delete_topic(name).is_some()
+    }
+
+    /// Deletes a topic, if it is there, and creates it again at once: another id, empty, perhaps fewer or more partitions.
+    /// Nobody sees a moment without it.
+    ///
+    /// # Errors
+    ///
+    /// As [`create_topic`](Self::create_topic); the old one is gone then too.
+    pub fn recreate_topic(&self, name: &str, partitions: i32, configs: &[(&str, &str)]) -> Result<()> {
+        self.shared.recreate_topic(name, partitions, configs)
+    }
+
+    /// Grows a topic to `partitions` partitions.
+    ///
+    /// # Errors
+    ///
+    /// As Kafka's CreatePartitions ([`ErrorKind::Broker`]).
+    pub fn create_partitions(&self, name: &str, partitions: i32) -> Result<()> {
+        let grown = self.shared.lock().create_partitions(name, partitions, None, false);
+        grown.map_err(|(code, why)| Error::from_code(code, format!("growing the topic {name}")).hint(why))
+    }
+
+    /// Deletes the records of a partition below `offset`, at most up to the high watermark, as retention does. Returns
+    /// the first offset that is left; `None` if there is no such partition.
+    pub fn delete_records(&self, topic: &str, partition: i32, offset: i64) -> Option<i64> {
+        let mut state = self.shared.lock();
+        let id = state.topics.get(topic)?.id;
+        state.advance_start(id, partition, offset)
     }
 
     // ---- truth ----

@@ -56,6 +56,8 @@ impl fmt::Debug for Shared {
 struct Socket {
     /// Changes when all connections are to close.
     closing: watch::Sender<u64>,
+    /// True while the node is frozen.
+    frozen: watch::Sender<bool>,
     listener: Task,
 }
 
@@ -103,13 +105,30 @@ impl Shared {
     }
 
     pub(crate) fn create_topic(&self, name: &str, partitions: i32, configs: &[(&str, &str)]) -> Result<()> {
+        self.create_in(&mut self.lock(), name, partitions, configs)
+    }
+
+    /// Deletes and creates under one lock.
+    pub(crate) fn recreate_topic(&self, name: &str, partitions: i32, configs: &[(&str, &str)]) -> Result<()> {
+        let mut state = self.lock();
+        state.delete_topic(name);
+        self.create_in(&mut state, name, partitions, configs)
+    }
+
+    fn create_in(
+        &self,
+        state: &mut State,
+        name: &str,
+        partitions: i32,
+        configs: &[(&str, &str)],
+    ) -> Result<()> {
         let new = NewTopic {
             name: Str::from(name),
             partitions: Some(partitions),
             configs: configs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
             ..NewTopic::default()
         };
-        let created = self.lock().create_topic(new, false, self.now());
+        let created = state.create_topic(new, false, self.now());
         self.timers_changed();
         created
             .map(|_| ())
@@ -119,6 +138,13 @@ impl Shared {
     pub(crate) fn disconnect(&self, node: i32) {
         if let Some(socket) = self.sockets().get(&node) {
             socket.closing.send_modify(|count| *count += 1);
+        }
+    }
+
+    /// Stops or lets go on whatever the connections of a node do.
+    pub(crate) fn freeze(&self, node: i32, frozen: bool) {
+        if let Some(socket) = self.sockets().get(&node) {
+            socket.frozen.send_replace(frozen);
         }
     }
 
@@ -159,7 +185,8 @@ pub(crate) async fn listen(shared: &Arc<Shared>, node: i32, port: u16) -> Result
     })?;
     let port = listener.local_addr().port();
     let closing = watch::Sender::new(0);
-    let watching = closing.clone();
+    let frozen = watch::Sender::new(false);
+    let (watching, freezing) = (closing.clone(), frozen.clone());
     let owner = Arc::downgrade(shared);
     let runtime = shared.runtime.clone();
     let accept = async move {
@@ -168,13 +195,19 @@ pub(crate) async fn listen(shared: &Arc<Shared>, node: i32, port: u16) -> Result
                 Ok((stream, peer)) => {
                     let Some(shared) = owner.upgrade() else { return };
                     let mut closing = watching.subscribe();
-                    let host = peer.ip().to_string();
+                    let connection = Connection {
+                        stream,
+                        frames: FrameReader::requests(shared.frame_max),
+                        node,
+                        frozen: freezing.subscribe(),
+                        host: Str::from(peer.ip().to_string()),
+                    };
                     let serve = async move {
                         // Biased: a closing connection serves nothing more.
                         tokio::select! {
                             biased;
                             _ = closing.changed() => {}
-                            () = serve(shared, node, stream, host) => {}
+                            () = serve(shared, connection) => {}
                         }
                     };
                     runtime.spawn("broker-connection", Box::pin(serve));
@@ -187,7 +220,7 @@ pub(crate) async fn listen(shared: &Arc<Shared>, node: i32, port: u16) -> Result
         }
     };
     let listener = shared.runtime.spawn("broker-listener", Box::pin(accept));
-    shared.sockets().insert(node, Socket { closing, listener });
+    shared.sockets().insert(node, Socket { closing, frozen, listener });
     Ok(port)
 }
 
@@ -221,10 +254,10 @@ pub(crate) fn start_timer(shared: &Arc<Shared>) {
 }
 
 /// Serves one connection until it ends.
-async fn serve(shared: Arc<Shared>, node: i32, stream: Box<dyn Stream>, host: String) {
-    let mut connection =
-        Connection { stream, frames: FrameReader::requests(shared.frame_max), node, host: Str::from(host) };
+async fn serve(shared: Arc<Shared>, mut connection: Connection) {
+    let node = connection.node;
     loop {
+        thawed(&mut connection.frozen).await;
         let frame = match connection.read_frame().await {
             Ok(Some(frame)) => frame,
             Ok(None) => return,
@@ -235,11 +268,15 @@ async fn serve(shared: Arc<Shared>, node: i32, stream: Box<dyn Stream>, host: St
         };
         match connection.request(&shared, frame).await {
             Some(Reply::Nothing) => {}
-            Some(Reply::Frame(slices, limit)) => {
+            Some(Reply::Frame { slices, limit, pause }) => {
+                thawed(&mut connection.frozen).await;
                 let written = write_all(&mut connection.stream, slices, limit.unwrap_or(usize::MAX)).await;
                 if written.is_err() || limit.is_some() {
                     let _ = connection.stream.shutdown().await;
                     return;
+                }
+                if let Some(pause) = pause {
+                    sleep(pause).await;
                 }
             }
             None => {
@@ -254,15 +291,27 @@ struct Connection {
     stream: Box<dyn Stream>,
     frames: FrameReader,
     node: i32,
+    frozen: watch::Receiver<bool>,
     host: Str,
+}
+
+/// Waits while the node is frozen.
+async fn thawed(frozen: &mut watch::Receiver<bool>) {
+    // An error means that the node has stopped; its connections close.
+    let _ = frozen.wait_for(|frozen| !frozen).await;
 }
 
 /// What goes back to the client.
 enum Reply {
     /// acks=0.
     Nothing,
-    /// A frame, and behind how many bytes of it the connection closes.
-    Frame(Vec<Bytes>, Option<usize>),
+    Frame {
+        slices: Vec<Bytes>,
+        /// Behind how many bytes the connection closes.
+        limit: Option<usize>,
+        /// For how long nothing is read afterwards.
+        pause: Option<Duration>,
+    },
 }
 
 impl Connection {
@@ -297,13 +346,14 @@ impl Connection {
             if head.key == ApiKey::API_VERSIONS {
                 let answer = handlers::unsupported_api_versions();
                 let frame = encode_response(&answer, head.key, 0, head.correlation_id).ok()?;
-                return Some(Reply::Frame(vec![frame.freeze()], None));
+                return Some(Reply::Frame { slices: vec![frame.freeze()], limit: None, pause: None });
             }
             tracing::debug!(node = self.node, api = %head.key, version = head.version, "refused a version");
             return None;
         }
         let key = head.key;
-        let asked = Asked { shared, node: self.node, host: &self.host, head, body, met };
+        let (node, host, frozen) = (self.node, &self.host, &mut self.frozen);
+        let asked = Asked { shared, node, host, frozen, head, body, met };
         dispatch!(key, answer(asked))
     }
 }
@@ -313,13 +363,14 @@ struct Asked<'a> {
     shared: &'a Arc<Shared>,
     node: i32,
     host: &'a Str,
+    frozen: &'a mut watch::Receiver<bool>,
     head: RequestHead,
     body: Reader,
     met: Option<Met>,
 }
 
 async fn answer<R: Handler>(asked: Asked<'_>) -> Option<Reply> {
-    let Asked { shared, node, host, head, mut body, met } = asked;
+    let Asked { shared, node, host, frozen, head, mut body, met } = asked;
     let version = head.version;
     // As Kafka does, bytes behind the body are ignored: librdkafka 2.16 sends some with Metadata 13.
     let mut request = match R::decode(&mut body, version) {
@@ -330,18 +381,18 @@ async fn answer<R: Handler>(asked: Asked<'_>) -> Option<Reply> {
         }
     };
     drop(body);
-    let (action, released) = met.map(|met| (met.action, met.released)).unzip();
+    let (action, mut released) = met.map(|met| (met.action, met.released)).unzip();
     match &action {
         Some(Action::Delay(delay)) => sleep(*delay).await,
-        Some(Action::Hold) => {
-            if let Some(mut released) = released {
-                // An error means that the rule is gone, which releases too.
-                let _ = released.wait_for(|released| *released).await;
-            }
-        }
+        Some(Action::Hold) => wait_for_release(&mut released).await,
         Some(Action::DropRequest) => return None,
         _ => {}
     }
+    let pause = match action {
+        Some(Action::Throttle(pause)) => Some(pause),
+        _ => None,
+    };
+    thawed(frozen).await;
     let ctx = Context {
         node,
         version,
@@ -350,6 +401,7 @@ async fn answer<R: Handler>(asked: Asked<'_>) -> Option<Reply> {
         now: Instant::now(),
         wall: shared.runtime.timestamp().0,
         batches: request.examine(shared.depth),
+        throttled: pause.is_some(),
     };
     let handled = {
         let mut state = shared.lock();
@@ -369,7 +421,7 @@ async fn answer<R: Handler>(asked: Asked<'_>) -> Option<Reply> {
         handled
     };
     drop(ctx);
-    let answer = match handled {
+    let mut answer = match handled {
         Handled::Now(answer) => answer,
         Handled::Silent => return Some(Reply::Nothing),
         Handled::Disconnect => return None,
@@ -383,6 +435,7 @@ async fn answer<R: Handler>(asked: Asked<'_>) -> Option<Reply> {
                 () = sleep_until(waiting.deadline()) => true,
             };
             drop(wake);
+            thawed(frozen).await;
             let answer = waiting.poll(&mut shared.lock(), expired);
             if let Some(answer) = answer {
                 break answer;
@@ -395,15 +448,29 @@ async fn answer<R: Handler>(asked: Asked<'_>) -> Option<Reply> {
             sleep(delay).await;
             None
         }
+        Some(Action::HoldAnswer) => {
+            wait_for_release(&mut released).await;
+            None
+        }
         Some(Action::CutAfter(bytes)) => Some(bytes),
         _ => None,
     };
+    if let Some(pause) = pause {
+        answer.throttle(i32::try_from(pause.as_millis()).unwrap_or(i32::MAX));
+    }
     match answer.into_frame(head.key, version, head.correlation_id) {
-        Ok(slices) => Some(Reply::Frame(slices, limit)),
+        Ok(slices) => Some(Reply::Frame { slices, limit, pause }),
         Err(error) => {
             tracing::error!(node, %error, "an answer of the embedded cluster cannot be written");
             None
         }
+    }
+}
+
+async fn wait_for_release(released: &mut Option<watch::Receiver<bool>>) {
+    if let Some(released) = released {
+        // An error means that the rule is gone, which releases too.
+        let _ = released.wait_for(|released| *released).await;
     }
 }
 

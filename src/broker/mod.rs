@@ -3,7 +3,8 @@
 //!
 //! It has several nodes with leaders, replicas, a high watermark and leader epochs, classic consumer groups, idempotent
 //! producers and fetch sessions, and it answers Java, librdkafka, franz-go, kcat and carafe itself. [`Control`] makes it
-//! as unpleasant as a real cluster: requests are delayed, lost, refused or cut off, leaders move, nodes die and return.
+//! as unpleasant as a real cluster: requests are delayed, lost, refused, throttled or cut off, leaders move, nodes freeze,
+//! die and return, topics are made anew, rights are taken away.
 //!
 //! ```no_run
 //! # async fn example() -> carafe::Result<()> {
@@ -14,7 +15,7 @@
 //! ```
 //!
 //! Reading order: `settings` and the builder; `cluster` (the machine) with `partition`, `log`, `groups` and `sessions`;
-//! `handlers` (one file per API); `rules` and `control` (interception); `driver` (sockets and timers). The machine has
+//! `handlers` (one file per API); `rules`, `rights` and `control` (interception); `driver` (sockets and timers). The machine has
 //! no I/O, clock or randomness of its own, and one lock guards it. Written from the protocol: of carafe it uses `wire`
 //! and `runtime` alone.
 
@@ -25,9 +26,11 @@ mod driver;
 mod groups;
 mod handlers;
 mod log;
+mod nodes;
 mod partition;
 mod readback;
 mod replay;
+mod rights;
 mod rules;
 mod sessions;
 mod settings;
@@ -41,6 +44,7 @@ use std::sync::Arc;
 pub use builder::ClusterBuilder;
 pub use control::{Control, GroupState, Interception, PartitionState, Produced};
 pub use readback::LoggedRecord;
+pub use rights::{Operation, Resource};
 pub use rules::{Action, Matcher};
 
 use driver::Shared;

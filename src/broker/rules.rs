@@ -86,8 +86,14 @@ pub enum Action {
     Delay(Duration),
     /// It is handled when the interception is released or removed, and never if that does not happen.
     Hold,
-    /// It is handled at once, its answer leaves this much later.
+    /// It is handled at once, its answer leaves this much later: what it says may have changed meanwhile, such as who leads.
     DelayAnswer(Duration),
+    /// It is handled at once, its answer leaves when the interception is released or removed, and never if that does not
+    /// happen.
+    HoldAnswer,
+    /// It takes effect, and the answer asks for a pause of this length (KIP-219), as a quota does: nothing more is read
+    /// from the connection until the pause is over. As in Kafka, the answer to a Fetch then brings no records.
+    Throttle(Duration),
     /// The connection closes before the request has any effect.
     DropRequest,
     /// The request takes effect, then the connection closes without an answer.

@@ -90,9 +90,7 @@ impl Sessions {
         dice: &mut fastrand::Rng,
     ) -> Result<Opened, ErrorCode> {
         if epoch == INITIAL_EPOCH || epoch == FINAL_EPOCH {
-            if session_id != 0 {
-                self.0.remove(&session_id);
-            }
+            self.end(session_id);
             let granted = epoch == INITIAL_EPOCH && !ask.is_empty() && self.make_room(now);
             let session_id = if granted { self.create(now, by_id, &ask, dice) } else { 0 };
             return Ok(Opened { session_id, incremental: false, wanted: ask });
@@ -123,6 +121,11 @@ impl Sessions {
             }
         }
         Ok(Opened { session_id, incremental: true, wanted: session.in_order() })
+    }
+
+    /// Forgets a session.
+    pub(crate) fn end(&mut self, session_id: i32) {
+        self.0.remove(&session_id);
     }
 
     /// Notes what an answer said about a partition.

@@ -47,6 +47,8 @@ pub(crate) struct Groups {
     filed: BTreeMap<Str, Instant>,
     /// Node by partition of the offsets topic.
     coordinators: Vec<i32>,
+    /// Nodes that do nothing at present: what is due at them waits.
+    frozen: BTreeSet<i32>,
     initial_delay: Duration,
     session_min: Duration,
     session_max: Duration,
@@ -59,6 +61,7 @@ impl Groups {
             deadlines: BTreeSet::new(),
             filed: BTreeMap::new(),
             coordinators: (0..COORDINATOR_PARTITIONS as i32).map(|at| at % settings.nodes.max(1)).collect(),
+            frozen: BTreeSet::new(),
             initial_delay: settings.group_initial_rebalance_delay,
             session_min: settings.group_session_timeout_min,
             session_max: settings.group_session_timeout_max,
@@ -87,6 +90,15 @@ impl Groups {
         {
             *coordinator = node;
             self.reload(|name| Self::slot(name) == slot, Some(now));
+        }
+    }
+
+    /// Stops or lets go on the timers of what `node` coordinates.
+    pub(crate) fn freeze(&mut self, node: i32, frozen: bool) {
+        if frozen {
+            self.frozen.insert(node);
+        } else {
+            self.frozen.remove(&node);
         }
     }
 
@@ -267,11 +279,16 @@ impl Groups {
     }
 
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
-        self.deadlines.first().map(|(when, _)| *when)
+        self.next_filed().map(|(when, _)| *when)
+    }
+
+    fn next_filed(&self) -> Option<&(Instant, Str)> {
+        let runs = |(_, group): &&(Instant, Str)| !self.frozen.contains(&self.coordinator(group));
+        if self.frozen.is_empty() { self.deadlines.first() } else { self.deadlines.iter().find(runs) }
     }
 
     pub(crate) fn handle_timeout(&mut self, now: Instant) {
-        while let Some((when, name)) = self.deadlines.first().cloned() {
+        while let Some((when, name)) = self.next_filed().cloned() {
             if when > now {
                 break;
             }

@@ -35,11 +35,12 @@ use tokio::time::Instant;
 use crate::ErrorCode;
 use crate::runtime::BoxFuture;
 use crate::wire::frame::encode_response;
-use crate::wire::{ApiKey, Decode, Encode, EncodeError, Request, Str, VersionRange};
+use crate::wire::{ApiKey, Decode, EncodeError, Request, Str, VersionRange};
 
 use super::cluster::State;
 use super::log::{Depth, Examined};
 use super::partition::Wake;
+use super::rights::Operation;
 
 pub(crate) use p18_api_versions::unsupported as unsupported_api_versions;
 
@@ -129,6 +130,8 @@ pub(crate) struct Context {
     pub(crate) wall: i64,
     /// The batches of a Produce request in their order, see [`Handler::examine`].
     pub(crate) batches: Vec<Examined>,
+    /// The answer will ask for a pause.
+    pub(crate) throttled: bool,
 }
 
 /// A request that this broker answers.
@@ -186,18 +189,63 @@ pub(crate) trait Waiting<A>: Send {
 
 /// Something that can be written as a response frame.
 pub(crate) trait Answer {
+    /// Asks the client for a pause (KIP-219).
+    fn throttle(&mut self, pause_ms: i32);
+
     /// The frame as slices, its length prefix included.
     fn into_frame(self, key: ApiKey, version: i16, correlation_id: i32) -> Result<Vec<Bytes>, EncodeError>;
 }
 
-impl<T: Encode> Answer for T {
-    fn into_frame(self, key: ApiKey, version: i16, correlation_id: i32) -> Result<Vec<Bytes>, EncodeError> {
-        Ok(vec![encode_response(&self, key, version, correlation_id)?.freeze()])
-    }
+/// Implements [`Answer`] for messages that are written as they are.
+macro_rules! answers {
+    ($($response:ident),* $(,)?) => {
+        $(impl Answer for crate::wire::messages::$response {
+            fn throttle(&mut self, pause_ms: i32) {
+                self.throttle_time_ms = pause_ms;
+            }
+
+            fn into_frame(self, key: ApiKey, version: i16, correlation_id: i32) -> Result<Vec<Bytes>, EncodeError> {
+                Ok(vec![encode_response(&self, key, version, correlation_id)?.freeze()])
+            }
+        })*
+    };
 }
 
-/// The codes that a group request is refused with at the wrong node.
-pub(crate) fn check_coordinator(state: &State, ctx: &Context, group: &str) -> Result<(), ErrorCode> {
+answers!(
+    ProduceResponse,
+    ListOffsetsResponse,
+    MetadataResponse,
+    OffsetCommitResponse,
+    OffsetFetchResponse,
+    FindCoordinatorResponse,
+    JoinGroupResponse,
+    HeartbeatResponse,
+    LeaveGroupResponse,
+    SyncGroupResponse,
+    DescribeGroupsResponse,
+    ListGroupsResponse,
+    ApiVersionsResponse,
+    CreateTopicsResponse,
+    DeleteTopicsResponse,
+    DeleteRecordsResponse,
+    InitProducerIdResponse,
+    OffsetForLeaderEpochResponse,
+    DescribeConfigsResponse,
+    CreatePartitionsResponse,
+    DeleteGroupsResponse,
+    OffsetDeleteResponse,
+    DescribeClusterResponse,
+    DescribeTopicPartitionsResponse,
+);
+
+/// The codes that a group request is refused with: without the right to it, and at the wrong node.
+pub(crate) fn check_group(
+    state: &State,
+    ctx: &Context,
+    group: &str,
+    operation: Operation,
+) -> Result<(), ErrorCode> {
+    state.rights.check_group(group, operation)?;
     if state.groups.coordinator(group) == ctx.node { Ok(()) } else { Err(ErrorCode::NOT_COORDINATOR) }
 }
 

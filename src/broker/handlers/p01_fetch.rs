@@ -12,6 +12,7 @@ use crate::ErrorCode;
 use crate::broker::cluster::{State, check_epoch};
 use crate::broker::partition::{Partition, Wake};
 use crate::broker::replay;
+use crate::broker::rights::Operation;
 use crate::broker::sessions::{Key, Opened, Wanted};
 use crate::wire::fetch::{self, CurrentLeader, EpochEndOffset, NodeEndpoint, PartitionData, TopicData};
 use crate::wire::frame::response_header;
@@ -75,6 +76,14 @@ impl Handler for FetchRequest {
             Ok(opened) => opened,
             Err(error_code) => return Handled::Now(FetchAnswer { error_code, ..Default::default() }),
         };
+        if ctx.throttled {
+            // As Kafka: no data, and a session that would begin does not. One that goes on has counted the request.
+            let session_id = if opened.incremental { opened.session_id } else { 0 };
+            if let Some(node) = state.nodes.get_mut(&ctx.node).filter(|_| !opened.incremental) {
+                node.sessions.end(opened.session_id);
+            }
+            return Handled::Now(FetchAnswer { session_id, ..Default::default() });
+        }
         let mut waiting = FetchWaiting {
             opened,
             node: ctx.node,
@@ -207,6 +216,9 @@ fn read(state: &State, node: i32, key: &Key, wanted: &Wanted, left: usize, first
     let unknown =
         if key.id.is_zero() { ErrorCode::UNKNOWN_TOPIC_OR_PARTITION } else { ErrorCode::UNKNOWN_TOPIC_ID };
     let name = if key.id.is_zero() { Some(&key.name) } else { state.topic_names.get(&key.id) };
+    if let Some(Err(code)) = name.map(|name| state.rights.check_topic(name, Operation::Read)) {
+        return Read::refused(key.clone(), code);
+    }
     let Some(topic) = name.and_then(|name| state.topic_at(node, name)) else {
         return Read::refused(key.clone(), unknown);
     };
@@ -283,6 +295,10 @@ impl Read {
 }
 
 impl Answer for FetchAnswer {
+    fn throttle(&mut self, pause_ms: i32) {
+        self.throttle_time_ms = pause_ms;
+    }
+
     fn into_frame(self, key: ApiKey, version: i16, correlation_id: i32) -> Result<Vec<Bytes>, EncodeError> {
         let mut frame = vec![Bytes::new()];
         frame.extend(self.encode(version)?);

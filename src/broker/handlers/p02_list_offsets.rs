@@ -5,6 +5,7 @@ use crate::ErrorCode;
 use crate::broker::cluster::State;
 use crate::broker::log::Log;
 use crate::broker::partition::Partition;
+use crate::broker::rights::Operation;
 use crate::broker::{readback, replay};
 use crate::wire::messages::list_offsets::{
     ListOffsetsPartition, ListOffsetsPartitionResponse, ListOffsetsRequest, ListOffsetsResponse,
@@ -68,9 +69,9 @@ fn one(
     part: &ListOffsetsPartition,
 ) -> ListOffsetsPartitionResponse {
     let index = part.partition_index;
-    let found = state.led(ctx.node, topic, index, part.current_leader_epoch).and_then(|(_, partition)| {
-        Ok((partition, partition.leader_log().ok_or(ErrorCode::NOT_LEADER_OR_FOLLOWER)?))
-    });
+    let found = state.led(ctx.node, topic, index, part.current_leader_epoch, Operation::Describe).and_then(
+        |(_, partition)| Ok((partition, partition.leader_log().ok_or(ErrorCode::NOT_LEADER_OR_FOLLOWER)?)),
+    );
     let (partition, log) = match found {
         Ok(found) => found,
         Err(code) => return answer(index, code.0, -1, -1, -1),

@@ -3,6 +3,7 @@
 use crate::ErrorCode;
 use crate::broker::cluster::{NewTopic, State, Topic, check_topic_name};
 use crate::broker::partition::NO_LEADER;
+use crate::broker::rights::Operation;
 use crate::wire::messages::metadata::{
     MetadataRequest, MetadataRequestTopic, MetadataResponse, MetadataResponseBroker,
     MetadataResponsePartition, MetadataResponseTopic,
@@ -27,7 +28,9 @@ impl Handler for MetadataRequest {
             state
                 .topics
                 .iter()
-                .filter(|(_, topic)| topic.is_known_to(ctx.node))
+                .filter(|(name, topic)| {
+                    topic.is_known_to(ctx.node) && state.rights.check_topic(name, Operation::Describe).is_ok()
+                })
                 .map(|(name, topic)| describe(state, name, topic, ctx.version))
                 .collect()
         } else {
@@ -77,16 +80,25 @@ fn refused(name: Option<Str>, topic_id: Uuid, error_code: i16) -> MetadataRespon
 fn one(state: &mut State, ctx: &Context, asked: MetadataRequestTopic, create: bool) -> MetadataResponseTopic {
     let Some(name) = asked.name else {
         return match state.topic_by_id(&asked.topic_id) {
+            Some((name, _)) if state.rights.check_topic(name, Operation::Describe).is_err() => {
+                refused(None, asked.topic_id, ErrorCode::TOPIC_AUTHORIZATION_FAILED.0)
+            }
             Some((name, topic)) if topic.is_known_to(ctx.node) => describe(state, name, topic, ctx.version),
             _ => refused(None, asked.topic_id, ErrorCode::UNKNOWN_TOPIC_ID.0),
         };
     };
+    if let Err(code) = state.rights.check_topic(&name, Operation::Describe) {
+        return refused(Some(name), Uuid::ZERO, code.0);
+    }
     if !state.topics.contains_key(&name) {
         if check_topic_name(&name).is_err() {
             return refused(Some(name), Uuid::ZERO, ErrorCode::INVALID_TOPIC_EXCEPTION.0);
         }
         if !create {
             return refused(Some(name), Uuid::ZERO, ErrorCode::UNKNOWN_TOPIC_OR_PARTITION.0);
+        }
+        if let Err(code) = state.rights.check_topic(&name, Operation::Create) {
+            return refused(Some(name), Uuid::ZERO, code.0);
         }
         let alive = state.alive_nodes().count() as i16;
         let factor = state.settings.default_replication_factor().min(alive);

@@ -3,12 +3,13 @@
 use crate::ErrorCode;
 use crate::broker::cluster::State;
 use crate::broker::groups::{Caller, Committed, METADATA_MAX};
+use crate::broker::rights::Operation;
 use crate::wire::Str;
 use crate::wire::messages::offset_commit::{
     OffsetCommitRequest, OffsetCommitResponse, OffsetCommitResponsePartition, OffsetCommitResponseTopic,
 };
 
-use super::{Context, Handled, Handler, check_coordinator, own, own_option};
+use super::{Context, Handled, Handler, check_group, own, own_option};
 
 impl Handler for OffsetCommitRequest {
     type Answer = OffsetCommitResponse;
@@ -20,7 +21,7 @@ impl Handler for OffsetCommitRequest {
             generation: self.generation_id_or_member_epoch,
         };
         let group = own(&self.group_id);
-        let admitted = match check_coordinator(state, ctx, &group) {
+        let admitted = match check_group(state, ctx, &group, Operation::Read) {
             Ok(()) => state.groups.admit_commit(ctx.now, &group, &caller),
             Err(code) => code,
         };
@@ -38,10 +39,13 @@ impl Handler for OffsetCommitRequest {
                 .as_ref()
                 .and_then(|name| state.topic_at(ctx.node, name))
                 .map(|topic| topic.partitions.len());
+            let allowed =
+                name.as_ref().map_or(Ok(()), |name| state.rights.check_topic(name, Operation::Read));
             let mut partitions = Vec::with_capacity(topic.partitions.len());
             for part in topic.partitions {
                 let index = part.partition_index;
                 let code = match (&name, known) {
+                    _ if allowed.is_err() => ErrorCode::TOPIC_AUTHORIZATION_FAILED,
                     (Some(name), Some(count)) if usize::try_from(index).is_ok_and(|index| index < count) => {
                         if part.committed_metadata.as_ref().is_some_and(|text| text.len() > METADATA_MAX) {
                             ErrorCode::OFFSET_METADATA_TOO_LARGE

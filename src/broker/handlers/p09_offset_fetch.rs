@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use crate::ErrorCode;
 use crate::broker::cluster::State;
 use crate::broker::groups::Committed;
+use crate::broker::rights::Operation;
 use crate::wire::messages::offset_fetch::{
     OffsetFetchRequest, OffsetFetchRequestGroup, OffsetFetchRequestTopics, OffsetFetchResponse,
     OffsetFetchResponseGroup, OffsetFetchResponsePartition, OffsetFetchResponsePartitions,
@@ -12,7 +13,7 @@ use crate::wire::messages::offset_fetch::{
 };
 use crate::wire::{Str, Uuid};
 
-use super::{Context, Handled, Handler, check_coordinator};
+use super::{Context, Handled, Handler, check_group};
 
 impl Handler for OffsetFetchRequest {
     type Answer = OffsetFetchResponse;
@@ -97,7 +98,7 @@ fn refused(group: OffsetFetchRequestGroup, code: ErrorCode, version: i16) -> Off
 }
 
 fn one(state: &State, ctx: &Context, group: OffsetFetchRequestGroup) -> OffsetFetchResponseGroup {
-    if let Err(code) = check_coordinator(state, ctx, &group.group_id) {
+    if let Err(code) = check_group(state, ctx, &group.group_id, Operation::Describe) {
         return refused(group, code, ctx.version);
     }
     if group.group_id.is_empty() {
@@ -121,12 +122,12 @@ fn one(state: &State, ctx: &Context, group: OffsetFetchRequestGroup) -> OffsetFe
         Some(asked) => {
             for topic in asked {
                 let name = if by_id { state.topic_names.get(&topic.topic_id) } else { Some(&topic.name) };
+                let name = name
+                    .ok_or(ErrorCode::UNKNOWN_TOPIC_ID)
+                    .and_then(|name| state.rights.check_topic(name, Operation::Describe).map(|()| name));
                 let partitions = topic.partition_indexes.iter().map(|index| match name {
-                    Some(name) => answer(index, offsets.get(&(name.clone(), index))),
-                    None => OffsetFetchResponsePartitions {
-                        error_code: ErrorCode::UNKNOWN_TOPIC_ID.0,
-                        ..answer(index, None)
-                    },
+                    Ok(name) => answer(index, offsets.get(&(name.clone(), index))),
+                    Err(code) => OffsetFetchResponsePartitions { error_code: code.0, ..answer(index, None) },
                 });
                 topics.push(OffsetFetchResponseTopics {
                     partitions: partitions.collect(),
@@ -136,7 +137,8 @@ fn one(state: &State, ctx: &Context, group: OffsetFetchRequestGroup) -> OffsetFe
             }
         }
         None => {
-            for ((name, index), committed) in offsets {
+            let is_allowed = |name: &str| state.rights.check_topic(name, Operation::Describe).is_ok();
+            for ((name, index), committed) in offsets.iter().filter(|((name, _), _)| is_allowed(name)) {
                 let id = state.topics.get(name).map_or(Uuid::ZERO, |topic| topic.id);
                 if topics.last().is_none_or(|last: &OffsetFetchResponseTopics| last.name != *name) {
                     topics.push(OffsetFetchResponseTopics {

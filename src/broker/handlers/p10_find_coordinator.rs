@@ -2,6 +2,7 @@
 
 use crate::ErrorCode;
 use crate::broker::cluster::State;
+use crate::broker::rights::Operation;
 use crate::wire::Str;
 use crate::wire::messages::find_coordinator::{Coordinator, FindCoordinatorRequest, FindCoordinatorResponse};
 
@@ -60,6 +61,9 @@ fn find(state: &State, kind: i8, key: Str) -> Coordinator {
     }
     if key.is_empty() {
         return refused(key, ErrorCode::INVALID_GROUP_ID, None);
+    }
+    if let Err(code) = state.rights.check_group(&key, Operation::Describe) {
+        return refused(key, code, None);
     }
     match state.nodes.get(&state.groups.coordinator(&key)).filter(|node| node.alive) {
         Some(node) => Coordinator {

@@ -7,16 +7,17 @@ use tokio::sync::oneshot;
 use crate::ErrorCode;
 use crate::broker::cluster::State;
 use crate::broker::groups::{Join, Joined};
+use crate::broker::rights::Operation;
 use crate::wire::Str;
 use crate::wire::messages::join_group::{JoinGroupRequest, JoinGroupResponse, JoinGroupResponseMember};
 
-use super::{Context, Handled, Handler, check_coordinator, millis, own, own_option};
+use super::{Context, Handled, Handler, check_group, millis, own, own_option};
 
 impl Handler for JoinGroupRequest {
     type Answer = JoinGroupResponse;
 
     fn handle(self, state: &mut State, ctx: &Context) -> Handled<JoinGroupResponse> {
-        if let Err(code) = check_coordinator(state, ctx, &self.group_id) {
+        if let Err(code) = check_group(state, ctx, &self.group_id, Operation::Read) {
             return self.refuse(state, ctx, code);
         }
         let rebalance_timeout =

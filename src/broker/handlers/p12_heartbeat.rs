@@ -2,9 +2,10 @@
 
 use crate::broker::cluster::State;
 use crate::broker::groups::Caller;
+use crate::broker::rights::Operation;
 use crate::wire::messages::heartbeat::{HeartbeatRequest, HeartbeatResponse};
 
-use super::{Context, Handled, Handler, check_coordinator, refuse_with};
+use super::{Context, Handled, Handler, check_group, refuse_with};
 
 impl Handler for HeartbeatRequest {
     type Answer = HeartbeatResponse;
@@ -15,7 +16,7 @@ impl Handler for HeartbeatRequest {
             instance_id: self.group_instance_id.as_deref(),
             generation: self.generation_id,
         };
-        let code = match check_coordinator(state, ctx, &self.group_id) {
+        let code = match check_group(state, ctx, &self.group_id, Operation::Read) {
             Ok(()) => state.groups.heartbeat(ctx.now, &self.group_id, &caller),
             Err(code) => code,
         };

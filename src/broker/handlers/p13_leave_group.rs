@@ -1,15 +1,16 @@
 //! LeaveGroup, versions 0-5: 3 names many members, by instance id too.
 
 use crate::broker::cluster::State;
+use crate::broker::rights::Operation;
 use crate::wire::messages::leave_group::{LeaveGroupRequest, LeaveGroupResponse, MemberResponse};
 
-use super::{Context, Handled, Handler, check_coordinator, refuse_with};
+use super::{Context, Handled, Handler, check_group, refuse_with};
 
 impl Handler for LeaveGroupRequest {
     type Answer = LeaveGroupResponse;
 
     fn handle(self, state: &mut State, ctx: &Context) -> Handled<LeaveGroupResponse> {
-        if let Err(code) = check_coordinator(state, ctx, &self.group_id) {
+        if let Err(code) = check_group(state, ctx, &self.group_id, Operation::Read) {
             return self.refuse(state, ctx, code);
         }
         if ctx.version < 3 {

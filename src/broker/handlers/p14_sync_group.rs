@@ -5,15 +5,16 @@ use tokio::sync::oneshot;
 use crate::ErrorCode;
 use crate::broker::cluster::State;
 use crate::broker::groups::{Caller, Synced};
+use crate::broker::rights::Operation;
 use crate::wire::messages::sync_group::{SyncGroupRequest, SyncGroupResponse};
 
-use super::{Context, Handled, Handler, check_coordinator, refuse_with};
+use super::{Context, Handled, Handler, check_group, refuse_with};
 
 impl Handler for SyncGroupRequest {
     type Answer = SyncGroupResponse;
 
     fn handle(self, state: &mut State, ctx: &Context) -> Handled<SyncGroupResponse> {
-        if let Err(code) = check_coordinator(state, ctx, &self.group_id) {
+        if let Err(code) = check_group(state, ctx, &self.group_id, Operation::Read) {
             return self.refuse(state, ctx, code);
         }
         let caller = Caller {

@@ -3,12 +3,13 @@
 use crate::ErrorCode;
 use crate::broker::cluster::State;
 use crate::broker::groups::Phase;
+use crate::broker::rights::Operation;
 use crate::wire::Str;
 use crate::wire::messages::describe_groups::{
     DescribeGroupsRequest, DescribeGroupsResponse, DescribedGroup, DescribedGroupMember,
 };
 
-use super::{Context, Handled, Handler, check_coordinator, refuse_with};
+use super::{Context, Handled, Handler, check_group, refuse_with};
 
 const NO_OPERATIONS: i32 = i32::MIN;
 
@@ -31,7 +32,7 @@ fn refused(group_id: Str, error_code: i16) -> DescribedGroup {
 }
 
 fn one(state: &State, ctx: &Context, name: Str) -> DescribedGroup {
-    if let Err(code) = check_coordinator(state, ctx, &name) {
+    if let Err(code) = check_group(state, ctx, &name, Operation::Describe) {
         return refused(name, code.0);
     }
     let Some(entry) = state.groups.get(&name) else {

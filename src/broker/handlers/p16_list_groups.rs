@@ -1,6 +1,7 @@
 //! ListGroups, versions 0-5: the groups that the asked node coordinates; 4 filters by state, 5 by type.
 
 use crate::broker::cluster::State;
+use crate::broker::rights::Operation;
 use crate::wire::Str;
 use crate::wire::messages::list_groups::{ListGroupsRequest, ListGroupsResponse, ListedGroup};
 
@@ -17,6 +18,7 @@ impl Handler for ListGroupsRequest {
             .groups
             .iter()
             .filter(|(name, _)| state.groups.coordinator(name) == ctx.node)
+            .filter(|(name, _)| state.rights.check_group(name, Operation::Describe).is_ok())
             .filter(|(_, entry)| among(&self.states_filter, entry.group.phase.name()))
             .filter(|_| among(&self.types_filter, "classic"))
             .map(|(name, entry)| ListedGroup {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::ErrorCode;
 use crate::broker::cluster::{NewTopic, State};
+use crate::broker::rights::Operation;
 use crate::broker::topic_configs;
 use crate::wire::Str;
 use crate::wire::messages::create_topics::{
@@ -59,6 +60,9 @@ fn refused(name: Str, error_code: i16, error_message: Option<Str>) -> CreatableT
 
 fn one(state: &mut State, ctx: &Context, topic: CreatableTopic, validate_only: bool) -> CreatableTopicResult {
     let name = own(&topic.name);
+    if let Err(code) = state.rights.check_topic(&name, Operation::Create) {
+        return refused(name, code.0, Some(Str::from_static("Authorization failed.")));
+    }
     let assigned = !topic.assignments.is_empty();
     if assigned && (topic.num_partitions != -1 || topic.replication_factor != -1) {
         let why = "A manual partition assignment was specified, but numPartitions or replicationFactor was not set to -1.";

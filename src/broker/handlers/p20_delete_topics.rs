@@ -2,6 +2,7 @@
 
 use crate::ErrorCode;
 use crate::broker::cluster::State;
+use crate::broker::rights::Operation;
 use crate::wire::messages::delete_topics::{
     DeletableTopicResult, DeleteTopicState, DeleteTopicsRequest, DeleteTopicsResponse,
 };
@@ -41,6 +42,10 @@ fn one(state: &mut State, topic: DeleteTopicState) -> DeletableTopicResult {
         Some(name) => (Some(name), ErrorCode::UNKNOWN_TOPIC_OR_PARTITION),
         None => (state.topic_names.get(&topic.topic_id).cloned(), ErrorCode::UNKNOWN_TOPIC_ID),
     };
+    if let Some(Err(code)) = name.as_ref().map(|name| state.rights.check_topic(name, Operation::Delete)) {
+        let topic_id = topic.topic_id;
+        return DeletableTopicResult { name, topic_id, error_code: code.0, error_message: None };
+    }
     match name.as_ref().and_then(|name| state.delete_topic(name)) {
         Some(topic_id) => DeletableTopicResult { name, topic_id, ..Default::default() },
         None => DeletableTopicResult {

@@ -2,6 +2,7 @@
 
 use crate::ErrorCode;
 use crate::broker::cluster::State;
+use crate::broker::rights::Operation;
 use crate::wire::messages::delete_records::{
     DeleteRecordsPartition, DeleteRecordsPartitionResult, DeleteRecordsRequest, DeleteRecordsResponse,
     DeleteRecordsTopicResult,
@@ -58,7 +59,7 @@ fn one(
     topic: &str,
     part: &DeleteRecordsPartition,
 ) -> Result<i64, ErrorCode> {
-    let (found, partition) = state.led(ctx.node, topic, part.partition_index, -1)?;
+    let (found, partition) = state.led(ctx.node, topic, part.partition_index, -1, Operation::Delete)?;
     let offset = if part.offset == -1 { partition.high_watermark } else { part.offset };
     if offset < 0 || offset > partition.high_watermark {
         return Err(ErrorCode::OFFSET_OUT_OF_RANGE);

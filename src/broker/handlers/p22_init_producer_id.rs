@@ -4,6 +4,7 @@
 
 use crate::ErrorCode;
 use crate::broker::cluster::State;
+use crate::broker::rights::Operation;
 use crate::wire::messages::init_producer_id::{InitProducerIdRequest, InitProducerIdResponse};
 
 use super::{Context, Handled, Handler, refuse_with};
@@ -15,6 +16,9 @@ impl Handler for InitProducerIdRequest {
         if let Some(id) = &self.transactional_id {
             let code =
                 if id.is_empty() { ErrorCode::INVALID_REQUEST } else { ErrorCode::COORDINATOR_NOT_AVAILABLE };
+            return self.refuse(state, ctx, code);
+        }
+        if let Err(code) = state.rights.check_cluster(Operation::Write) {
             return self.refuse(state, ctx, code);
         }
         // Without transactional id Kafka ignores what a producer says about itself.

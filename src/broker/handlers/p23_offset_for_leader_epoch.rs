@@ -2,6 +2,7 @@
 
 use crate::ErrorCode;
 use crate::broker::cluster::State;
+use crate::broker::rights::Operation;
 use crate::wire::messages::offset_for_leader_epoch::{
     EpochEndOffset, OffsetForLeaderEpochRequest, OffsetForLeaderEpochResponse, OffsetForLeaderPartition,
     OffsetForLeaderTopicResult,
@@ -47,7 +48,7 @@ fn answer(partition: i32, error_code: i16, leader_epoch: i32, end_offset: i64) -
 
 fn one(state: &State, ctx: &Context, topic: &str, part: &OffsetForLeaderPartition) -> EpochEndOffset {
     let found = state
-        .led(ctx.node, topic, part.partition, part.current_leader_epoch)
+        .led(ctx.node, topic, part.partition, part.current_leader_epoch, Operation::Describe)
         .and_then(|(_, partition)| partition.leader_log().ok_or(ErrorCode::NOT_LEADER_OR_FOLLOWER));
     match found.map(|log| log.end_of_epoch(part.leader_epoch)) {
         Ok(Some((epoch, end))) => answer(part.partition, 0, epoch, end),

@@ -2,6 +2,7 @@
 
 use crate::ErrorCode;
 use crate::broker::cluster::State;
+use crate::broker::rights::Operation;
 use crate::broker::topic_configs::{self, Kind};
 use crate::wire::Str;
 use crate::wire::messages::describe_configs::{
@@ -68,6 +69,9 @@ fn config(
 fn one(state: &State, ctx: &Context, resource: DescribeConfigsResource) -> DescribeConfigsResult {
     let mut configs = match resource.resource_type {
         TOPIC => {
+            if let Err(code) = state.rights.check_topic(&resource.resource_name, Operation::Describe) {
+                return refused(resource, code.0, None);
+            }
             let Some(topic) = state.topics.get(&resource.resource_name) else {
                 let why = "This server does not host this topic-partition.";
                 let code = ErrorCode::UNKNOWN_TOPIC_OR_PARTITION.0;

@@ -1,6 +1,7 @@
 //! CreatePartitions, versions 0-3.
 
 use crate::broker::cluster::State;
+use crate::broker::rights::Operation;
 use crate::wire::messages::create_partitions::{
     CreatePartitionsRequest, CreatePartitionsResponse, CreatePartitionsTopicResult,
 };
@@ -19,7 +20,11 @@ impl Handler for CreatePartitionsRequest {
                 let assignments = topic.assignments.map(|assignments| {
                     assignments.iter().map(|assignment| assignment.broker_ids.to_vec()).collect()
                 });
-                match state.create_partitions(&topic.name, topic.count, assignments, validate_only) {
+                let grown = match state.rights.check_topic(&topic.name, Operation::Alter) {
+                    Ok(()) => state.create_partitions(&topic.name, topic.count, assignments, validate_only),
+                    Err(code) => Err((code, "Topic authorization failed.".to_owned())),
+                };
+                match grown {
                     Ok(()) => CreatePartitionsTopicResult { name: topic.name, ..Default::default() },
                     Err((code, why)) => CreatePartitionsTopicResult {
                         name: topic.name,

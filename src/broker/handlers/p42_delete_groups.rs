@@ -1,9 +1,10 @@
 //! DeleteGroups, versions 0-2: only groups without members.
 
 use crate::broker::cluster::State;
+use crate::broker::rights::Operation;
 use crate::wire::messages::delete_groups::{DeletableGroupResult, DeleteGroupsRequest, DeleteGroupsResponse};
 
-use super::{Context, Handled, Handler, check_coordinator, refuse_with};
+use super::{Context, Handled, Handler, check_group, refuse_with};
 
 impl Handler for DeleteGroupsRequest {
     type Answer = DeleteGroupsResponse;
@@ -13,7 +14,7 @@ impl Handler for DeleteGroupsRequest {
             .groups_names
             .into_iter()
             .map(|group_id| {
-                let code = match check_coordinator(state, ctx, &group_id) {
+                let code = match check_group(state, ctx, &group_id, Operation::Delete) {
                     Ok(()) => state.groups.delete(&group_id),
                     Err(code) => code,
                 };

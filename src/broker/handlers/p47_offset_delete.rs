@@ -3,17 +3,18 @@
 use crate::ErrorCode;
 use crate::broker::cluster::State;
 use crate::broker::groups::Phase;
+use crate::broker::rights::Operation;
 use crate::wire::messages::offset_delete::{
     OffsetDeleteRequest, OffsetDeleteResponse, OffsetDeleteResponsePartition, OffsetDeleteResponseTopic,
 };
 
-use super::{Context, Handled, Handler, check_coordinator, refuse_with};
+use super::{Context, Handled, Handler, check_group, refuse_with};
 
 impl Handler for OffsetDeleteRequest {
     type Answer = OffsetDeleteResponse;
 
     fn handle(self, state: &mut State, ctx: &Context) -> Handled<OffsetDeleteResponse> {
-        let refusal = match check_coordinator(state, ctx, &self.group_id) {
+        let refusal = match check_group(state, ctx, &self.group_id, Operation::Delete) {
             Err(code) => Some(code),
             Ok(()) => match state.groups.get(&self.group_id) {
                 None => Some(ErrorCode::GROUP_ID_NOT_FOUND),
@@ -26,12 +27,16 @@ impl Handler for OffsetDeleteRequest {
         }
         let mut topics = Vec::with_capacity(self.topics.len());
         for topic in self.topics {
+            let allowed = state.rights.check_topic(&topic.name, Operation::Read);
+            let error_code = allowed.err().map_or(0, |code| code.0);
             let partitions = topic
                 .partitions
                 .iter()
                 .map(|part| {
-                    state.groups.forget(&self.group_id, &topic.name, part.partition_index);
-                    OffsetDeleteResponsePartition { partition_index: part.partition_index, error_code: 0 }
+                    if allowed.is_ok() {
+                        state.groups.forget(&self.group_id, &topic.name, part.partition_index);
+                    }
+                    OffsetDeleteResponsePartition { partition_index: part.partition_index, error_code }
                 })
                 .collect();
             topics.push(OffsetDeleteResponseTopic { name: topic.name, partitions });

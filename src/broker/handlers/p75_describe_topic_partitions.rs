@@ -3,6 +3,7 @@
 use crate::ErrorCode;
 use crate::broker::cluster::State;
 use crate::broker::partition::{NO_LEADER, Partition};
+use crate::broker::rights::Operation;
 use crate::wire::Str;
 use crate::wire::messages::describe_topic_partitions::{
     CursorResponse, DescribeTopicPartitionsRequest, DescribeTopicPartitionsResponse,
@@ -24,7 +25,9 @@ impl Handler for DescribeTopicPartitionsRequest {
             state
                 .topics
                 .iter()
-                .filter(|(_, topic)| topic.is_known_to(ctx.node))
+                .filter(|(name, topic)| {
+                    topic.is_known_to(ctx.node) && state.rights.check_topic(name, Operation::Describe).is_ok()
+                })
                 .map(|(name, _)| name.clone())
                 .collect()
         } else {
@@ -43,6 +46,10 @@ impl Handler for DescribeTopicPartitionsRequest {
         for name in names {
             if name != first {
                 from = 0;
+            }
+            if let Err(code) = state.rights.check_topic(&name, Operation::Describe) {
+                answer.topics.push(refused(name, code.0));
+                continue;
             }
             let Some(topic) = state.topic_at(ctx.node, &name) else {
                 answer.topics.push(refused(name, ErrorCode::UNKNOWN_TOPIC_OR_PARTITION.0));

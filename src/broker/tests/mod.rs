@@ -3,5 +3,6 @@
 mod durability;
 mod faults;
 mod machine;
+mod powers;
 mod protocol;
 mod support;
