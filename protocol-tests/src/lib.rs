@@ -5,3 +5,4 @@ pub mod golden;
 pub mod kafka;
 pub mod messages;
 pub mod sim;
+pub mod trial;

@@ -86,6 +86,9 @@ pub(super) struct Start {
     /// Property of every node; goes before the program's own (repeatable)
     #[arg(long = "property", value_name = "KEY=VALUE", value_parser = property)]
     pub(super) properties: Vec<(String, String)>,
+    /// With an authorizer (KRaft): everybody may do what no rule forbids
+    #[arg(long)]
+    pub(super) authorizer: bool,
     /// Seconds to wait for the cluster
     #[arg(long, value_name = "SECONDS", default_value_t = 120, value_parser = clap::value_parser!(u64).range(1..=3600))]
     pub(super) timeout: u64,

@@ -107,7 +107,10 @@ fn new_cluster(store: &Store, name: &str, args: &Start) -> Result<Cluster, Failu
         version: args.version.to_string(),
         cluster_id: cluster_id(),
         jvm: args.jvm,
-        properties: args.properties.clone(),
+        properties: match args.authorizer {
+            true => properties::authorizer().chain(args.properties.iter().cloned()).collect(),
+            false => args.properties.clone(),
+        },
         nodes: (0..args.nodes)
             .map(|index| NodeState {
                 id: index + 1,
@@ -269,6 +272,7 @@ fn prepare(store: &Store, version: Version) -> Result<(), Failure> {
         name: Some(name.clone()),
         jvm: Jvm::Small,
         properties: Vec::new(),
+        authorizer: false,
         timeout: 120,
     };
     if let Some(left) = store.cluster(&name)? {

@@ -44,6 +44,36 @@ impl Failure {
     }
 }
 
+/// A node of a running cluster, for programs that live on it.
+#[derive(Clone, Debug)]
+pub(crate) struct RunningNode {
+    pub(crate) port: u16,
+    pid: u32,
+}
+
+/// The nodes of a cluster of the usual directory that run.
+pub(crate) fn running_nodes(name: &str) -> Result<Vec<RunningNode>, String> {
+    let nodes = || {
+        let cluster = store::Store::open(None)?.select(Some(name))?;
+        let nodes = cluster.state.nodes.iter();
+        Ok(nodes
+            .filter_map(|node| Some(RunningNode { port: node.port, pid: cluster.pid(node.id)? }))
+            .collect())
+    };
+    match nodes() {
+        Ok(nodes) if Vec::is_empty(&nodes) => Err(format!("no node of {name} is running")),
+        Ok(nodes) => Ok(nodes),
+        Err(Failure::Usage(message) | Failure::Failed(message)) => Err(message),
+    }
+}
+
+/// Stops a node's process for a while; its connections stay open and nobody answers.
+pub(crate) async fn freeze(node: &RunningNode, time: std::time::Duration) -> std::io::Result<()> {
+    java::signal(node.pid, "STOP")?;
+    tokio::time::sleep(time).await;
+    java::signal(node.pid, "CONT")
+}
+
 /// Runs the program with the arguments of the process; exit code 0 on success, 1 on failure, 2 on wrong usage.
 pub fn main() -> ExitCode {
     let args = args::Args::parse();

@@ -103,6 +103,26 @@ pub(super) fn node(cluster: &ClusterState, id: u16, log_dir: &Path) -> Vec<(Stri
     list.0
 }
 
+/// An authorizer that allows what no rule forbids. Controllers vote before there are rules, so they are super users, and
+/// have a name of their own for it; clients and brokers have none.
+pub(super) fn authorizer() -> impl Iterator<Item = (String, String)> {
+    [
+        ("authorizer.class.name", "org.apache.kafka.metadata.authorizer.StandardAuthorizer"),
+        ("allow.everyone.if.no.acl.found", "true"),
+        ("super.users", "User:controller"),
+        ("listener.security.protocol.map", "PLAINTEXT:PLAINTEXT,CONTROLLER:SASL_PLAINTEXT"),
+        ("sasl.mechanism.controller.protocol", "PLAIN"),
+        ("listener.name.controller.sasl.enabled.mechanisms", "PLAIN"),
+        (
+            "listener.name.controller.plain.sasl.jaas.config",
+            "org.apache.kafka.common.security.plain.PlainLoginModule required \
+             username=controller password=loopback user_controller=loopback;",
+        ),
+    ]
+    .into_iter()
+    .map(|(key, value)| (key.to_owned(), value.to_owned()))
+}
+
 /// Properties of the cluster's ZooKeeper with its data in `data_dir`.
 pub(super) fn zookeeper(port: u16, data_dir: &Path) -> Vec<(String, String)> {
     let mut list = Properties(Vec::new());
