@@ -6,7 +6,7 @@ use std::task::Poll;
 
 use tokio::time::{Instant, sleep_until};
 
-use crate::cluster::{Call, Target};
+use crate::cluster::Target;
 use crate::runtime::BoxFuture;
 use crate::types::TopicName;
 use crate::wire::{Request, Str};
@@ -44,7 +44,7 @@ impl Admin {
             };
             let build = |version| build(&remaining, version, self.broker_timeout_ms(deadline));
             let response =
-                self.cluster.request(Target::Controller, Call::until(deadline), build, moved).await;
+                self.cluster.request(Target::Controller, self.slow_call(deadline), build, moved).await;
             let response = match response {
                 Ok(response) => response,
                 Err(error) if results.is_empty() => return Err(error),

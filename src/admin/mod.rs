@@ -8,12 +8,13 @@
 //! * `items`: what they have in common.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::Result;
-use crate::cluster::{Call, Cluster};
+use crate::cluster::{Call, Cluster, SlowLane};
+use crate::{Result, deadline};
 
 mod groups;
 mod items;
@@ -43,12 +44,15 @@ pub type Results<K, T> = BTreeMap<K, Result<T>>;
 #[derive(Clone, Debug)]
 pub struct Admin {
     cluster: Cluster,
+    /// For operations that the brokers take their time for; others wait for nothing.
+    slow: Arc<SlowLane>,
     timeout: Duration,
 }
 
 impl Admin {
     pub(crate) fn new(cluster: Cluster) -> Self {
-        Self { timeout: cluster.config().api_timeout, cluster }
+        let slow = Arc::new(SlowLane::new(cluster.clone()));
+        Self { timeout: cluster.config().api_timeout, slow, cluster }
     }
 
     /// The same handle with another time limit for each operation, retries included. Default: the client's API timeout
@@ -61,11 +65,16 @@ impl Admin {
 
     fn deadline(&self) -> Instant {
         // clock: where an operation begins, its time limit becomes a deadline.
-        Instant::now() + self.timeout
+        deadline::after(Instant::now(), self.timeout)
     }
 
     fn call(&self) -> Call {
         Call::until(self.deadline())
+    }
+
+    /// A call that the brokers may take [`broker_timeout_ms`](Self::broker_timeout_ms) for.
+    fn slow_call(&self, deadline: Instant) -> Call {
+        Call { server_wait: self.cluster.config().connection.request_timeout, ..self.slow.call(deadline) }
     }
 
     /// What is left until `deadline`, at most one request timeout, as brokers want it. Never 0, which means "do not wait".

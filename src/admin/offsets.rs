@@ -231,7 +231,8 @@ impl Admin {
             Ok(request)
         };
         let ok = |_: &ListOffsetsResponse| ErrorCode::NONE;
-        let response = self.cluster.request(Target::Leader(first), Call::until(deadline), build, ok).await?;
+        let response =
+            self.cluster.request(Target::Leader(first), self.slow_call(deadline), build, ok).await?;
         let mut results = Results::new();
         for topic in response.topics {
             for answer in topic.partitions {

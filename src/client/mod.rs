@@ -29,6 +29,9 @@ pub mod config;
 mod interop;
 mod problems;
 
+#[cfg(all(test, feature = "broker"))]
+mod tests;
+
 pub use builder::ClientBuilder;
 #[cfg(feature = "kafka-protocol")]
 pub use interop::SendTo;

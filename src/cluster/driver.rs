@@ -127,7 +127,7 @@ async fn fetch(
     let mut unsent = 0;
     loop {
         let deadline = Instant::now() + shared.config.connection.request_timeout;
-        let connection = any_connection(shared, None, deadline).await?;
+        let (_, connection) = any_connection(shared, None, deadline).await?;
         let version = connection.version(ApiKey::METADATA, MetadataRequest::VERSIONS)?;
         match connection.send(&request(query, version), version, deadline).await {
             Ok(response) => return Ok((response, version)),
@@ -202,7 +202,7 @@ pub(super) async fn any_connection(
     shared: &Arc<Shared>,
     avoid: Option<NodeId>,
     deadline: Instant,
-) -> Result<Connection> {
+) -> Result<(NodeId, Connection)> {
     let mut events = shared.events.subscribe();
     let mut dialled: Vec<(NodeId, Option<u64>)> = Vec::new();
     let mut failed: Vec<NodeId> = Vec::new();
@@ -216,8 +216,8 @@ pub(super) async fn any_connection(
         events.borrow_and_update();
         let now = Instant::now();
         let bootstrap_only = shared.updater().wants_bootstrap();
-        if let Some(connection) = shared.nodes().least_loaded(avoid, bootstrap_only) {
-            return Ok(connection);
+        if let Some(found) = shared.nodes().least_loaded(avoid, bootstrap_only) {
+            return Ok(found);
         }
         let mut pending = false;
         for (node, waiting) in &mut dialled {
@@ -226,7 +226,7 @@ pub(super) async fn any_connection(
             }
             let acquired = shared.nodes().acquire(now, *node, Duty::Short, waiting);
             match acquired {
-                Acquired::Ready(connection) => return Ok(connection),
+                Acquired::Ready(connection) => return Ok((*node, connection)),
                 Acquired::Open(attempt) => {
                     open(shared, attempt);
                     pending = true;

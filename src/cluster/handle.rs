@@ -154,7 +154,7 @@ impl Cluster {
         &self.shared.config
     }
 
-    /// A number that no other part of this client has: for [`Duty::Fetch`] and [`Duty::Group`].
+    /// A number that no other part of this client has: for the duties that belong to one owner.
     pub(crate) fn next_id(&self) -> u64 {
         self.shared.next_id.fetch_add(1, Ordering::Relaxed)
     }
@@ -412,10 +412,10 @@ impl Cluster {
         avoid: Option<NodeId>,
         deadline: Instant,
     ) -> Result<Connection> {
-        driver::any_connection(&self.shared, avoid, deadline).await
+        Ok(driver::any_connection(&self.shared, avoid, deadline).await?.1)
     }
 
-    /// Closes the connections of a session or membership that has ended.
+    /// Closes the connections of a session, membership or other owner that has ended.
     pub(crate) fn release(&self, duty: Duty) {
         self.shared.nodes().release(duty);
     }

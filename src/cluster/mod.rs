@@ -35,7 +35,7 @@ pub(crate) use handle::Cluster;
 pub use handle::ConditionEvents;
 pub(crate) use metadata::{Metadata, Topic, TopicIdentity};
 pub(crate) use nodes::Duty;
-pub(crate) use request::{Call, Target};
+pub(crate) use request::{Call, SlowLane, Target};
 
 // What the layers above need of a connection; they do not import `net`.
 pub(crate) use crate::net::{Answer, Connection, Pending, RequestError};

@@ -27,12 +27,17 @@ const SETUP_TIMEOUT_MAX: Duration = Duration::from_secs(30);
 pub(crate) enum Duty {
     /// Produce requests of all producers.
     Produce,
-    /// Everything that is answered at once: heartbeats, commits, metadata, admin.
+    /// What is answered from memory at once: metadata, coordinators, descriptions.
     Short,
+    /// Heartbeats of all memberships, and their end: a membership must not depend on what anything else waits for.
+    Heartbeat,
     /// One fetch session.
     Fetch(u64),
     /// JoinGroup and SyncGroup of one membership, and long polls of its kind.
     Group(u64),
+    /// What waits for a log, a controller, a disk or remote storage: operations of one admin handle, commits of one
+    /// membership, look-ups of one reader, producer ids of one producer.
+    Slow(u64),
     /// Requests of the `kafka-protocol` crate, whatever they are.
     #[cfg(feature = "kafka-protocol")]
     Foreign,
@@ -258,16 +263,20 @@ impl Nodes {
 
     /// The open connection for short requests with the fewest requests in flight; nodes of the bootstrap list only
     /// where no other is open.
-    pub(super) fn least_loaded(&self, avoid: Option<NodeId>, bootstrap_only: bool) -> Option<Connection> {
+    pub(super) fn least_loaded(
+        &self,
+        avoid: Option<NodeId>,
+        bootstrap_only: bool,
+    ) -> Option<(NodeId, Connection)> {
         self.nodes
             .iter()
             .filter(|(id, _)| Some(**id) != avoid && (!bootstrap_only || id.0 < 0))
             .filter_map(|(id, node)| match &node.slots.get(&Duty::Short)?.state {
-                SlotState::Open(connection) if !connection.is_closed() => Some((id.0 < 0, connection)),
+                SlotState::Open(connection) if !connection.is_closed() => Some((*id, connection)),
                 _ => None,
             })
-            .min_by_key(|(is_bootstrap, connection)| (*is_bootstrap, connection.in_flight()))
-            .map(|(_, connection)| connection.clone())
+            .min_by_key(|(id, connection)| (id.0 < 0, connection.in_flight()))
+            .map(|(id, connection)| (id, connection.clone()))
     }
 
     /// The connection to `id` for `duty`, if it is open.

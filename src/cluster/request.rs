@@ -1,5 +1,7 @@
 //! Requests to whoever is responsible, tried again until a deadline.
 
+use std::time::Duration;
+
 use tokio::time::{Instant, sleep_until};
 
 use crate::net::Connection;
@@ -10,6 +12,7 @@ use crate::wire::{ApiKey, Request, Str, VersionRange};
 use crate::{Error, ErrorCode, ErrorKind, Result};
 
 use super::coordinators::CoordinatorKind;
+use super::driver;
 use super::handle::Cluster;
 use super::nodes::Duty;
 use super::retry::{Doubt, doubt};
@@ -40,7 +43,7 @@ pub(crate) struct Call {
     /// Which connection to use.
     pub(crate) duty: Duty,
     /// Time that the broker may take by itself (rebalance timeout, long poll); a try lasts this much longer.
-    pub(crate) server_wait: std::time::Duration,
+    pub(crate) server_wait: Duration,
     /// Highest version to use, where the newest would need something that is not at hand (topic ids).
     pub(crate) version_max: i16,
 }
@@ -48,7 +51,36 @@ pub(crate) struct Call {
 impl Call {
     /// A short request that is given up at `deadline`.
     pub(crate) fn until(deadline: Instant) -> Self {
-        Self { deadline, duty: Duty::Short, server_wait: std::time::Duration::ZERO, version_max: i16::MAX }
+        Self { deadline, duty: Duty::Short, server_wait: Duration::ZERO, version_max: i16::MAX }
+    }
+
+    /// A request that the broker may sit on, over a connection that belongs to `owner` alone; see [`Duty::Slow`].
+    pub(crate) fn slow(deadline: Instant, owner: u64) -> Self {
+        Self { duty: Duty::Slow(owner), ..Self::until(deadline) }
+    }
+}
+
+/// Connections of its own for requests that a broker may sit on; they close with it.
+#[derive(Debug)]
+pub(crate) struct SlowLane {
+    cluster: Cluster,
+    id: u64,
+}
+
+impl SlowLane {
+    pub(crate) fn new(cluster: Cluster) -> Self {
+        Self { id: cluster.next_id(), cluster }
+    }
+
+    /// A call over these connections.
+    pub(crate) fn call(&self, deadline: Instant) -> Call {
+        Call::slow(deadline, self.id)
+    }
+}
+
+impl Drop for SlowLane {
+    fn drop(&mut self) {
+        self.cluster.release(Duty::Slow(self.id));
     }
 }
 
@@ -105,10 +137,10 @@ impl Cluster {
     pub(crate) async fn request_any<R: Request + Clone>(
         &self,
         request: &R,
-        deadline: Instant,
+        call: Call,
         check: impl Fn(&R::Response) -> ErrorCode,
     ) -> Result<R::Response> {
-        self.request(Target::Any, Call::until(deadline), |_| Ok(request.clone()), check).await
+        self.request(Target::Any, call, |_| Ok(request.clone()), check).await
     }
 
     /// [`request`](Self::request) to `node`, with a message that is the same in all versions.
@@ -116,10 +148,10 @@ impl Cluster {
         &self,
         node: NodeId,
         request: &R,
-        deadline: Instant,
+        call: Call,
         check: impl Fn(&R::Response) -> ErrorCode,
     ) -> Result<R::Response> {
-        self.request(Target::Node(node), Call::until(deadline), |_| Ok(request.clone()), check).await
+        self.request(Target::Node(node), call, |_| Ok(request.clone()), check).await
     }
 
     /// A connection for one request of the `kafka-protocol` crate to `target`.
@@ -196,7 +228,14 @@ impl Cluster {
             Some(node) => {
                 self.connection(node, call.duty, call.deadline).await.map_err(failed(Some(node)))?
             }
-            None => self.any_connection(avoid, call.deadline).await.map_err(failed(None))?,
+            None => {
+                let any = driver::any_connection(&self.shared, avoid, call.deadline).await;
+                let (node, connection) = any.map_err(failed(None))?;
+                match call.duty {
+                    Duty::Short => connection,
+                    duty => self.connection(node, duty, call.deadline).await.map_err(failed(Some(node)))?,
+                }
+            }
         };
         Ok((connection.peer().node, connection))
     }

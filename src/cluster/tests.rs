@@ -439,7 +439,7 @@ async fn long_polls_slow_neither_each_other_nor_short_requests() {
         for _ in 0..100 {
             let started = Instant::now();
             cluster
-                .request_any(&MetadataRequest::default(), within(1000), |_| ErrorCode::NONE)
+                .request_any(&MetadataRequest::default(), Call::until(within(1000)), |_| ErrorCode::NONE)
                 .await
                 .unwrap();
             slowest = slowest.max(started.elapsed());

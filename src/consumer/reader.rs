@@ -110,6 +110,8 @@ struct Inner {
     cluster: Cluster,
     core: Arc<Core>,
     isolation: Isolation,
+    /// Names this reader's connections.
+    id: u64,
     _fetching: AbortOnDrop,
 }
 
@@ -121,15 +123,16 @@ impl PartitionReader {
         let mut positions = Positions::new(PositionsConfig { consumer: (*config).clone(), backoff });
         positions.assign(partitions.into_iter().map(|(partition, start)| (partition, Begin::At(start))));
         let core = Arc::new(Core::new(positions, false));
+        let id = cluster.next_id();
         let fetching = Fetching {
             cluster: cluster.clone(),
             core: Arc::clone(&core),
             config: Arc::clone(&config),
             budget,
-            id: cluster.next_id(),
+            id,
         };
         let isolation = config.isolation;
-        let inner = Inner { cluster, core, isolation, _fetching: fetching.start() };
+        let inner = Inner { cluster, core, isolation, id, _fetching: fetching.start() };
         Self { inner: Arc::new(inner) }
     }
 
@@ -300,7 +303,7 @@ impl PartitionReader {
             .cluster
             .request(
                 Target::Leader(partition),
-                Call::until(deadline),
+                Call::slow(deadline, self.inner.id),
                 |_| Ok(request.clone()),
                 |response| {
                     let first = response.topics.first().and_then(|topic| topic.partitions.first());

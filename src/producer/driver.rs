@@ -20,11 +20,11 @@ use super::config::Acks;
 use super::handle::Shared;
 use super::lane::{Gauge, Lane, Left};
 use super::sender::{Effect, Lanes, Outgoing, Sender, SenderConfig};
-use crate::cluster::{self, Cluster, Connection, Duty, Metadata, Pending, RequestError};
+use crate::cluster::{self, Cluster, Connection, Duty, Metadata, Pending, RequestError, SlowLane};
 use crate::runtime::BoxFuture;
 use crate::types::{NodeId, Partition, TopicName};
 use crate::wire::compression::Compression;
-use crate::wire::messages::InitProducerIdRequest;
+use crate::wire::messages::{InitProducerIdRequest, InitProducerIdResponse};
 use crate::wire::produce::{self, RequestHead, Response};
 use crate::wire::{ApiKey, Uuid, VersionRange};
 use crate::{Error, ErrorCode, ErrorKind, Result};
@@ -577,7 +577,10 @@ async fn ask_producer_id(cluster: Cluster, deadline: Instant) -> Result<(i64, i1
         producer_id: -1,
         producer_epoch: -1,
     };
-    let response = cluster.request_any(&request, deadline, |response| ErrorCode(response.error_code)).await?;
+    // The broker waits for a log or for the controller.
+    let lane = SlowLane::new(cluster.clone());
+    let code = |response: &InitProducerIdResponse| ErrorCode(response.error_code);
+    let response = cluster.request_any(&request, lane.call(deadline), code).await?;
     Ok((response.producer_id, response.producer_epoch))
 }
 

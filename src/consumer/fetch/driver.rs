@@ -8,12 +8,12 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use tokio::time::{Instant, sleep_until};
 
-use crate::cluster::{Cluster, Duty, Metadata};
+use crate::cluster::{Call, Cluster, Duty, Metadata};
 use crate::consumer::config::ConsumerConfig;
 use crate::consumer::core::Core;
 use crate::consumer::event::Event;
 use crate::consumer::fetch::decode::{DecodeConfig, Place, decode, is_heavy};
-use crate::consumer::fetch::offsets::{isolation_level, look_up};
+use crate::consumer::fetch::offsets::{LOOKUP_ROUND, isolation_level, look_up};
 use crate::consumer::fetch::session::{Session, Want};
 use crate::consumer::positions::{Fetched, Plan, Planned, Question};
 use crate::runtime::{AbortOnDrop, watch};
@@ -123,7 +123,8 @@ impl Fetching {
         for ((leader, _), lookups) in groups {
             let (cluster, core, isolation) =
                 (self.cluster.clone(), Arc::clone(&self.core), self.config.isolation);
-            let work = async move { look_up(cluster, &core, leader, lookups, isolation).await };
+            let call = Call::slow(now + LOOKUP_ROUND, self.id);
+            let work = async move { look_up(cluster, call, &core, leader, lookups, isolation).await };
             self.cluster.runtime().spawn("carafe-offsets", Box::pin(work));
         }
     }
@@ -135,6 +136,7 @@ struct Release<'a>(&'a Fetching);
 impl Drop for Release<'_> {
     fn drop(&mut self) {
         self.0.cluster.release(Duty::Fetch(self.0.id));
+        self.0.cluster.release(Duty::Slow(self.0.id));
     }
 }
 

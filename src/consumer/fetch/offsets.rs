@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::cluster::Cluster;
+use crate::cluster::{Call, Cluster};
 use crate::consumer::config::Isolation;
 use crate::consumer::core::Core;
 use crate::consumer::positions::{Answer, EARLIEST, LATEST, Lookup, Question};
@@ -18,26 +18,26 @@ use crate::wire::messages::offset_for_leader_epoch::{
 use crate::{Error, ErrorCode, ErrorKind, Result};
 
 /// How long one round of look-ups may take before it is tried anew.
-const ROUND: Duration = Duration::from_secs(30);
+pub(crate) const LOOKUP_ROUND: Duration = Duration::from_secs(30);
 
 /// Asks everything in `lookups`, which have one leader and one kind of question, and tells the answers.
 pub(crate) async fn look_up(
     cluster: Cluster,
+    call: Call,
     core: &Core,
     leader: NodeId,
     lookups: Vec<Lookup>,
     isolation: Isolation,
 ) {
-    let deadline = Instant::now() + ROUND;
     let answers = match lookups.first().map(|lookup| lookup.question) {
-        Some(Question::Epoch(_)) => epochs(&cluster, leader, &lookups, deadline).await,
-        Some(Question::Range) => range(&cluster, leader, &lookups, isolation, deadline).await,
+        Some(Question::Epoch(_)) => epochs(&cluster, leader, &lookups, call).await,
+        Some(Question::Range) => range(&cluster, leader, &lookups, isolation, call).await,
         Some(Question::Offset(_)) => {
             let timestamp = |lookup: &Lookup| match lookup.question {
                 Question::Offset(timestamp) => timestamp,
                 _ => LATEST,
             };
-            list(&cluster, leader, &lookups, timestamp, isolation, deadline).await
+            list(&cluster, leader, &lookups, timestamp, isolation, call).await
         }
         None => return,
     };
@@ -88,10 +88,10 @@ async fn range(
     leader: NodeId,
     lookups: &[Lookup],
     isolation: Isolation,
-    deadline: Instant,
+    call: Call,
 ) -> Result<Answers> {
-    let earliest = list(cluster, leader, lookups, |_| EARLIEST, isolation, deadline).await?;
-    let mut latest = list(cluster, leader, lookups, |_| LATEST, isolation, deadline).await?;
+    let earliest = list(cluster, leader, lookups, |_| EARLIEST, isolation, call).await?;
+    let mut latest = list(cluster, leader, lookups, |_| LATEST, isolation, call).await?;
     Ok(earliest
         .into_iter()
         .filter_map(|(partition, earliest)| {
@@ -114,12 +114,12 @@ async fn list(
     lookups: &[Lookup],
     timestamp: impl Fn(&Lookup) -> i64,
     isolation: Isolation,
-    deadline: Instant,
+    call: Call,
 ) -> Result<Answers> {
     let mut request = ListOffsetsRequest {
         replica_id: -1,
         isolation_level: isolation_level(isolation),
-        timeout_ms: i32::try_from(ROUND.as_millis()).unwrap_or(i32::MAX),
+        timeout_ms: i32::try_from(LOOKUP_ROUND.as_millis()).unwrap_or(i32::MAX),
         ..ListOffsetsRequest::default()
     };
     for lookup in lookups {
@@ -138,7 +138,7 @@ async fn list(
             }),
         }
     }
-    let response = cluster.request_node(leader, &request, deadline, |_| ErrorCode::NONE).await?;
+    let response = cluster.request_node(leader, &request, call, |_| ErrorCode::NONE).await?;
     let mut answers = Answers::new();
     for topic in response.topics {
         for partition in topic.partitions {
@@ -157,7 +157,7 @@ async fn list(
     Ok(answers)
 }
 
-async fn epochs(cluster: &Cluster, leader: NodeId, lookups: &[Lookup], deadline: Instant) -> Result<Answers> {
+async fn epochs(cluster: &Cluster, leader: NodeId, lookups: &[Lookup], call: Call) -> Result<Answers> {
     let mut request =
         OffsetForLeaderEpochRequest { replica_id: -1, ..OffsetForLeaderEpochRequest::default() };
     for lookup in lookups {
@@ -177,7 +177,7 @@ async fn epochs(cluster: &Cluster, leader: NodeId, lookups: &[Lookup], deadline:
             }),
         }
     }
-    let response = cluster.request_node(leader, &request, deadline, |_| ErrorCode::NONE).await?;
+    let response = cluster.request_node(leader, &request, call, |_| ErrorCode::NONE).await?;
     let mut answers = Answers::new();
     for topic in response.topics {
         for partition in topic.partitions {

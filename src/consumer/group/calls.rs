@@ -147,7 +147,7 @@ impl Caller {
         deadline: Instant,
     ) -> Result<ErrorCode> {
         let response = self
-            .call(Duty::Short, deadline, |_| {
+            .call(Duty::Heartbeat, deadline, |_| {
                 Ok(HeartbeatRequest {
                     group_id: self.group.clone(),
                     generation_id: generation,
@@ -161,7 +161,7 @@ impl Caller {
 
     pub(crate) async fn leave(&self, member_id: ByteString, deadline: Instant) -> Result<()> {
         let reason = ByteString::from_static("the consumer is closing");
-        self.call(Duty::Short, deadline, |version| {
+        self.call(Duty::Heartbeat, deadline, |version| {
             let mut request =
                 LeaveGroupRequest { group_id: self.group.clone(), ..LeaveGroupRequest::default() };
             if version >= 3 {
@@ -186,7 +186,7 @@ impl Caller {
     ) -> Result<BTreeMap<TopicPartition, ErrorCode>> {
         let metadata = self.cluster.metadata();
         let response = self
-            .call(Duty::Short, deadline, |version| {
+            .call(Duty::Slow(self.id), deadline, |version| {
                 let mut request = OffsetCommitRequest {
                     group_id: self.group.clone(),
                     generation_id_or_member_epoch: generation,
@@ -253,7 +253,7 @@ impl Caller {
             .cluster
             .request(
                 Target::Coordinator(CoordinatorKind::Group, &self.group),
-                Call::until(deadline),
+                Call::slow(deadline, self.id),
                 |version| {
                     let mut request =
                         OffsetFetchRequest { require_stable: version >= 7, ..OffsetFetchRequest::default() };

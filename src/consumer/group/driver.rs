@@ -139,6 +139,7 @@ impl GroupDriver {
         }
         self.commits.abandon("the consumer was closed");
         self.caller.cluster.release(Duty::Group(self.caller.id));
+        self.caller.cluster.release(Duty::Slow(self.caller.id));
         self.core.close();
         for closer in self.closers.drain(..) {
             // Whoever closed may have stopped waiting.

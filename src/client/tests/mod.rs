@@ -1,0 +1,3 @@
+//! What a client promises about its connections and its knowledge of the cluster, on the embedded cluster.
+
+mod duties;
