@@ -50,6 +50,17 @@ pub enum Event {
     /// such topic, missing rights, no leader, nobody there. Nothing has to be done about it here: it is tried again, and
     /// heals where the cause goes away.
     Condition(ConditionEvent),
+    /// A stored mark was given up: its topic, or its partition, does not exist any more, or the commit before its partition
+    /// was given back failed. Whoever reads the partition next may handle records again. What else keeps automatic commits
+    /// from going through is a [`Condition`](Self::Condition), and is tried again.
+    CommitFailed {
+        /// The partition.
+        partition: TopicPartition,
+        /// The offset that is not committed.
+        offset: Offset,
+        /// Why.
+        error: Error,
+    },
     /// All records up to here were handed out; only with
     /// [`partition_end_events`](crate::consumer::ConsumerConfig::partition_end_events). Told once until more arrives.
     PartitionEnd {

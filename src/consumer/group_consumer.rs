@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use bytestring::ByteString;
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, ConditionEvent, ConditionKind, ConditionStage};
 use crate::consumer::batch::Batch;
 use crate::consumer::config::{ConsumerConfig, StartOffset};
 use crate::consumer::core::Core;
@@ -17,14 +17,14 @@ use crate::consumer::event::Event;
 use crate::consumer::fetch::driver::Fetching;
 use crate::consumer::group::calls::Caller;
 use crate::consumer::group::classic::{Classic, ClassicConfig};
-use crate::consumer::group::commits::Job;
+use crate::consumer::group::commits::{Job, Waiter, summary};
 use crate::consumer::group::driver::{Command, GroupDriver};
 use crate::consumer::mark::Mark;
 use crate::consumer::positions::{Positions, PositionsConfig};
 use crate::runtime::AbortOnDrop;
 use crate::sync::budget::MemoryBudget;
 use crate::types::{GroupId, Offset, TopicName, TopicPartition};
-use crate::{Error, ErrorKind, Result};
+use crate::{Error, ErrorKind, Result, deadline};
 
 /// Settings of a [`GroupConsumer`]; from [`Client::group_consumer`](crate::client::Client::group_consumer).
 #[derive(Debug)]
@@ -108,15 +108,17 @@ impl GroupConsumer {
         let backoff = cluster.config().retry_backoff;
         let positions = Positions::new(PositionsConfig { consumer: (*config).clone(), backoff });
         let core = Arc::new(Core::new(positions, config.auto_store));
+        // Connections and conditions are the member's, whoever of its parts uses or reports them.
+        let id = cluster.next_id();
         let fetching = Fetching {
             cluster: cluster.clone(),
             core: Arc::clone(&core),
             config: Arc::clone(&config),
             budget,
-            id: cluster.next_id(),
+            id,
         };
         let name = ByteString::from(group.as_str());
-        let caller = Caller { cluster: cluster.clone(), group: name.clone(), id: cluster.next_id() };
+        let caller = Caller { cluster: cluster.clone(), group: name.clone(), id, offsets: cluster.next_id() };
         let mut machine = Classic::new(ClassicConfig {
             group: name,
             assignors: config.assignors.clone(),
@@ -181,8 +183,9 @@ impl GroupConsumer {
     ///
     /// # Errors
     ///
-    /// As [`next`](Self::next), and when a partition stops: its error, which names partition and offset. The other
-    /// partitions are read on by calling it again.
+    /// As [`next`](Self::next), when a partition stops: its error, which names partition and offset, and when the principal
+    /// turns out to lack a right: once, `Authorization`. The other partitions are read on by calling it again; so is what
+    /// was denied once it is allowed.
     pub async fn next_batch(&self) -> Result<Batch> {
         loop {
             match self.next().await? {
@@ -195,11 +198,17 @@ impl GroupConsumer {
                     tracing::warn!(%node, %error, "the fetch is tried again");
                 }
                 Event::Revoked(revocation) => revocation.done(),
-                // What lasts is logged where it is told.
+                Event::Condition(ConditionEvent { condition, stage: ConditionStage::Began })
+                    if condition.kind == ConditionKind::NotAuthorized =>
+                {
+                    return Err(condition.error);
+                }
+                // What lasts is logged where it is told, and what was given up where it was.
                 Event::Assigned(_)
                 | Event::Lost(_)
                 | Event::TopicRecreated { .. }
                 | Event::Condition(_)
+                | Event::CommitFailed { .. }
                 | Event::PartitionEnd { .. } => {}
             }
         }
@@ -221,17 +230,21 @@ impl GroupConsumer {
     /// # Errors
     ///
     /// `State` and `Fenced` as [`store`](Self::store), `Fenced` too if a partition is lost meanwhile; `Timeout`; otherwise
-    /// the broker's refusal. Of several marks some may have been committed.
+    /// the broker's refusal. It names the partitions that are not committed; the others are. A topic that does not exist
+    /// any more is `UNKNOWN_TOPIC_OR_PARTITION` or `UNKNOWN_TOPIC_ID`, once the brokers have confirmed it.
     pub async fn commit(&self, marks: impl IntoIterator<Item = Mark>) -> Result<()> {
         let marks: Vec<Mark> = marks.into_iter().collect();
         if marks.is_empty() {
             return Ok(());
         }
-        self.inner.core.with(|positions| marks.iter().try_for_each(|mark| positions.check_mark(mark)))?;
+        let bind = |positions: &mut Positions| marks.into_iter().map(|mark| positions.bind(mark)).collect();
+        let marks: Result<Vec<Mark>> = self.inner.core.with(bind);
+        let marks = marks?;
         let (reply, answer) = oneshot::channel();
         let deadline = self.inner.caller.cluster.default_deadline();
-        self.command(Command::Commit(Job { marks, deadline, reply: Some(reply) }))?;
-        answer.await.unwrap_or_else(|_| Err(closed()))
+        self.command(Command::Commit(Job { marks, deadline, waiter: Waiter::Caller(reply) }))?;
+        let failed = answer.await.map_err(|_| closed())?;
+        summary(&format!("committing offsets of group {}", self.inner.group), &failed)
     }
 
     /// Commits everything that is stored, as the next automatic commit would; see [`commit`](Self::commit).
@@ -295,37 +308,41 @@ impl GroupConsumer {
     }
 
     /// What the group has committed for `partitions`, with the text kept beside it; partitions without a committed offset
-    /// are absent.
+    /// are absent, and so are those of topics that do not exist.
     ///
     /// # Errors
     ///
-    /// `Timeout` after the client's `api_timeout`, `Authorization`, or the broker's refusal.
+    /// `Timeout` after the client's `api_timeout`, `Authorization`, or the broker's refusal; it names a partition, and can
+    /// be avoided by leaving that out.
     pub async fn committed(&self, partitions: &[TopicPartition]) -> Result<BTreeMap<TopicPartition, Mark>> {
-        let caller = &self.inner.caller;
-        let answers = caller.committed(partitions, caller.cluster.default_deadline()).await?;
-        let mut marks = BTreeMap::new();
-        for (partition, answer) in answers {
-            let message = || format!("fetching the committed offset of {partition} failed");
-            if let Some((offset, epoch, text)) = answer.map_err(|code| Error::from_code(code, message()))? {
-                let mut mark = Mark::new(partition.clone(), Offset(offset)).leader_epoch(epoch.into());
-                if let Some(text) = text.filter(|text| !text.is_empty()) {
-                    mark = mark.metadata(text);
-                }
-                marks.insert(partition, mark);
+        let answers = self.inner.caller.committed_all(partitions).await?;
+        let mark = |partition: TopicPartition, (offset, epoch, text): (i64, i32, Option<ByteString>)| {
+            let mark = Mark::new(partition, Offset(offset)).leader_epoch(epoch.into());
+            match text.filter(|text| !text.is_empty()) {
+                Some(text) => mark.metadata(text),
+                None => mark,
             }
-        }
-        Ok(marks)
+        };
+        let marks = answers
+            .into_iter()
+            .filter_map(|(partition, answer)| Some((partition.clone(), mark(partition, answer?))));
+        Ok(marks.collect())
     }
 
     /// Ends the membership: commits what is stored (with [`auto_store`](ConsumerConfig::auto_store): everything that was
-    /// handed out), gives all partitions back and leaves the group, within `timeout`. Open revocations count
-    /// as done. All clones are closed with it.
+    /// handed out), gives all partitions back and leaves the group, within `timeout`, of which at most 5 s and a fourth are
+    /// kept for leaving, however long the commits take. Open revocations count as done. All clones are closed with it.
+    /// `Ok` means that all of this was done; what was stored for a topic that does not exist any more is no part of it.
+    /// Called again, it waits for the same end.
     ///
     /// # Errors
     ///
-    /// `Timeout` if that could not be finished in time; the member is gone all the same, once its session times out.
+    /// `Timeout` if that could not be finished in time, otherwise why a commit failed. It names the partitions and offsets
+    /// that are not committed. The consumer is closed all the same: leaving is tried for up to 5 s more in the background,
+    /// and a coordinator that cannot be reached counts the member out when its session times out.
     pub async fn close(&self, timeout: Duration) -> Result<()> {
-        let deadline = Instant::now() + timeout;
+        // clock: where an operation begins, its time limit becomes a deadline.
+        let deadline = deadline::after(Instant::now(), timeout);
         if self.inner.config.auto_store {
             self.inner.core.with(|positions| positions.store_handed_out());
         }
@@ -333,16 +350,8 @@ impl GroupConsumer {
         if self.command(Command::Close { deadline, reply }).is_err() {
             return Ok(());
         }
-        let late = || {
-            Error::new(
-                ErrorKind::Timeout,
-                format!("group {} was not left before the deadline", self.inner.group),
-            )
-        };
-        match timeout_at(deadline, answer).await {
-            Ok(_) => Ok(()),
-            Err(_) => Err(late()),
-        }
+        // Answered at the deadline at the latest; not at all if the membership had ended before.
+        answer.await.unwrap_or(Ok(()))
     }
 
     fn each<'a>(

@@ -19,8 +19,8 @@ pub struct Mark {
 }
 
 impl Mark {
-    /// `partition` is done up to, but not including, `offset`: the next offset to read. Valid for whichever assignment
-    /// the consumer holds when it is used.
+    /// `partition` is done up to, but not including, `offset`: the next offset to read. Belongs to whichever assignment
+    /// the consumer holds when it is stored or committed.
     pub fn new(partition: TopicPartition, offset: Offset) -> Self {
         Self { partition, offset, leader_epoch: LeaderEpoch::UNKNOWN, metadata: None, assignment: None }
     }
@@ -72,5 +72,10 @@ impl Mark {
 
     pub(crate) fn assignment(&self) -> Option<u64> {
         self.assignment
+    }
+
+    /// Binds a mark that belongs to no assignment yet to `assignment`.
+    pub(crate) fn bind(&mut self, assignment: u64) {
+        self.assignment.get_or_insert(assignment);
     }
 }

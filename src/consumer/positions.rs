@@ -348,14 +348,6 @@ impl Positions {
         }
     }
 
-    /// The committed offset of a partition cannot be had.
-    pub(crate) fn handle_uncommitted(&mut self, partition: &TopicPartition, assignment: u64, error: Error) {
-        let waits = |state: &State| state.assignment == assignment && state.stage == Stage::Committed;
-        if self.partitions.get(partition).is_some_and(waits) {
-            self.stop(partition, error, -1);
-        }
-    }
-
     // --- wishes of the application ---
 
     pub(crate) fn seek(&mut self, partition: &TopicPartition, to: StartOffset) -> Result<(), Error> {
@@ -858,13 +850,41 @@ impl Positions {
         Ok(())
     }
 
+    /// Makes a mark one of the assignment in force, if it may be one.
+    pub(crate) fn bind(&self, mut mark: Mark) -> Result<Mark, Error> {
+        self.check_mark(&mark)?;
+        if let Some(state) = self.partitions.get(mark.topic_partition()) {
+            mark.bind(state.assignment);
+        }
+        Ok(mark)
+    }
+
     /// Keeps a mark for the next automatic commit.
     pub(crate) fn store(&mut self, mark: Mark) -> Result<(), Error> {
-        self.check_mark(&mark)?;
+        let mark = self.bind(mark)?;
         if let Some(state) = self.partitions.get_mut(mark.topic_partition()) {
             state.stored = Some(mark);
         }
         Ok(())
+    }
+
+    /// The id of the topic that an assigned partition belongs to; zero while it is not known.
+    pub(crate) fn topic_id(&self, partition: &TopicPartition) -> Uuid {
+        self.partitions.get(partition).map_or(Uuid::default(), |state| state.topic_id)
+    }
+
+    /// True if `mark` is to be committed by the next automatic commit.
+    pub(crate) fn is_stored(&self, mark: &Mark) -> bool {
+        self.partitions.get(mark.topic_partition()).is_some_and(|state| state.stored.as_ref() == Some(mark))
+    }
+
+    /// `mark` will never be committed. True if it, or an older one, was stored.
+    pub(crate) fn give_up(&mut self, mark: &Mark) -> bool {
+        let Some(state) = self.partitions.get_mut(mark.topic_partition()) else { return false };
+        let stored = state
+            .stored
+            .take_if(|stored| stored.assignment() == mark.assignment() && stored.offset() <= mark.offset());
+        stored.is_some()
     }
 
     /// Stored marks that are not committed, of all partitions or of some.

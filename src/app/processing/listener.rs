@@ -199,6 +199,9 @@ impl GroupListener {
             GroupEvent::Condition(event) => {
                 self.monitor.emit(&Event::Condition { group: &self.group, event: &event });
             }
+            GroupEvent::CommitFailed { partition, offset: _, error } => {
+                self.emit_error("offsets.commit.error", Some(&partition), &error);
+            }
             // Only with a setting that is off.
             GroupEvent::PartitionEnd { .. } => {}
         }

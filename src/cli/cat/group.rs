@@ -107,8 +107,8 @@ impl Member<'_> {
                 self.remove(&partitions);
             }
             Event::PartitionFailed(failure) => self.job.report(failure)?,
-            // What became of its partitions is told next; what lasts is logged where it is told.
-            Event::TopicRecreated { .. } | Event::Condition(_) => {}
+            // What became of its partitions is told next; the others are logged where they are told.
+            Event::TopicRecreated { .. } | Event::Condition(_) | Event::CommitFailed { .. } => {}
             Event::FetchFailed { node, error } => tracing::warn!(%node, %error, "the fetch is tried again"),
             Event::PartitionEnd { partition, offset } => return Ok(self.end(partition, offset)),
         }

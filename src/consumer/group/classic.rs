@@ -22,11 +22,13 @@ use bytestring::ByteString;
 use tokio::time::Instant;
 
 use crate::backoff::Backoff;
+use crate::cluster::ConditionKind;
 use crate::consumer::config::Assignor;
 use crate::consumer::group::assignor::{Assignment, Member, Topics, cooperative_sticky, range};
 use crate::consumer::group::protocol::{
     NO_GENERATION, Subscription, cooperative_user_data, decode_assignment, encode_assignment,
 };
+use crate::error::Phase;
 use crate::types::{TopicName, TopicPartition};
 use crate::{Error, ErrorCode, ErrorKind};
 
@@ -35,12 +37,16 @@ const COORDINATOR_LOADING: ErrorCode = ErrorCode(14);
 const COORDINATOR_NOT_AVAILABLE: ErrorCode = ErrorCode(15);
 const NOT_COORDINATOR: ErrorCode = ErrorCode(16);
 const ILLEGAL_GENERATION: ErrorCode = ErrorCode(22);
+const INCONSISTENT_GROUP_PROTOCOL: ErrorCode = ErrorCode(23);
 const UNKNOWN_MEMBER_ID: ErrorCode = ErrorCode(25);
 const MEMBER_ID_REQUIRED: ErrorCode = ErrorCode(79);
 const FENCED_INSTANCE_ID: ErrorCode = ErrorCode(82);
+/// The part of closing that is kept for the goodbye to the coordinator, however long the commits before it take; a fourth
+/// of the whole where that is less.
+const GOODBYE: Duration = Duration::from_secs(5);
 /// Codes after which joining again cannot help.
 const FATAL: [ErrorCode; 7] = [
-    ErrorCode(23), // INCONSISTENT_GROUP_PROTOCOL
+    INCONSISTENT_GROUP_PROTOCOL,
     ErrorCode(24), // INVALID_GROUP_ID
     ErrorCode(26), // INVALID_SESSION_TIMEOUT
     ErrorCode(30), // GROUP_AUTHORIZATION_FAILED
@@ -62,7 +68,7 @@ pub(crate) struct ClassicConfig {
 }
 
 /// What the driver has to do.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub(crate) enum Action {
     /// Send JoinGroup; answer with [`Classic::handle_join`].
     Join { ticket: u64, member_id: ByteString, protocols: Vec<(ByteString, Bytes)>, reason: String },
@@ -89,30 +95,33 @@ pub(crate) enum Action {
     Assign { added: Vec<TopicPartition>, generation: i32 },
     /// The coordinator is not where it was.
     ForgetCoordinator,
+    /// Something keeps going wrong with the group, for this reason.
+    Trouble { kind: ConditionKind, error: Error },
+    /// Nothing does any more.
+    Well,
     /// The membership ended; nothing follows.
-    Fail(Failure),
+    Fail(Error),
 }
 
-/// An [`Error`] that can be compared and copied in actions.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Failure {
-    pub(crate) kind: ErrorKind,
-    pub(crate) code: Option<ErrorCode>,
-    pub(crate) message: String,
-    pub(crate) hint: Option<&'static str>,
+/// What has to go well for the group to be well.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Part {
+    /// Joining and synchronising: well once both have succeeded.
+    Joining,
+    Heartbeat,
+    /// Committing offsets, as far as that is not the fault of single partitions.
+    Commit,
+    /// Finding committed offsets, likewise.
+    Committed,
 }
 
-impl From<Failure> for Error {
-    fn from(failure: Failure) -> Self {
-        let mut error = Self::new(failure.kind, failure.message).retriable(false);
-        if let Some(code) = failure.code {
-            error = error.code(code);
-        }
-        if let Some(hint) = failure.hint {
-            error = error.hint(hint);
-        }
-        error
-    }
+/// A heartbeat that is on its way.
+#[derive(Clone, Copy, Debug)]
+struct Beat {
+    ticket: u64,
+    sent: Instant,
+    /// Sent in an assignment that is in force: that the group rebalances is news then.
+    settled: bool,
 }
 
 /// The fields of a JoinGroup answer that matter.
@@ -200,8 +209,15 @@ pub(crate) struct Classic {
     failures: u32,
     retry_at: Option<Instant>,
     heartbeat_due: Option<Instant>,
-    heartbeat_out: bool,
+    /// Survives changes of state, but not of generation.
+    heartbeat_out: Option<Beat>,
+    heartbeats_sent: u64,
+    /// When the coordinator may count this member out: a session after the latest heartbeat that it answered was *sent*.
+    /// Runs as long as there is a membership, whatever the state: in none of them is the coordinator's word that it is
+    /// alive worth less.
     session_end: Option<Instant>,
+    /// What goes wrong at the moment.
+    troubled: BTreeSet<Part>,
     /// Counts states and generations; an answer with an old ticket is dropped.
     ticket: u64,
     actions: VecDeque<Action>,
@@ -224,8 +240,10 @@ impl Classic {
             failures: 0,
             retry_at: None,
             heartbeat_due: None,
-            heartbeat_out: false,
+            heartbeat_out: None,
+            heartbeats_sent: 0,
             session_end: None,
+            troubled: BTreeSet::new(),
             ticket: 0,
             actions: VecDeque::new(),
         }
@@ -247,21 +265,29 @@ impl Classic {
         }
     }
 
-    /// Leaves the group after the application has given back what it holds.
-    pub(crate) fn handle_close(&mut self, now: Instant, deadline: Instant) {
-        match &self.state {
-            State::Left | State::Failed | State::Leaving { .. } => return,
-            // A revocation that is under way already covers a part; the rest follows with the same token rules.
-            _ => {}
+    /// Leaves the group after the application has given back what it holds, whatever becomes of its commits: a part of the
+    /// time until `deadline` belongs to the goodbye. Returns when commits have to be done.
+    pub(crate) fn handle_close(&mut self, now: Instant, deadline: Instant) -> Instant {
+        let goodbye = (deadline.saturating_duration_since(now) / 4).min(GOODBYE);
+        let commit_by = (deadline - goodbye).min(now + self.config.revoke_timeout).max(now);
+        if matches!(self.state, State::Left | State::Failed | State::Leaving { .. }) {
+            return commit_by;
         }
+        // A revocation that is under way already covers a part; the rest follows with the same token rules.
         let partitions: Vec<TopicPartition> = self.owned.iter().cloned().collect();
-        if partitions.is_empty() {
-            return self.leave();
+        // The coordinator has counted in, or is about to, whom it has not told its id yet: only its answer tells whom to
+        // count out.
+        let nameless = self.state == State::Joining && self.member_id.is_empty();
+        if nameless {
+            self.state = State::Leaving { deadline, partitions };
+        } else if partitions.is_empty() {
+            self.leave();
+        } else {
+            self.ticket += 1;
+            self.state = State::Leaving { deadline: commit_by, partitions: partitions.clone() };
+            self.actions.push_back(Action::Revoke { ticket: self.ticket, partitions, deadline: commit_by });
         }
-        self.ticket += 1;
-        let deadline = deadline.min(now + self.config.revoke_timeout);
-        self.state = State::Leaving { deadline, partitions: partitions.clone() };
-        self.actions.push_back(Action::Revoke { ticket: self.ticket, partitions, deadline });
+        commit_by
     }
 
     /// JoinGroup was answered, or could not be.
@@ -272,7 +298,14 @@ impl Classic {
         ticket: u64,
         answer: Result<JoinAnswer, Error>,
     ) {
-        if ticket != self.ticket || self.state != State::Joining {
+        if ticket != self.ticket {
+            return;
+        }
+        if matches!(self.state, State::Leaving { .. }) {
+            self.member_id = answer.map(|answer| answer.member_id).unwrap_or_default();
+            return self.leave();
+        }
+        if self.state != State::Joining {
             return;
         }
         let answer = match answer {
@@ -281,14 +314,14 @@ impl Classic {
             Err(error) => return self.join_failed(now, dice, &error),
         };
         self.ticket += 1;
-        self.failures = 0;
         self.rejoin = None;
         self.member_id = answer.member_id.clone();
         self.generation = answer.generation;
         self.protocol = answer.protocol.clone();
-        self.session_end = Some(now + self.config.session_timeout);
+        // The answer may have been on its way for long: a membership that went on knows better.
+        self.session_end.get_or_insert(now + self.config.session_timeout);
         self.heartbeat_due = Some(now + self.config.heartbeat_interval);
-        self.heartbeat_out = false;
+        self.heartbeat_out = None;
         if answer.leader != answer.member_id || answer.members.is_empty() {
             self.snapshot = None;
             return self.sync(Vec::new());
@@ -350,6 +383,7 @@ impl Classic {
             Ok(answer) => answer,
             Err(error) => {
                 self.coordinator_trouble(&error);
+                self.trouble(Part::Joining, &error);
                 return self.prepare(now, dice, "synchronising failed");
             }
         };
@@ -359,23 +393,23 @@ impl Classic {
                 return self.lose(now, dice, true, "member id is unknown to the coordinator");
             }
             ILLEGAL_GENERATION => return self.lose(now, dice, false, "generation is over"),
-            REBALANCE_IN_PROGRESS => return self.want_rejoin("group is rebalancing"),
+            REBALANCE_IN_PROGRESS => {
+                self.ticket += 1;
+                return self.rejoin_soon(now, dice, "group is rebalancing");
+            }
             code if FATAL.contains(&code) => return self.fail(code, "synchronising with"),
             code => {
-                if matches!(code, COORDINATOR_NOT_AVAILABLE | NOT_COORDINATOR) {
-                    self.actions.push_back(Action::ForgetCoordinator);
-                }
+                self.refused(Part::Joining, code, "synchronising with");
                 return self.prepare(now, dice, "synchronising failed");
             }
         }
         if answer.protocol.is_some_and(|name| name != self.protocol) {
-            return self.fail(ErrorCode(23), "synchronising with");
+            return self.fail(INCONSISTENT_GROUP_PROTOCOL, "synchronising with");
         }
         let Some(assigned) = decode_assignment(answer.assignment) else {
             return self.prepare(now, dice, "assignment was not readable");
         };
         self.ticket += 1;
-        self.session_end = Some(now + self.config.session_timeout);
         let assigned: BTreeSet<TopicPartition> =
             assigned.into_iter().filter(|tp| self.topics.contains(&tp.topic)).collect();
         let revoked: Vec<TopicPartition> = self.owned.difference(&assigned).cloned().collect();
@@ -395,52 +429,60 @@ impl Classic {
         ticket: u64,
         answer: Result<ErrorCode, Error>,
     ) {
-        if ticket != self.heartbeat_ticket() {
-            return;
-        }
-        self.heartbeat_out = false;
+        let Some(beat) = self.heartbeat_out.take_if(|beat| beat.ticket == ticket) else { return };
         let retry = now + self.config.backoff.delay(1, dice).min(self.config.heartbeat_interval);
         match answer {
-            Ok(ErrorCode::NONE) => self.session_end = Some(now + self.config.session_timeout),
-            Ok(REBALANCE_IN_PROGRESS) => {
-                self.session_end = Some(now + self.config.session_timeout);
-                if matches!(self.state, State::Stable | State::Applying { .. }) {
+            Ok(code @ (ErrorCode::NONE | REBALANCE_IN_PROGRESS)) => {
+                self.session_end = self.session_end.max(Some(beat.sent + self.config.session_timeout));
+                self.well(Part::Heartbeat);
+                let settled = beat.settled && matches!(self.state, State::Stable | State::Applying { .. });
+                if code == REBALANCE_IN_PROGRESS && settled {
                     self.want_rejoin("group is rebalancing");
                 }
             }
             Ok(UNKNOWN_MEMBER_ID) => self.lose(now, dice, true, "member id is unknown to the coordinator"),
+            // The group has gone on, with this member: what it has joined is about to be told.
+            Ok(ILLEGAL_GENERATION) if self.state == State::Joining => {}
             Ok(ILLEGAL_GENERATION) => self.lose(now, dice, false, "generation is over"),
             Ok(code) if FATAL.contains(&code) => self.fail(code, "heartbeat of"),
             Ok(code) => {
-                if matches!(code, COORDINATOR_NOT_AVAILABLE | NOT_COORDINATOR) {
-                    self.actions.push_back(Action::ForgetCoordinator);
-                }
+                self.refused(Part::Heartbeat, code, "heartbeat of");
                 self.heartbeat_due = Some(retry);
             }
             Err(error) => {
                 self.coordinator_trouble(&error);
+                self.trouble(Part::Heartbeat, &error);
                 self.heartbeat_due = Some(retry);
             }
         }
     }
 
     /// The application has given back what [`Action::Revoke`] named, and its offsets are committed.
-    pub(crate) fn handle_revoked(&mut self, ticket: u64) {
-        if ticket != self.ticket {
-            return;
+    /// Returns what was given back.
+    pub(crate) fn handle_revoked(&mut self, ticket: u64) -> Vec<TopicPartition> {
+        if !self.is_revoking(ticket) {
+            return Vec::new();
         }
         match std::mem::replace(&mut self.state, State::Preparing) {
-            State::Revoking { partitions, .. } => self.give_back(&partitions),
+            State::Revoking { partitions, .. } => {
+                self.give_back(&partitions);
+                partitions
+            }
             State::Applying { revoked, assigned, .. } => {
                 self.give_back(&revoked);
                 self.apply(assigned);
                 self.want_rejoin("partitions were given back");
+                revoked
             }
             State::Leaving { partitions, .. } => {
                 self.give_back(&partitions);
                 self.leave();
+                partitions
             }
-            other => self.state = other,
+            other => {
+                self.state = other;
+                Vec::new()
+            }
         }
     }
 
@@ -473,7 +515,7 @@ impl Classic {
         code: ErrorCode,
     ) -> CommitVerdict {
         match code {
-            COORDINATOR_LOADING | ErrorCode(3) => CommitVerdict::Retry,
+            COORDINATOR_LOADING => CommitVerdict::Retry,
             COORDINATOR_NOT_AVAILABLE | NOT_COORDINATOR | ErrorCode(7) => {
                 self.actions.push_back(Action::ForgetCoordinator);
                 CommitVerdict::Retry
@@ -509,6 +551,17 @@ impl Classic {
         }
     }
 
+    /// What the machine does not do itself went wrong for all partitions, or (with `None`) well for some.
+    pub(crate) fn handle_part(&mut self, part: Part, failure: Option<&Error>) {
+        match failure {
+            Some(error) => {
+                self.coordinator_trouble(error);
+                self.trouble(part, error);
+            }
+            None => self.well(part),
+        }
+    }
+
     /// What to do now; call until it returns `None`.
     pub(crate) fn poll(&mut self, now: Instant, dice: u64) -> Option<Action> {
         if let Some(action) = self.actions.pop_front() {
@@ -523,13 +576,16 @@ impl Classic {
         }
         if self.actions.is_empty()
             && self.heartbeats()
-            && !self.heartbeat_out
+            && self.heartbeat_out.is_none()
             && self.heartbeat_due.is_some_and(|due| due <= now)
         {
             self.heartbeat_due = Some(now + self.config.heartbeat_interval);
-            self.heartbeat_out = true;
+            self.heartbeats_sent += 1;
+            let ticket = self.heartbeats_sent;
+            let settled = matches!(self.state, State::Stable | State::Applying { .. });
+            self.heartbeat_out = Some(Beat { ticket, sent: now, settled });
             self.actions.push_back(Action::Heartbeat {
-                ticket: self.heartbeat_ticket(),
+                ticket,
                 member_id: self.member_id.clone(),
                 generation: self.generation,
             });
@@ -543,10 +599,10 @@ impl Classic {
             State::Revoking { deadline, .. }
             | State::Applying { deadline, .. }
             | State::Leaving { deadline, .. } => Some(*deadline),
-            State::Preparing => self.retry_at,
+            State::Preparing | State::Joining => self.retry_at,
             _ => None,
         };
-        let heartbeat = self.heartbeat_due.filter(|_| self.heartbeats() && !self.heartbeat_out);
+        let heartbeat = self.heartbeat_due.filter(|_| self.heartbeats() && self.heartbeat_out.is_none());
         let session = self.session_end.filter(|_| self.heartbeats());
         [revoke, heartbeat, session].into_iter().flatten().min()
     }
@@ -561,14 +617,10 @@ impl Classic {
         self.state == State::Stable && self.rejoin.is_none()
     }
 
+    /// Also while a join is out: it may take as long as the slowest member, and only heartbeats tell that long from for
+    /// ever. A coordinator that waits for others answers that the group rebalances.
     fn heartbeats(&self) -> bool {
-        self.generation >= 0
-            && !matches!(self.state, State::Idle | State::Joining | State::Left | State::Failed)
-    }
-
-    /// Heartbeats survive changes of state, but not of generation.
-    fn heartbeat_ticket(&self) -> u64 {
-        self.generation as u64
+        self.generation >= 0 && !matches!(self.state, State::Idle | State::Left | State::Failed)
     }
 
     fn expire(&mut self, now: Instant, dice: u64) {
@@ -581,8 +633,16 @@ impl Classic {
                 if *deadline <= now =>
             {
                 let partitions = partitions.clone();
-                self.actions.push_back(Action::Lose { partitions });
+                if !partitions.is_empty() {
+                    self.actions.push_back(Action::Lose { partitions });
+                }
                 self.handle_revoked(self.ticket);
+            }
+            State::Joining if self.retry_at.is_some_and(|at| at <= now) => {
+                self.actions.push_back(Action::ForgetCoordinator);
+                self.ticket += 1;
+                self.retry_at = None;
+                self.state = State::Preparing;
             }
             State::Applying { deadline, revoked, .. } if *deadline <= now => {
                 let partitions = revoked.clone();
@@ -641,7 +701,10 @@ impl Classic {
                 (ByteString::from_static(assignor.name()), bytes)
             })
             .collect();
-        self.retry_at = None;
+        // Without a membership no heartbeat tells whether anybody is there: the question is asked again, of whoever
+        // coordinates by then. Not before there is an id, since each such question makes another member.
+        self.retry_at =
+            (self.generation < 0 && !self.member_id.is_empty()).then(|| now + self.config.session_timeout);
         self.joined_topics = self.topics.clone();
         self.state = State::Joining;
         self.actions.push_back(Action::Join {
@@ -663,9 +726,7 @@ impl Classic {
             ILLEGAL_GENERATION => self.lose(now, dice, false, "generation is over"),
             code if FATAL.contains(&code) => self.fail(code, "joining"),
             code => {
-                if matches!(code, COORDINATOR_NOT_AVAILABLE | NOT_COORDINATOR) {
-                    self.actions.push_back(Action::ForgetCoordinator);
-                }
+                self.refused(Part::Joining, code, "joining");
                 self.prepare(now, dice, "joining failed");
             }
         }
@@ -675,25 +736,45 @@ impl Classic {
         if let Some(code) = error.error_code().filter(|code| FATAL.contains(code)) {
             return self.fail(code, "joining");
         }
-        if !error.is_retriable()
-            && matches!(
-                error.kind(),
-                ErrorKind::Authentication
-                    | ErrorKind::Authorization
-                    | ErrorKind::UnsupportedVersion
-                    | ErrorKind::State
-            )
-        {
-            let failure = Failure {
-                kind: error.kind(),
-                code: error.error_code(),
-                message: format!("joining group {}: {error}", self.config.group),
-                hint: None,
-            };
+        if is_final(error) {
+            let message = format!("joining group {} failed", self.config.group);
+            let mut failure = Error::new(error.kind(), message).retriable(false).source(error.clone());
+            if let Some(code) = error.error_code() {
+                failure = failure.code(code);
+            }
             return self.end(failure);
         }
         self.coordinator_trouble(error);
+        self.trouble(Part::Joining, error);
         self.prepare(now, dice, "joining failed");
+    }
+
+    /// The coordinator answered a request with a code that is tried again.
+    fn refused(&mut self, part: Part, code: ErrorCode, attempted: &str) {
+        let error = Error::from_code(code, format!("{attempted} group {} was refused", self.config.group));
+        self.coordinator_trouble(&error);
+        self.trouble(part, &error);
+    }
+
+    fn trouble(&mut self, part: Part, error: &Error) {
+        self.troubled.insert(part);
+        // What was never sent found no coordinator to send it to.
+        let unsent = matches!(
+            error.failed_phase(),
+            Some(Phase::Resolve | Phase::Connect | Phase::Tls | Phase::Sasl | Phase::Negotiate)
+        );
+        let kind = match error.error_code() {
+            Some(COORDINATOR_NOT_AVAILABLE | NOT_COORDINATOR) => ConditionKind::NoCoordinator,
+            None if unsent => ConditionKind::NoCoordinator,
+            _ => ConditionKind::Refused,
+        };
+        self.actions.push_back(Action::Trouble { kind, error: error.clone() });
+    }
+
+    fn well(&mut self, part: Part) {
+        if self.troubled.remove(&part) && self.troubled.is_empty() {
+            self.actions.push_back(Action::Well);
+        }
     }
 
     /// A request to the coordinator broke: it may have moved.
@@ -722,6 +803,8 @@ impl Classic {
         let added: Vec<TopicPartition> = assigned.difference(&self.owned).cloned().collect();
         self.owned.extend(added.iter().cloned());
         self.state = State::Stable;
+        self.failures = 0;
+        self.well(Part::Joining);
         if !added.is_empty() || self.owned.is_empty() {
             self.actions.push_back(Action::Assign { added, generation: self.generation });
         }
@@ -753,12 +836,14 @@ impl Classic {
         self.retry_at = Some(now + self.config.backoff.delay(self.failures, dice));
         self.rejoin = Some(reason);
         self.ticket += 1;
-        if self.state == State::Joining && self.generation >= 0 {
-            // The coordinator's clock for this member stood still while the join waited.
-            self.session_end = Some(now + self.config.session_timeout);
-            self.heartbeat_due = Some(now);
-            self.heartbeat_out = false;
-        }
+        self.state = State::Preparing;
+    }
+
+    /// Joins again; the first attempt is immediate, and a coordinator that keeps refusing is not hammered.
+    fn rejoin_soon(&mut self, now: Instant, dice: u64, reason: &'static str) {
+        self.failures += 1;
+        self.retry_at = (self.failures > 1).then(|| now + self.config.backoff.delay(self.failures, dice));
+        self.rejoin = Some(reason);
         self.state = State::Preparing;
     }
 
@@ -771,14 +856,9 @@ impl Classic {
         let leaving = matches!(self.state, State::Leaving { .. });
         self.forget_membership(forget_member);
         if leaving {
-            self.state = State::Left;
-            return;
+            return self.leave();
         }
-        // The first attempt is immediate; a coordinator that keeps refusing is not hammered.
-        self.failures += 1;
-        self.retry_at = (self.failures > 1).then(|| now + self.config.backoff.delay(self.failures, dice));
-        self.rejoin = Some(reason);
-        self.state = State::Preparing;
+        self.rejoin_soon(now, dice, reason);
     }
 
     fn forget_membership(&mut self, forget_member: bool) {
@@ -787,7 +867,7 @@ impl Classic {
         self.snapshot = None;
         self.session_end = None;
         self.heartbeat_due = None;
-        self.heartbeat_out = false;
+        self.heartbeat_out = None;
         if forget_member {
             self.member_id = ByteString::new();
         }
@@ -803,8 +883,11 @@ impl Classic {
 
     fn fail(&mut self, code: ErrorCode, attempted: &str) {
         let hint = match code {
-            ErrorCode(23) => Some(
-                "the other members use assignors that this one does not offer: offer `range` as they do, or move them to cooperative-sticky",
+            INCONSISTENT_GROUP_PROTOCOL if self.config.assignors.contains(&Assignor::Range) => {
+                Some("the other members do not offer `range`: offer cooperative-sticky alone, as they do")
+            }
+            INCONSISTENT_GROUP_PROTOCOL => Some(
+                "the other members do not offer cooperative-sticky: offer `range` as they do, or move them to it",
             ),
             ErrorCode(26) => {
                 Some("keep the session timeout within the broker's group.min/max.session.timeout.ms")
@@ -814,19 +897,36 @@ impl Classic {
             FENCED_INSTANCE_ID => Some("another member runs with the same group.instance.id"),
             _ => None,
         };
-        let message = format!("{attempted} group {} failed", self.config.group);
-        self.end(Failure { kind: code.kind(), code: Some(code), message, hint });
+        let failure = Error::from_code(code, format!("{attempted} group {} failed", self.config.group));
+        let failure = failure.retriable(false);
+        self.end(match hint {
+            Some(hint) => failure.hint(hint),
+            None => failure,
+        });
     }
 
-    fn end(&mut self, failure: Failure) {
+    fn end(&mut self, failure: Error) {
         let partitions: Vec<TopicPartition> = std::mem::take(&mut self.owned).into_iter().collect();
         if !partitions.is_empty() {
             self.actions.push_back(Action::Lose { partitions });
         }
         self.forget_membership(true);
         self.state = State::Failed;
-        self.actions.push_back(Action::Fail(failure));
+        // The consumer ends with its error: nothing of it lasts.
+        self.troubled.clear();
+        self.actions.extend([Action::Well, Action::Fail(failure)]);
     }
+}
+
+/// True if trying again helps nothing: the client, not the group, cannot go on.
+pub(crate) fn is_final(error: &Error) -> bool {
+    let kinds = [
+        ErrorKind::Authentication,
+        ErrorKind::Authorization,
+        ErrorKind::UnsupportedVersion,
+        ErrorKind::State,
+    ];
+    !error.is_retriable() && kinds.contains(&error.kind())
 }
 
 /// Reads what the members wrote. A member whose subscription is not readable gets nothing; ids are unique afterwards.

@@ -1,5 +1,5 @@
-//! Offset commits in order: one request at a time, covering everything that was asked for before it; what is asked for
-//! later wins. No I/O and no clock.
+//! Offset commits, partition by partition: one request at a time carries what is due, and a partition that has to wait, or
+//! was refused, holds up no other. Per partition what is asked for later wins and never overtakes. No I/O and no clock.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -7,303 +7,420 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use crate::backoff::Backoff;
+use crate::cluster::{ConditionKind, Metadata, Subject, TopicIdentity};
 use crate::consumer::mark::Mark;
-use crate::types::TopicPartition;
+use crate::types::{GroupId, TopicName, TopicPartition, Uuid};
 use crate::{Error, ErrorCode, ErrorKind, Result};
 
-/// Offsets that someone wants committed.
+/// How many partitions an error names.
+const NAMED_MAX: usize = 10;
+
+/// A mark that was not committed.
+#[derive(Clone, Debug)]
+pub(crate) struct Failed {
+    pub(crate) mark: Mark,
+    pub(crate) error: Error,
+}
+
+/// Who is told what became of a [`Job`].
+#[derive(Debug)]
+pub(crate) enum Waiter {
+    /// Gets what was not committed.
+    Caller(oneshot::Sender<Vec<Failed>>),
+    /// The revocation with this ticket; told by [`Commits::poll_settled`].
+    Revocation(u64),
+}
+
+/// Offsets that somebody waits for.
 #[derive(Debug)]
 pub(crate) struct Job {
     pub(crate) marks: Vec<Mark>,
     pub(crate) deadline: Instant,
-    /// `None` for automatic commits.
-    pub(crate) reply: Option<oneshot::Sender<Result<()>>>,
+    pub(crate) waiter: Waiter,
 }
 
-/// What became of one partition of a commit.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// What a request carries for one partition.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Sending {
+    pub(crate) mark: Mark,
+    /// The topic that the mark belongs to; zero if its id is not known.
+    pub(crate) topic_id: Uuid,
+}
+
+/// What became of one partition of a request.
+#[derive(Clone, Debug)]
 pub(crate) enum Outcome {
     Done,
     /// Again after the back-off, or once the group is stable.
-    Retry,
-    Refused(ErrorCode),
-    /// The membership has ended.
-    Lost,
+    Retry(Error),
+    /// Given up.
+    Failed(Error),
+}
+
+/// A mark, and the jobs that it settles.
+#[derive(Debug)]
+struct Wish {
+    mark: Mark,
+    jobs: Vec<u64>,
+}
+
+#[derive(Debug, Default)]
+struct Item {
+    /// What the request that is on its way carries.
+    flying: Option<Wish>,
+    /// What the next one will carry.
+    waiting: Option<Wish>,
+    retry_at: Option<Instant>,
+    failures: u32,
+    last_error: Option<Error>,
+}
+
+impl Item {
+    fn is_empty(&self) -> bool {
+        self.flying.is_none() && self.waiting.is_none()
+    }
+
+    fn is_awaited(&self) -> bool {
+        [&self.flying, &self.waiting].into_iter().flatten().any(|wish| !wish.jobs.is_empty())
+    }
+
+    fn is_due(&self, now: Instant) -> bool {
+        self.waiting.is_some() && self.retry_at.is_none_or(|at| at <= now)
+    }
+}
+
+#[derive(Debug)]
+struct Open {
+    /// Partitions without an answer.
+    left: usize,
+    failed: Vec<Failed>,
+    deadline: Instant,
+    waiter: Waiter,
 }
 
 /// The queue.
 #[derive(Debug)]
 pub(crate) struct Commits {
-    jobs: VecDeque<Job>,
-    /// The first so many jobs are covered by the request that is on its way.
-    covered: Option<usize>,
-    retry_at: Option<Instant>,
+    items: BTreeMap<TopicPartition, Item>,
+    jobs: BTreeMap<u64, Open>,
+    next_job: u64,
+    /// A request is on its way.
+    in_flight: bool,
+    /// Requests in a row that came to nothing: while the coordinator is away, nobody's commit goes earlier.
     failures: u32,
+    retry_at: Option<Instant>,
+    settled: VecDeque<(u64, Vec<Failed>)>,
     backoff: Backoff,
-    last_error: Option<String>,
 }
 
 impl Commits {
     pub(crate) fn new(backoff: Backoff) -> Self {
-        Self { jobs: VecDeque::new(), covered: None, retry_at: None, failures: 0, backoff, last_error: None }
+        Self {
+            items: BTreeMap::new(),
+            jobs: BTreeMap::new(),
+            next_job: 0,
+            in_flight: false,
+            failures: 0,
+            retry_at: None,
+            settled: VecDeque::new(),
+            backoff,
+        }
     }
 
+    /// Commits the marks of `job`, and tells its waiter.
     pub(crate) fn push(&mut self, job: Job) {
-        self.jobs.push_back(job);
-    }
-
-    /// True if nothing waits and nothing is on its way.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.jobs.is_empty()
-    }
-
-    /// The marks of the next request, if one may be sent now. `check` says whether a mark is still valid; jobs with one
-    /// that is not fail.
-    pub(crate) fn next(&mut self, now: Instant, check: impl Fn(&Mark) -> Result<()>) -> Option<Vec<Mark>> {
-        if self.covered.is_some() || self.retry_at.is_some_and(|at| at > now) {
-            return None;
+        let Job { marks, deadline, waiter } = job;
+        let marks: BTreeMap<TopicPartition, Mark> =
+            marks.into_iter().map(|mark| (mark.topic_partition().clone(), mark)).collect();
+        let id = self.next_job;
+        self.next_job += 1;
+        self.jobs.insert(id, Open { left: marks.len(), failed: Vec::new(), deadline, waiter });
+        for (partition, mark) in marks {
+            let item = self.items.entry(partition).or_default();
+            let mut jobs = item.waiting.take().map(|wish| wish.jobs).unwrap_or_default();
+            jobs.push(id);
+            item.waiting = Some(Wish { mark, jobs });
         }
-        let mut merged: BTreeMap<TopicPartition, Mark> = BTreeMap::new();
-        let mut keep = VecDeque::new();
-        for mut job in self.jobs.drain(..) {
-            match job.marks.iter().try_for_each(&check) {
-                Ok(()) => {
-                    for mark in &job.marks {
-                        merged.insert(mark.topic_partition().clone(), mark.clone());
-                    }
-                    keep.push_back(job);
-                }
-                // What was stored for a lost partition is of no use to anybody; the rest is.
-                Err(_) if job.reply.is_none() => {
-                    job.marks.retain(|mark| check(mark).is_ok());
-                    for mark in &job.marks {
-                        merged.insert(mark.topic_partition().clone(), mark.clone());
-                    }
-                    keep.push_back(job);
-                }
-                Err(error) => answer(job, Err(error)),
+        self.settle();
+    }
+
+    /// Commits what is stored, for nobody in particular. Where somebody waits for a commit, that one goes before: what is
+    /// stored may be older.
+    pub(crate) fn push_stored(&mut self, marks: Vec<Mark>) {
+        for mark in marks {
+            let item = self.items.entry(mark.topic_partition().clone()).or_default();
+            let known = item.flying.as_ref().is_some_and(|wish| wish.mark == mark);
+            if !known && !item.is_awaited() {
+                item.waiting = Some(Wish { mark, jobs: Vec::new() });
             }
         }
-        self.jobs = keep;
-        if merged.is_empty() {
-            for job in self.jobs.drain(..) {
-                answer(job, Ok(()));
-            }
-            return None;
-        }
-        self.covered = Some(self.jobs.len());
-        Some(merged.into_values().collect())
     }
 
-    /// The request that [`next`](Self::next) gave was answered, partition by partition.
+    /// What is still to be committed of `partitions`, where somebody waits for it.
+    pub(crate) fn awaited(&self, partitions: &[TopicPartition]) -> Vec<Mark> {
+        let items = partitions.iter().filter_map(|partition| self.items.get(partition));
+        items
+            .filter(|item| item.is_awaited())
+            .filter_map(|item| item.waiting.as_ref().or(item.flying.as_ref()))
+            .map(|wish| wish.mark.clone())
+            .collect()
+    }
+
+    /// What the next request carries, if one may be sent now. `check` says whether a mark is still valid, and which topic it
+    /// belongs to; those that are not fail.
+    pub(crate) fn next(
+        &mut self,
+        now: Instant,
+        check: impl Fn(&Mark) -> Result<Uuid>,
+    ) -> Option<Vec<Sending>> {
+        if self.in_flight || self.retry_at.is_some_and(|at| at > now) {
+            return None;
+        }
+        let mut sending = Vec::new();
+        for item in self.items.values_mut().filter(|item| item.is_due(now)) {
+            let Some(wish) = item.waiting.take() else { continue };
+            match check(&wish.mark) {
+                Ok(topic_id) => {
+                    sending.push(Sending { mark: wish.mark.clone(), topic_id });
+                    item.flying = Some(wish);
+                }
+                Err(error) => fail(&mut self.jobs, wish, &error),
+            }
+        }
+        self.tidy();
+        self.in_flight = !sending.is_empty();
+        self.in_flight.then_some(sending)
+    }
+
+    /// The request that [`next`](Self::next) gave was answered, partition by partition. Returns what failed and nobody waits
+    /// for.
     pub(crate) fn handle_outcomes(
         &mut self,
         now: Instant,
         dice: u64,
-        outcomes: &BTreeMap<TopicPartition, Outcome>,
-    ) {
-        let Some(covered) = self.covered.take() else { return };
-        let mut keep = VecDeque::new();
-        let mut again = false;
-        for (index, mut job) in self.jobs.drain(..).enumerate() {
-            if index >= covered {
-                keep.push_back(job);
-                continue;
-            }
-            let mut failed = None;
-            job.marks.retain(|mark| {
-                let partition = mark.topic_partition();
-                match outcomes.get(partition).unwrap_or(&Outcome::Retry) {
-                    Outcome::Done => false,
-                    Outcome::Retry => true,
-                    Outcome::Refused(code) => {
-                        let message = format!("committing offset {} of {partition} failed", mark.offset());
-                        failed = Some(Error::from_code(*code, message).retriable(false));
-                        false
-                    }
-                    Outcome::Lost => {
-                        let message =
-                            format!("{partition} was lost before offset {} was committed", mark.offset());
-                        failed = Some(Error::new(ErrorKind::Fenced, message));
-                        false
-                    }
+        mut outcomes: BTreeMap<TopicPartition, Outcome>,
+    ) -> Vec<Failed> {
+        let mut untold = Vec::new();
+        self.in_flight = false;
+        self.failures = 0;
+        self.retry_at = None;
+        for (partition, item) in &mut self.items {
+            let Some(wish) = item.flying.take() else { continue };
+            match outcomes.remove(partition).unwrap_or_else(|| Outcome::Retry(left_out(partition))) {
+                Outcome::Done => {
+                    (item.retry_at, item.failures, item.last_error) = (None, 0, None);
+                    done(&mut self.jobs, &wish);
                 }
-            });
-            match (failed, job.marks.is_empty()) {
-                (Some(error), _) => answer(job, Err(error)),
-                (None, true) => answer(job, Ok(())),
-                (None, false) => {
-                    again = true;
-                    keep.push_back(job);
+                Outcome::Failed(error) if wish.jobs.is_empty() => {
+                    untold.push(Failed { mark: wish.mark, error })
+                }
+                Outcome::Failed(error) => fail(&mut self.jobs, wish, &error),
+                Outcome::Retry(error) => {
+                    item.failures += 1;
+                    item.retry_at = Some(now + self.backoff.delay(item.failures, dice));
+                    item.last_error = Some(error);
+                    again(item, wish);
                 }
             }
         }
-        self.jobs = keep;
-        self.failures = if again { self.failures + 1 } else { 0 };
-        self.retry_at = again.then(|| now + self.backoff.delay(self.failures, dice));
+        self.tidy();
+        untold
     }
 
     /// The request that [`next`](Self::next) gave could not be sent, or was not answered.
     pub(crate) fn handle_failed(&mut self, now: Instant, dice: u64, error: &Error) {
-        let Some(covered) = self.covered.take() else { return };
-        self.last_error = Some(error.to_string());
-        if !error.is_retriable() {
-            for job in self.jobs.drain(..covered.min(self.jobs.len())) {
-                let mut copy =
-                    Error::new(error.kind(), format!("committing offsets failed: {error}")).retriable(false);
-                if let Some(code) = error.error_code() {
-                    copy = copy.code(code);
-                }
-                answer(job, Err(copy));
+        self.in_flight = false;
+        for item in self.items.values_mut() {
+            let Some(wish) = item.flying.take() else { continue };
+            if error.is_retriable() {
+                item.last_error = Some(error.clone());
+                again(item, wish);
+            } else {
+                fail(&mut self.jobs, wish, error);
             }
-            return;
         }
         self.failures += 1;
         self.retry_at = Some(now + self.backoff.delay(self.failures, dice));
+        self.tidy();
     }
 
     /// The group is stable again: what waited may go.
     pub(crate) fn retry_now(&mut self) {
         self.retry_at = None;
+        self.items.values_mut().for_each(|item| item.retry_at = None);
     }
 
-    /// Gives up jobs whose time is over; one that is on its way is answered when it is.
-    pub(crate) fn expire(&mut self, now: Instant) {
-        let covered = self.covered.unwrap_or(0);
-        let mut keep = VecDeque::new();
-        for (index, job) in self.jobs.drain(..).enumerate() {
-            if index < covered || job.deadline > now {
-                keep.push_back(job);
-            } else {
-                let mut error =
-                    Error::new(ErrorKind::Timeout, "offsets were not committed before the deadline");
-                if let Some(last) = &self.last_error {
-                    error = error.source(last.clone());
-                }
-                answer(job, Err(error));
+    /// `partitions` were lost: nothing may be committed for them.
+    pub(crate) fn handle_lost(&mut self, partitions: &[TopicPartition]) {
+        for partition in partitions {
+            let Some(item) = self.items.remove(partition) else { continue };
+            let error =
+                Error::new(ErrorKind::Fenced, format!("{partition} was lost before it was committed"));
+            for wish in [item.flying, item.waiting].into_iter().flatten() {
+                fail(&mut self.jobs, wish, &error);
             }
         }
-        self.jobs = keep;
+        self.settle();
+    }
+
+    /// Nothing is waited for beyond `deadline`.
+    pub(crate) fn limit(&mut self, deadline: Instant) {
+        for job in self.jobs.values_mut() {
+            job.deadline = job.deadline.min(deadline);
+        }
+    }
+
+    /// Gives up jobs whose time is over. What is on its way may still be committed.
+    pub(crate) fn expire(&mut self, now: Instant) {
+        let late: Vec<u64> =
+            self.jobs.iter().filter(|(_, job)| job.deadline <= now).map(|(id, _)| *id).collect();
+        if late.is_empty() {
+            return;
+        }
+        for (partition, item) in &mut self.items {
+            let mut error =
+                Error::new(ErrorKind::Timeout, format!("{partition} was not committed before the deadline"));
+            if let Some(last) = &item.last_error {
+                error = error.source(last.clone());
+            }
+            for wish in [&mut item.flying, &mut item.waiting].into_iter().flatten() {
+                let (over, still) =
+                    std::mem::take(&mut wish.jobs).into_iter().partition(|id| late.contains(id));
+                wish.jobs = still;
+                fail(&mut self.jobs, Wish { mark: wish.mark.clone(), jobs: over }, &error);
+            }
+        }
+        self.settle();
     }
 
     /// When, after `now`, [`next`](Self::next) or [`expire`](Self::expire) may have something to do. A retry that is due
     /// is not waited for: if it was not sent, it waits for the group and not for time.
     pub(crate) fn next_deadline(&self, now: Instant) -> Option<Instant> {
-        if self.covered.is_some() {
-            return None;
-        }
-        let expiry = self.jobs.iter().map(|job| job.deadline).min();
-        let retry = self.retry_at.filter(|at| *at > now && !self.jobs.is_empty());
+        let expiry = self.jobs.values().map(|job| job.deadline).min();
+        let waiting = self.items.values().filter(|item| item.waiting.is_some());
+        let retry = waiting
+            .filter_map(|item| item.retry_at.max(self.retry_at))
+            .filter(|at| *at > now && !self.in_flight)
+            .min();
         [expiry, retry].into_iter().flatten().min()
+    }
+
+    /// A revocation whose job was settled, with what was not committed.
+    pub(crate) fn poll_settled(&mut self) -> Option<(u64, Vec<Failed>)> {
+        self.settled.pop_front()
     }
 
     /// Fails everything.
     pub(crate) fn abandon(&mut self, why: &str) {
-        self.covered = None;
-        for job in self.jobs.drain(..) {
-            answer(job, Err(Error::new(ErrorKind::State, format!("offsets were not committed: {why}"))));
+        for (partition, item) in std::mem::take(&mut self.items) {
+            let error = Error::new(ErrorKind::State, format!("{partition} was not committed: {why}"));
+            for wish in [item.flying, item.waiting].into_iter().flatten() {
+                fail(&mut self.jobs, wish, &error);
+            }
         }
+        self.settle();
     }
-}
 
-fn answer(job: Job, result: Result<()>) {
-    match job.reply {
-        // Nobody waits if the caller dropped its future.
-        Some(reply) => drop(reply.send(result)),
-        None => {
-            if let Err(error) = result {
-                tracing::warn!(%error, "automatic commit failed");
+    fn tidy(&mut self) {
+        self.items.retain(|_, item| !item.is_empty());
+        self.settle();
+    }
+
+    /// Tells those who have all their answers.
+    fn settle(&mut self) {
+        let over: Vec<u64> = self.jobs.iter().filter(|(_, job)| job.left == 0).map(|(id, _)| *id).collect();
+        for job in over.iter().filter_map(|id| self.jobs.remove(id)).collect::<Vec<_>>() {
+            match job.waiter {
+                // Nobody waits if the caller dropped its future.
+                Waiter::Caller(reply) => drop(reply.send(job.failed)),
+                Waiter::Revocation(ticket) => self.settled.push_back((ticket, job.failed)),
             }
         }
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::types::Offset;
-    use std::time::Duration;
-
-    const BACKOFF: Backoff =
-        Backoff { first: Duration::from_millis(100), max: Duration::from_secs(1), jitter: 0.0 };
-
-    fn mark(partition: i32, offset: i64) -> Mark {
-        Mark::new(TopicPartition::new("t", partition), Offset(offset))
-    }
-
-    fn job(now: Instant, marks: &[(i32, i64)]) -> (Job, oneshot::Receiver<Result<()>>) {
-        let (reply, waiting) = oneshot::channel();
-        let marks = marks.iter().map(|(p, o)| mark(*p, *o)).collect();
-        (Job { marks, deadline: now + Duration::from_secs(10), reply: Some(reply) }, waiting)
-    }
-
-    fn outcomes(list: &[(i32, Outcome)]) -> BTreeMap<TopicPartition, Outcome> {
-        list.iter().map(|(p, outcome)| (TopicPartition::new("t", *p), outcome.clone())).collect()
-    }
-
-    fn show(marks: Option<Vec<Mark>>) -> Vec<(i32, i64)> {
-        marks.unwrap_or_default().iter().map(|m| (m.topic_partition().partition.0, m.offset().0)).collect()
-    }
-
-    #[test]
-    fn later_commits_win_and_none_overtakes() {
-        let now = Instant::now();
-        let mut commits = Commits::new(BACKOFF);
-        let (first, mut first_done) = job(now, &[(0, 5), (1, 7)]);
-        let (second, mut second_done) = job(now, &[(0, 9)]);
-        commits.push(first);
-        commits.push(second);
-        assert_eq!(show(commits.next(now, |_| Ok(()))), [(0, 9), (1, 7)]);
-        // What comes meanwhile waits for the answer.
-        let (third, mut third_done) = job(now, &[(0, 3)]);
-        commits.push(third);
-        assert_eq!(commits.next(now, |_| Ok(())), None);
-        commits.handle_outcomes(now, 0, &outcomes(&[(0, Outcome::Done), (1, Outcome::Done)]));
-        assert!(first_done.try_recv().unwrap().is_ok() && second_done.try_recv().unwrap().is_ok());
-        assert!(third_done.try_recv().is_err());
-        assert_eq!(show(commits.next(now, |_| Ok(()))), [(0, 3)]);
-    }
-
-    #[test]
-    fn retries_carry_what_came_later() {
-        let now = Instant::now();
-        let mut commits = Commits::new(BACKOFF);
-        let (first, mut first_done) = job(now, &[(0, 5), (1, 7)]);
-        commits.push(first);
-        commits.next(now, |_| Ok(()));
-        let (second, _second_done) = job(now, &[(0, 6)]);
-        commits.push(second);
-        commits.handle_outcomes(now, 0, &outcomes(&[(0, Outcome::Retry), (1, Outcome::Done)]));
-        assert!(first_done.try_recv().is_err());
-        assert_eq!(commits.next(now, |_| Ok(())), None);
-        let later = now + Duration::from_millis(100);
-        assert_eq!(commits.next_deadline(now), Some(later));
-        assert_eq!(commits.next_deadline(later), Some(now + Duration::from_secs(10)));
-        assert_eq!(show(commits.next(later, |_| Ok(()))), [(0, 6)]);
-        commits.handle_outcomes(later, 0, &outcomes(&[(0, Outcome::Done)]));
-        assert!(first_done.try_recv().unwrap().is_ok());
-    }
-
-    #[test]
-    fn lost_refused_and_late_commits_fail() {
-        let now = Instant::now();
-        let mut commits = Commits::new(BACKOFF);
-        let (lost, mut lost_done) = job(now, &[(0, 5)]);
-        let (stale, mut stale_done) = job(now, &[(1, 5)]);
-        commits.push(lost);
-        commits.push(stale);
-        let check = |mark: &Mark| match mark.topic_partition().partition.0 {
-            1 => Err(Error::new(ErrorKind::Fenced, "stale")),
-            _ => Ok(()),
-        };
-        assert_eq!(show(commits.next(now, check)), [(0, 5)]);
-        assert!(stale_done.try_recv().unwrap().unwrap_err().is_fenced());
-        commits.handle_outcomes(now, 0, &outcomes(&[(0, Outcome::Lost)]));
-        assert!(lost_done.try_recv().unwrap().unwrap_err().is_fenced());
-        let (late, mut late_done) = job(now, &[(0, 5)]);
-        commits.push(late);
-        commits.expire(now + Duration::from_secs(11));
-        assert!(late_done.try_recv().unwrap().unwrap_err().is_timeout());
-        assert!(commits.is_empty());
+/// Puts back what was on its way, unless something newer waits: that one settles both.
+fn again(item: &mut Item, wish: Wish) {
+    match &mut item.waiting {
+        Some(newer) => newer.jobs.extend(wish.jobs),
+        None => item.waiting = Some(wish),
     }
 }
+
+fn done(jobs: &mut BTreeMap<u64, Open>, wish: &Wish) {
+    for id in &wish.jobs {
+        if let Some(job) = jobs.get_mut(id) {
+            job.left -= 1;
+        }
+    }
+}
+
+fn fail(jobs: &mut BTreeMap<u64, Open>, wish: Wish, error: &Error) {
+    done(jobs, &wish);
+    for id in &wish.jobs {
+        if let Some(job) = jobs.get_mut(id) {
+            job.failed.push(Failed { mark: wish.mark.clone(), error: error.clone() });
+        }
+    }
+}
+
+fn left_out(partition: &TopicPartition) -> Error {
+    Error::new(ErrorKind::Protocol, format!("the coordinator said nothing about {partition}")).retriable(true)
+}
+
+/// What a failed commit of `mark` says.
+pub(crate) fn refused(mark: &Mark, code: ErrorCode) -> Error {
+    let message = format!("committing offset {} of {} failed", mark.offset(), mark.topic_partition());
+    Error::from_code(code, message)
+}
+
+/// True once metadata says that the topic which a mark belongs to does not exist any more: there is nothing under its name,
+/// or another topic.
+pub(crate) fn is_gone(metadata: &Metadata, topic: &TopicName, id: Uuid) -> bool {
+    match metadata.topic(topic) {
+        Some(known) => !known.identity().is_same(&TopicIdentity { name: topic.clone(), id }),
+        None => matches!(
+            metadata.errors.get(topic),
+            Some(&(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION | ErrorCode::UNKNOWN_TOPIC_ID))
+        ),
+    }
+}
+
+/// What lasts as long as automatic commits are refused like this.
+pub(crate) fn trouble_of(Failed { mark, error }: &Failed, group: &str) -> (Subject, ConditionKind) {
+    let partition = mark.topic_partition();
+    match error.error_code() {
+        Some(ErrorCode::TOPIC_AUTHORIZATION_FAILED) => {
+            (Subject::Topic(partition.topic.clone()), ConditionKind::NotAuthorized)
+        }
+        Some(ErrorCode::GROUP_AUTHORIZATION_FAILED) => {
+            (Subject::Group(GroupId::from(group.to_owned())), ConditionKind::NotAuthorized)
+        }
+        _ => (Subject::Partition(partition.clone()), ConditionKind::Refused),
+    }
+}
+
+/// One error for everything that was not committed; it names the partitions and offsets.
+pub(crate) fn summary(attempted: &str, failed: &[Failed]) -> Result<()> {
+    let [first, ..] = failed else { return Ok(()) };
+    let cause = failed.iter().find(|failed| failed.error.is_timeout()).unwrap_or(first);
+    let mut named: Vec<String> = (failed.iter().take(NAMED_MAX))
+        .map(|Failed { mark, .. }| format!("{} at {}", mark.topic_partition(), mark.offset()))
+        .collect();
+    if failed.len() > NAMED_MAX {
+        named.push(format!("and {} more", failed.len() - NAMED_MAX));
+    }
+    let message = format!("{attempted}: not committed are {}", named.join(", "));
+    let mut error = Error::new(cause.error.kind(), message).retriable(cause.error.is_timeout());
+    if let Some(code) = cause.error.error_code() {
+        error = error.code(code);
+    }
+    if let Some(hint) = cause.error.advice() {
+        error = error.hint(hint.to_owned());
+    }
+    Err(error.source(cause.error.clone()))
+}
+
+#[cfg(test)]
+#[path = "commits_tests.rs"]
+mod tests;

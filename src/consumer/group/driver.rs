@@ -3,27 +3,34 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
 
-use crate::cluster::{Cluster, Duty, Metadata};
+use crate::cluster::{Cluster, ConditionKind, Duty, Metadata, Subject};
 use crate::consumer::config::ConsumerConfig;
 use crate::consumer::core::Core;
 use crate::consumer::event::{Event, Revocation};
 use crate::consumer::group::assignor::Topics;
-use crate::consumer::group::calls::{Caller, counts, topic_counts};
-use crate::consumer::group::classic::{Action, Classic, CommitVerdict, JoinAnswer, SyncAnswer};
-use crate::consumer::group::commits::{Commits, Job, Outcome};
+use crate::consumer::group::calls::{Caller, Committed, counts, topic_counts};
+use crate::consumer::group::classic::{
+    Action, Classic, CommitVerdict, JoinAnswer, Part, SyncAnswer, is_final,
+};
+use crate::consumer::group::closing::Closing;
+use crate::consumer::group::commits::{
+    Commits, Failed, Job, Outcome, Sending, Waiter, is_gone, refused, trouble_of,
+};
+use crate::consumer::mark::Mark;
 use crate::consumer::positions::Begin;
 use crate::runtime::{AbortOnDrop, BoxFuture, Runtime, report_starved};
-use crate::types::{TopicName, TopicPartition};
-use crate::{Error, ErrorCode, ErrorKind, Result};
+use crate::types::{Offset, TopicName, TopicPartition};
+use crate::{Error, ErrorCode, Result, deadline};
 
 /// How long the leader of a group waits for metadata of topics that it does not know.
 const TOPICS_PATIENCE: Duration = Duration::from_secs(10);
-/// How long closing waits for the goodbye to the coordinator.
+/// How long the goodbye to the coordinator is tried; beyond the end of closing, if it comes to that.
 const LEAVE_PATIENCE: Duration = Duration::from_secs(5);
 /// How long a consumer that was dropped without being closed takes for commit and goodbye.
 const DROPPED_PATIENCE: Duration = Duration::from_secs(5);
@@ -35,7 +42,7 @@ const COMMITTED_ROUND: Duration = Duration::from_secs(30);
 pub(crate) enum Command {
     Subscribe(BTreeSet<TopicName>),
     Commit(Job),
-    Close { deadline: Instant, reply: oneshot::Sender<()> },
+    Close { deadline: Instant, reply: oneshot::Sender<Result<()>> },
 }
 
 /// What other tasks bring back.
@@ -45,12 +52,12 @@ enum Input {
     Topics(u64, Topics),
     Synced(u64, Result<SyncAnswer>),
     Heartbeat(u64, Result<ErrorCode>),
-    /// The application is done with a revocation.
-    Released(u64, Vec<TopicPartition>),
-    /// What was stored for it is committed, or cannot be.
-    Revoked(u64, Vec<TopicPartition>),
-    Committed(i32, Vec<crate::consumer::Mark>, Result<BTreeMap<TopicPartition, ErrorCode>>),
-    Left,
+    /// The application is done with a revocation, which has to be answered until then.
+    Released(u64, Vec<TopicPartition>, Instant),
+    Committed(i32, Vec<Sending>, Result<BTreeMap<TopicPartition, ErrorCode>>),
+    /// The group's committed offsets were found, or could not be.
+    Offsets(Result<()>),
+    Left(Result<()>),
 }
 
 /// The task.
@@ -66,9 +73,10 @@ pub(crate) struct GroupDriver {
     /// Requests that are on their way, by what they are for; one of a kind at a time.
     tasks: BTreeMap<&'static str, AbortOnDrop>,
     auto_commit_at: Option<Instant>,
+    /// Some handle is left.
+    open: bool,
     /// Set once the consumer is being closed.
-    close_by: Option<Instant>,
-    closers: Vec<oneshot::Sender<()>>,
+    closing: Option<Closing>,
     leaving: bool,
 }
 
@@ -83,7 +91,9 @@ impl GroupDriver {
         let (sender, inputs) = mpsc::unbounded_channel();
         let commits = Commits::new(caller.cluster.config().retry_backoff);
         Self {
-            auto_commit_at: config.auto_commit_interval.map(|interval| Instant::now() + interval),
+            auto_commit_at: config
+                .auto_commit_interval
+                .map(|interval| deadline::after(Instant::now(), interval)),
             caller,
             core,
             config,
@@ -93,8 +103,8 @@ impl GroupDriver {
             inputs,
             sender,
             tasks: BTreeMap::new(),
-            close_by: None,
-            closers: Vec::new(),
+            open: true,
+            closing: None,
             leaving: false,
         }
     }
@@ -117,12 +127,11 @@ impl GroupDriver {
                 break;
             }
             let deadline = self.next_deadline(now);
-            let open = self.close_by.is_none();
             // Biased: commands and answers go before timers, so that a heartbeat answer that is there is seen before its
             // session is declared over. None of them can starve the others for long: all are bounded by the protocol.
             tokio::select! {
                 biased;
-                command = self.commands.recv(), if open => self.handle_command(command),
+                command = self.commands.recv(), if self.open => self.handle_command(command),
                 Some(input) = self.inputs.recv() => self.handle_input(input),
                 changed = metadata.changed() => match changed {
                     Ok(()) => {
@@ -139,42 +148,40 @@ impl GroupDriver {
         }
         self.commits.abandon("the consumer was closed");
         self.caller.cluster.release(Duty::Group(self.caller.id));
-        self.caller.cluster.release(Duty::Slow(self.caller.id));
+        self.caller.cluster.release(Duty::Slow(self.caller.offsets));
+        self.caller.cluster.clear_where(self.caller.id, |_, _| true);
         self.core.close();
-        for closer in self.closers.drain(..) {
-            // Whoever closed may have stopped waiting.
-            let _ = closer.send(());
+        if let Some(closing) = self.closing.take() {
+            closing.finish();
         }
     }
 
     /// Lets machines do what can be done now.
     fn advance(&mut self, now: Instant) {
         loop {
+            self.commits.expire(now);
+            while let Some((ticket, failed)) = self.commits.poll_settled() {
+                self.end_revocation(ticket, failed);
+            }
             let dice = self.dice();
             let Some(action) = self.machine.poll(now, dice) else { break };
             self.perform(now, action);
         }
         self.auto_commit(now);
-        self.commits.expire(now);
         self.send_commit(now);
+        if let Some(closing) = &mut self.closing {
+            closing.expire(now);
+        }
     }
 
     fn is_finished(&self) -> bool {
-        match self.close_by {
-            Some(deadline) => {
-                (self.machine.is_over() && !self.leaving && self.commits.is_empty())
-                    || deadline <= Instant::now()
-            }
-            None => false,
-        }
+        self.closing.is_some() && self.machine.is_over() && !self.leaving
     }
 
     fn next_deadline(&self, now: Instant) -> Option<Instant> {
         let commits = self.commits.next_deadline(now);
-        [self.machine.next_deadline(), commits, self.auto_commit_at, self.close_by]
-            .into_iter()
-            .flatten()
-            .min()
+        let closing = self.closing.as_ref().and_then(Closing::next_deadline);
+        [self.machine.next_deadline(), commits, self.auto_commit_at, closing].into_iter().flatten().min()
     }
 
     fn handle_command(&mut self, command: Option<Command>) {
@@ -182,19 +189,20 @@ impl GroupDriver {
         match command {
             Some(Command::Subscribe(topics)) => self.machine.handle_subscribe(topics),
             Some(Command::Commit(job)) => self.commits.push(job),
-            Some(Command::Close { deadline, reply }) => {
-                self.closers.push(reply);
-                self.close(now, deadline);
-            }
+            Some(Command::Close { deadline, reply }) => self.close(now, deadline).wait(deadline, reply),
             // Every handle is gone.
-            None => self.close(now, now + DROPPED_PATIENCE),
+            None => {
+                self.open = false;
+                self.close(now, now + DROPPED_PATIENCE);
+            }
         }
     }
 
-    fn close(&mut self, now: Instant, deadline: Instant) {
-        self.close_by = Some(deadline);
+    fn close(&mut self, now: Instant, deadline: Instant) -> &mut Closing {
         self.auto_commit_at = None;
-        self.machine.handle_close(now, deadline);
+        let commit_by = self.machine.handle_close(now, deadline);
+        self.commits.limit(commit_by);
+        self.closing.get_or_insert_with(|| Closing::new(self.caller.group.clone()))
     }
 
     fn handle_metadata(&mut self, snapshot: &Metadata) {
@@ -218,17 +226,19 @@ impl GroupDriver {
                 }
             }
             Input::Heartbeat(ticket, answer) => self.machine.handle_heartbeat(now, dice, ticket, answer),
-            Input::Released(ticket, partitions) => self.finish_revocation(now, ticket, partitions),
-            Input::Revoked(ticket, partitions) => {
-                if self.machine.is_revoking(ticket) {
-                    self.core.update(|positions| positions.remove(&partitions));
-                    self.machine.handle_revoked(ticket);
+            Input::Released(ticket, partitions, deadline) => {
+                self.finish_revocation(ticket, &partitions, deadline)
+            }
+            Input::Committed(generation, sent, answer) => {
+                self.handle_committed(now, dice, generation, &sent, answer)
+            }
+            Input::Offsets(result) => self.machine.handle_part(Part::Committed, result.err().as_ref()),
+            Input::Left(result) => {
+                self.leaving = false;
+                if let Some(closing) = &mut self.closing {
+                    closing.handle_left(result);
                 }
             }
-            Input::Committed(generation, marks, answer) => {
-                self.handle_committed(now, dice, generation, &marks, answer)
-            }
-            Input::Left => self.leaving = false,
         }
     }
 
@@ -264,26 +274,34 @@ impl GroupDriver {
                 });
             }
             Action::Leave { member_id } => {
-                let deadline = self.close_by.unwrap_or(now + LEAVE_PATIENCE).min(now + LEAVE_PATIENCE);
                 self.leaving = true;
                 self.spawn("leave", async move {
-                    if let Err(error) = caller.leave(member_id, deadline).await {
+                    let result = caller.leave(member_id, now + LEAVE_PATIENCE).await;
+                    if let Err(error) = &result {
                         tracing::debug!(group = %caller.group, %error, "leaving failed; the session will time out");
                     }
-                    send(&sender, Input::Left);
+                    send(&sender, Input::Left(result));
                 });
             }
             Action::Revoke { ticket, partitions, deadline } => self.revoke(ticket, partitions, deadline),
             Action::Lose { partitions } => {
                 tracing::warn!(group = %self.caller.group, ?partitions, "partitions were lost");
-                self.core.update(|positions| positions.remove(&partitions));
+                self.commits.handle_lost(&partitions);
+                self.forget(&partitions);
                 self.core.emit(Event::Lost(partitions));
             }
             Action::Assign { added, generation } => self.assign(added, generation),
             Action::ForgetCoordinator => self.caller.forget_coordinator(),
+            Action::Trouble { kind, error } => {
+                self.cluster().raise(self.caller.id, self.subject(), kind, error);
+            }
+            Action::Well => {
+                let group = self.subject();
+                self.cluster().clear_where(self.caller.id, |subject, _| *subject == group);
+            }
             Action::Fail(failure) => {
-                self.commits.abandon(&failure.message);
-                self.core.fail(Error::from(failure));
+                self.commits.abandon(&failure.to_string());
+                self.core.fail(failure);
             }
         }
     }
@@ -301,49 +319,69 @@ impl GroupDriver {
         });
         self.core.emit(Event::Assigned(added));
         let (caller, core) = (self.caller.clone(), Arc::clone(&self.core));
-        self.spawn("offsets", async move { fetch_committed(&caller, &core).await });
+        let sender = self.sender.clone();
+        self.spawn("offsets", async move { fetch_committed(&caller, &core, &sender).await });
     }
 
     fn revoke(&mut self, ticket: u64, partitions: Vec<TopicPartition>, deadline: Instant) {
         tracing::info!(group = %self.caller.group, ?partitions, "partitions are being given back");
-        if self.close_by.is_some() {
-            // Whoever closes has finished.
-            self.core.update(|positions| positions.begin_revoke(&partitions));
-            return self.finish_revocation(Instant::now(), ticket, partitions);
-        }
         self.core.update(|positions| positions.begin_revoke(&partitions));
+        if self.closing.is_some() {
+            // Whoever closes has finished.
+            return self.finish_revocation(ticket, &partitions, deadline);
+        }
         let (revocation, done) = Revocation::new(partitions.clone(), deadline);
         self.core.emit(Event::Revoked(revocation));
         let sender = self.sender.clone();
         self.spawn("revocation", async move {
             // Dropped is as good as done.
             let _ = done.await;
-            send(&sender, Input::Released(ticket, partitions));
+            send(&sender, Input::Released(ticket, partitions, deadline));
         });
     }
 
-    /// The application has finished with `partitions`: commits what is stored for them.
-    fn finish_revocation(&mut self, now: Instant, ticket: u64, partitions: Vec<TopicPartition>) {
+    /// The application has finished with `partitions`: commits what is stored for them, and what is being committed.
+    fn finish_revocation(&mut self, ticket: u64, partitions: &[TopicPartition], deadline: Instant) {
         if !self.machine.is_revoking(ticket) {
             return;
         }
         let stored = match self.config.auto_commit_interval {
-            Some(_) => self.core.with(|positions| positions.stored(Some(&partitions))),
+            Some(_) => self.core.with(|positions| positions.stored(Some(partitions))),
             None => Vec::new(),
         };
-        let sender = self.sender.clone();
-        if stored.is_empty() {
-            return send(&sender, Input::Revoked(ticket, partitions));
+        let marks = stored.into_iter().chain(self.commits.awaited(partitions)).collect();
+        self.commits.push(Job { marks, deadline, waiter: Waiter::Revocation(ticket) });
+    }
+
+    /// What could be committed of a revocation is.
+    fn end_revocation(&mut self, ticket: u64, failed: Vec<Failed>) {
+        let partitions = self.machine.handle_revoked(ticket);
+        self.forget(&partitions);
+        match &mut self.closing {
+            Some(closing) => closing.handle_failed(failed),
+            None => failed.into_iter().for_each(|failed| self.tell(failed)),
         }
-        let (reply, committed) = oneshot::channel();
-        let patience = self.close_by.unwrap_or(now + self.cluster().config().connection.request_timeout);
-        self.commits.push(Job { marks: stored, deadline: patience, reply: Some(reply) });
-        self.spawn("revocation", async move {
-            if let Ok(Err(error)) = committed.await {
-                tracing::warn!(%error, "offsets of partitions that were given back are not committed");
-            }
-            send(&sender, Input::Revoked(ticket, partitions));
-        });
+    }
+
+    /// A mark is given up that somebody may count on.
+    fn tell(&self, Failed { mark, error }: Failed) {
+        let (partition, offset) = (mark.topic_partition().clone(), mark.offset());
+        tracing::warn!(group = %self.caller.group, %partition, %offset, %error, "an offset is not committed");
+        self.core.emit(Event::CommitFailed { partition, offset, error });
+    }
+
+    /// `partitions` are not ours any more.
+    fn forget(&self, partitions: &[TopicPartition]) {
+        self.core.update(|positions| positions.remove(partitions));
+        let gone = |subject: &Subject| match subject {
+            Subject::Partition(partition) => partitions.contains(partition),
+            _ => false,
+        };
+        self.cluster().clear_where(self.caller.id, |subject, _| gone(subject));
+    }
+
+    fn subject(&self) -> Subject {
+        self.caller.subject()
     }
 
     fn auto_commit(&mut self, now: Instant) {
@@ -353,27 +391,24 @@ impl GroupDriver {
         if at > now {
             return;
         }
-        self.auto_commit_at = Some(now + interval);
-        if self.commits.is_empty() {
-            let marks = self.core.with(|positions| positions.stored(None));
-            if !marks.is_empty() {
-                self.commits.push(Job { marks, deadline: now + interval.max(COMMITTED_ROUND), reply: None });
-            }
-        }
+        self.auto_commit_at = Some(deadline::after(now, interval));
+        self.commits.push_stored(self.core.with(|positions| positions.stored(None)));
     }
 
     fn send_commit(&mut self, now: Instant) {
         let Some((member_id, generation)) = self.machine.commit_identity() else { return };
         let core = Arc::clone(&self.core);
-        let Some(marks) = self.commits.next(now, |mark| core.with(|positions| positions.check_mark(mark)))
-        else {
-            return;
+        let check = |mark: &Mark| {
+            core.with(|positions| {
+                positions.check_mark(mark)?;
+                Ok(positions.topic_id(mark.topic_partition()))
+            })
         };
+        let Some(sending) = self.commits.next(now, check) else { return };
         let (caller, sender) = (self.caller.clone(), self.sender.clone());
-        let deadline = now + self.cluster().config().connection.request_timeout;
         self.spawn("commit", async move {
-            let answer = caller.commit(member_id, generation, &marks, deadline).await;
-            send(&sender, Input::Committed(generation, marks, answer));
+            let answer = caller.commit(member_id, generation, &sending).await;
+            send(&sender, Input::Committed(generation, sending, answer));
         });
     }
 
@@ -382,87 +417,131 @@ impl GroupDriver {
         now: Instant,
         dice: u64,
         generation: i32,
-        marks: &[crate::consumer::Mark],
+        sent: &[Sending],
         answer: Result<BTreeMap<TopicPartition, ErrorCode>>,
     ) {
         let codes = match answer {
             Ok(codes) => codes,
             Err(error) => {
-                if matches!(error.kind(), ErrorKind::Network | ErrorKind::Timeout) {
-                    self.caller.forget_coordinator();
-                }
+                self.machine.handle_part(Part::Commit, Some(&error));
                 return self.commits.handle_failed(now, dice, &error);
             }
         };
+        let metadata = self.cluster().metadata();
         let mut outcomes = BTreeMap::new();
-        for mark in marks {
+        for Sending { mark, topic_id } in sent {
             let partition = mark.topic_partition();
-            let outcome = match codes.get(partition).copied() {
-                Some(ErrorCode::NONE) => {
-                    self.core.with(|positions| positions.handle_mark_committed(mark));
-                    Outcome::Done
+            let Some(code) = codes.get(partition).copied() else { continue };
+            let error = || refused(mark, code);
+            let outcome = if code.is_ok() {
+                self.core.with(|positions| positions.handle_mark_committed(mark));
+                Outcome::Done
+            } else if code.needs_metadata() {
+                match is_gone(&metadata, &partition.topic, *topic_id) {
+                    true => {
+                        let error = error().retriable(false);
+                        if self.core.with(|positions| positions.give_up(mark)) {
+                            self.tell(Failed { mark: mark.clone(), error: error.clone() });
+                        }
+                        Outcome::Failed(error)
+                    }
+                    false => {
+                        self.cluster().leader_failed(&partition.topic);
+                        Outcome::Retry(error())
+                    }
                 }
-                Some(ErrorCode::UNKNOWN_TOPIC_ID) | None => {
-                    self.cluster().leader_failed(&partition.topic);
-                    Outcome::Retry
+            } else {
+                match self.machine.handle_commit_code(now, dice, generation, code) {
+                    CommitVerdict::Retry | CommitVerdict::AfterRebalance => Outcome::Retry(error()),
+                    CommitVerdict::Lost | CommitVerdict::Refused => Outcome::Failed(error().retriable(false)),
                 }
-                Some(code) => match self.machine.handle_commit_code(now, dice, generation, code) {
-                    // A member that leaves takes no part in the next generation.
-                    CommitVerdict::AfterRebalance if self.close_by.is_some() => Outcome::Lost,
-                    CommitVerdict::Retry | CommitVerdict::AfterRebalance => Outcome::Retry,
-                    CommitVerdict::Lost => Outcome::Lost,
-                    CommitVerdict::Refused => Outcome::Refused(code),
-                },
             };
             outcomes.insert(partition.clone(), outcome);
         }
-        self.commits.handle_outcomes(now, dice, &outcomes);
+        if codes.values().any(|code| code.is_ok()) {
+            self.machine.handle_part(Part::Commit, None);
+        }
+        let (id, group) = (self.caller.id, &self.caller.group);
+        // What automatic commits are refused is tried again with the next ones, and lasts until they go through.
+        for failed in self.commits.handle_outcomes(now, dice, outcomes) {
+            if self.core.with(|positions| positions.is_stored(&failed.mark)) {
+                let (subject, kind) = trouble_of(&failed, group);
+                self.cluster().raise(id, subject, kind, failed.error);
+            }
+        }
+        let is_done = |partition: &TopicPartition| codes.get(partition) == Some(&ErrorCode::NONE);
+        self.cluster().clear_where(id, |subject, kind| match (subject, kind) {
+            (Subject::Partition(partition), ConditionKind::Refused) => is_done(partition),
+            (Subject::Topic(topic), ConditionKind::NotAuthorized) => sent.iter().any(|item| {
+                item.mark.topic_partition().topic == *topic && is_done(item.mark.topic_partition())
+            }),
+            _ => false,
+        });
     }
 }
 
 /// Finds the committed offsets of all partitions that wait for them.
-async fn fetch_committed(caller: &Caller, core: &Core) {
+async fn fetch_committed(caller: &Caller, core: &Core, sender: &mpsc::UnboundedSender<Input>) {
     let mut failures = 0;
     loop {
-        let waiting = core.with(|positions| positions.uncommitted());
+        let waiting: BTreeMap<TopicPartition, u64> =
+            core.with(|positions| positions.uncommitted()).into_iter().collect();
         if waiting.is_empty() {
             return;
         }
-        let partitions: Vec<TopicPartition> =
-            waiting.iter().map(|(partition, _)| partition.clone()).collect();
-        match caller.committed(&partitions, Instant::now() + COMMITTED_ROUND).await {
-            Ok(committed) => core.update(|positions| {
-                for (partition, assignment) in &waiting {
-                    match committed.get(partition) {
-                        Some(Ok(offset)) => {
-                            let offset = offset.as_ref().map(|(offset, epoch, _)| (*offset, *epoch));
-                            positions.handle_committed(partition, *assignment, offset);
-                        }
-                        // Left out, or not stable yet: asked again.
-                        None => {}
-                        Some(Err(code)) if code.is_retriable() => {}
-                        Some(Err(code)) => {
-                            let message = format!("fetching the committed offset of {partition} failed");
-                            positions.handle_uncommitted(
-                                partition,
-                                *assignment,
-                                Error::from_code(*code, message),
-                            );
-                        }
-                    }
-                }
-            }),
-            Err(error) if error.is_retriable() || error.is_timeout() => {
-                tracing::warn!(group = %caller.group, %error, "committed offsets are not known yet");
-            }
-            Err(error) => return core.fail(error),
+        let partitions: Vec<TopicPartition> = waiting.keys().cloned().collect();
+        let progress = AtomicBool::new(false);
+        let took = |committed: Committed| {
+            progress.fetch_or(take_committed(caller, core, &waiting, committed), Ordering::Relaxed);
+        };
+        match caller.committed(&partitions, Instant::now() + COMMITTED_ROUND, took).await {
+            Err(error) if is_final(&error) => return core.fail(error),
+            result => send(sender, Input::Offsets(result)),
         }
-        failures += 1;
+        failures = if progress.into_inner() { 0 } else { failures + 1 };
         let pause = caller.cluster.config().retry_backoff.delay(failures, caller.cluster.runtime().random());
         if !core.with(|positions| positions.uncommitted().is_empty()) {
             sleep_until(Instant::now() + pause).await;
         }
     }
+}
+
+/// Begins where the group stopped; what cannot be told yet is asked again. True if anything was told.
+fn take_committed(
+    caller: &Caller,
+    core: &Core,
+    waiting: &BTreeMap<TopicPartition, u64>,
+    committed: Committed,
+) -> bool {
+    let mut told = Vec::new();
+    for (partition, answer) in committed {
+        let Some(assignment) = waiting.get(&partition) else { continue };
+        match answer {
+            Ok(offset) => {
+                let offset = offset.map(|(offset, epoch, _)| (offset, epoch));
+                core.with(|positions| positions.handle_committed(&partition, *assignment, offset));
+                told.push(partition);
+            }
+            Err(code) if code.needs_metadata() => caller.cluster.leader_failed(&partition.topic),
+            Err(code) if code.is_retriable() => {}
+            Err(code) => {
+                let message = format!("the committed offset of {partition} cannot be had");
+                let failed =
+                    Failed { mark: Mark::new(partition, Offset(0)), error: Error::from_code(code, message) };
+                let (subject, kind) = trouble_of(&failed, &caller.group);
+                caller.cluster.raise(caller.id, subject, kind, failed.error);
+            }
+        }
+    }
+    if !told.is_empty() {
+        core.update(|_| ());
+        caller.cluster.clear_where(caller.id, |subject, kind| match (subject, kind) {
+            (Subject::Partition(partition), ConditionKind::Refused) => told.contains(partition),
+            (Subject::Topic(topic), ConditionKind::NotAuthorized) => told.iter().any(|tp| tp.topic == *topic),
+            _ => false,
+        });
+    }
+    !told.is_empty()
 }
 
 async fn due(runtime: &dyn Runtime, at: Option<Instant>) -> Option<Duration> {

@@ -1,0 +1,86 @@
+//! The end of a membership that is under way: who waits for it, what it cost, and what it was in the end. No I/O and no clock.
+
+use bytestring::ByteString;
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use crate::consumer::group::commits::{Failed, summary};
+use crate::{Error, ErrorKind, Result};
+
+/// The end.
+#[derive(Debug)]
+pub(crate) struct Closing {
+    group: ByteString,
+    waiters: Vec<(Instant, oneshot::Sender<Result<()>>)>,
+    failed: Vec<Failed>,
+    /// What became of the goodbye; `None` as long as nothing did.
+    left: Option<Result<()>>,
+}
+
+impl Closing {
+    pub(crate) fn new(group: ByteString) -> Self {
+        Self { group, waiters: Vec::new(), failed: Vec::new(), left: None }
+    }
+
+    /// Somebody waits for the end until `deadline`.
+    pub(crate) fn wait(&mut self, deadline: Instant, reply: oneshot::Sender<Result<()>>) {
+        self.waiters.push((deadline, reply));
+    }
+
+    /// These marks were not committed.
+    pub(crate) fn handle_failed(&mut self, failed: Vec<Failed>) {
+        for Failed { mark, error } in &failed {
+            let partition = mark.topic_partition();
+            tracing::warn!(group = %self.group, %partition, offset = %mark.offset(), %error, "not committed at the end");
+        }
+        self.failed.extend(failed);
+    }
+
+    /// The group was left, or could not be.
+    pub(crate) fn handle_left(&mut self, result: Result<()>) {
+        self.left = Some(result);
+    }
+
+    /// Tells those whose time is over.
+    pub(crate) fn expire(&mut self, now: Instant) {
+        let (over, still) = std::mem::take(&mut self.waiters).into_iter().partition(|(by, _)| *by <= now);
+        self.waiters = still;
+        self.tell(over);
+    }
+
+    /// Tells everybody.
+    pub(crate) fn finish(mut self) {
+        self.left.get_or_insert(Ok(()));
+        let waiters = std::mem::take(&mut self.waiters);
+        self.tell(waiters);
+    }
+
+    /// When [`expire`](Self::expire) has something to do.
+    pub(crate) fn next_deadline(&self) -> Option<Instant> {
+        self.waiters.iter().map(|(by, _)| *by).min()
+    }
+
+    fn tell(&self, waiters: Vec<(Instant, oneshot::Sender<Result<()>>)>) {
+        for (_, reply) in waiters {
+            // Whoever closed may have stopped waiting.
+            let _ = reply.send(self.result());
+        }
+    }
+
+    fn result(&self) -> Result<()> {
+        let group = &self.group;
+        summary(&format!("closing a member of group {group}"), &self.failed)?;
+        let stays = "the coordinator counts the member out when its session times out";
+        match &self.left {
+            Some(Ok(())) => Ok(()),
+            Some(Err(error)) => {
+                let message = format!("group {group} was not left");
+                Err(Error::new(error.kind(), message).hint(stays).source(error.clone()))
+            }
+            None => {
+                let message = format!("group {group} was not left before the deadline");
+                Err(Error::new(ErrorKind::Timeout, message).hint(stays))
+            }
+        }
+    }
+}
