@@ -83,7 +83,7 @@ impl Admin {
 }
 
 async fn ask(cluster: &Cluster, topic: Option<&str>, deadline: Instant) -> Result<MetadataListing> {
-    let connection = cluster.any_connection(None, deadline).await?;
+    let connection = cluster.any_connection(deadline).await?;
     let version = connection.version(MetadataRequest::KEY, MetadataRequest::VERSIONS)?;
     let name = |topic| MetadataRequestTopic { name: Some(Str::from(topic)), ..Default::default() };
     let topics = match topic {

@@ -4,7 +4,7 @@
 //! decides what is worth a word: a failure that lasts longer than such things last by themselves is told once, again at
 //! intervals, and when it ends. Events, probes and logs all read it here.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 use std::time::Duration;
 
@@ -82,6 +82,11 @@ pub enum ConditionKind {
 }
 
 impl ConditionKind {
+    /// True if whoever needs what is missing meets it again and again; what is not met any more is nobody's trouble.
+    fn is_met_again(self) -> bool {
+        matches!(self, Self::Unreachable | Self::NoCoordinator)
+    }
+
     /// How long such trouble lasts when a cluster is well: fail-overs, fresh topics, restarts.
     fn patience(self) -> Duration {
         match self {
@@ -137,6 +142,8 @@ type Key = (Owner, Subject, ConditionKind);
 #[derive(Debug)]
 struct Lasting {
     since: Instant,
+    /// When it was reported last.
+    met: Instant,
     error: Error,
     /// When it is told, for the first time or again.
     tell_at: Instant,
@@ -166,13 +173,14 @@ impl Conditions {
         let key = (owner, subject, kind);
         if let Some(known) = self.lasting.get_mut(&key) {
             known.error = error;
+            known.met = now;
             return false;
         }
         if self.lasting.len() >= CONDITIONS_MAX {
             return false;
         }
         let tell_at = now + kind.patience();
-        self.lasting.insert(key, Lasting { since: now, error, tell_at, told: false });
+        self.lasting.insert(key, Lasting { since: now, met: now, error, tell_at, told: false });
         true
     }
 
@@ -204,9 +212,38 @@ impl Conditions {
         self.count > before
     }
 
+    /// What `owner` reports of all that `about` names is `troubles` now, and nothing else. True if
+    /// [`next_deadline`](Self::next_deadline) has changed or there is news.
+    pub(crate) fn replace(
+        &mut self,
+        now: Instant,
+        owner: Owner,
+        about: impl Fn(&Subject, ConditionKind) -> bool,
+        troubles: Vec<(Subject, ConditionKind, Error)>,
+    ) -> bool {
+        let still: BTreeSet<_> = troubles.iter().map(|(subject, kind, _)| (subject.clone(), *kind)).collect();
+        let mut changed = self.clear_where(now, |(by, subject, kind)| {
+            *by == owner && about(subject, *kind) && !still.contains(&(subject.clone(), *kind))
+        });
+        for (subject, kind, error) in troubles {
+            changed |= self.raise(now, owner, subject, kind, error);
+        }
+        changed
+    }
+
     /// Tells what is due. True if there is news.
     pub(crate) fn poll(&mut self, now: Instant) -> bool {
         let before = self.count;
+        let forgotten: BTreeSet<Key> = (self.lasting.iter())
+            .filter(|((owner, _, kind), state)| {
+                *owner == CLIENT
+                    && kind.is_met_again()
+                    && state.told
+                    && now >= state.tell_at.max(state.met + REPEAT)
+            })
+            .map(|(key, _)| key.clone())
+            .collect();
+        self.clear_where(now, |key| forgotten.contains(key));
         let mut due = Vec::new();
         for (key, state) in &mut self.lasting {
             if state.tell_at <= now {
@@ -343,6 +380,37 @@ mod tests {
         assert!(conditions.clear_where(now, |(owner, ..)| *owner == 1));
         assert_eq!(conditions.told(now).iter().map(|(owner, _)| *owner).collect::<Vec<_>>(), [2]);
         assert!(conditions.latest(&topic()).is_some());
+    }
+
+    #[test]
+    fn a_broker_that_nobody_needs_any_more_is_not_told_for_ever() {
+        let (mut conditions, now) = (Conditions::default(), Instant::now());
+        let mut away = |conditions: &mut Conditions, after: u64| {
+            let error = Error::new(ErrorKind::Network, "refused");
+            let node = Subject::Node(NodeId(1));
+            conditions.raise(now + secs(after), CLIENT, node, ConditionKind::Unreachable, error);
+        };
+        away(&mut conditions, 0);
+        conditions.poll(now + secs(3));
+        away(&mut conditions, 30);
+        conditions.poll(now + secs(63));
+        conditions.poll(now + secs(123));
+        let told: Vec<_> = stages(&conditions, 0).into_iter().map(|(stage, ..)| stage).collect();
+        assert_eq!(told, [ConditionStage::Began, ConditionStage::Lasts, ConditionStage::Ended]);
+        assert_eq!(conditions.next_deadline(), None);
+    }
+
+    #[test]
+    fn what_an_answer_says_replaces_what_the_one_before_said() {
+        let (mut conditions, now) = (Conditions::default(), Instant::now());
+        raise(&mut conditions, now, "no such topic");
+        conditions.poll(now + secs(3));
+        let refused = || Error::new(ErrorKind::Authorization, "refused");
+        let troubles = vec![(topic(), ConditionKind::NotAuthorized, refused())];
+        assert!(conditions.replace(now + secs(4), CLIENT, |subject, _| *subject == topic(), troubles));
+        conditions.poll(now + secs(7));
+        let told: Vec<_> = conditions.told(now).into_iter().map(|(_, condition)| condition.kind).collect();
+        assert_eq!(told, [ConditionKind::NotAuthorized]);
     }
 
     #[test]

@@ -4,16 +4,16 @@ use std::sync::{Arc, Weak};
 
 use tokio::time::{Instant, sleep_until};
 
-use crate::error::{Chain, Phase};
+use crate::error::Chain;
 use crate::net::{Connection, Failure};
 use crate::runtime::report_starved;
 use crate::types::NodeId;
-use crate::wire::messages::MetadataRequest;
 use crate::wire::messages::metadata::MetadataRequestTopic;
+use crate::wire::messages::{MetadataRequest, MetadataResponse};
 use crate::wire::{ApiKey, Message};
 use crate::{Error, ErrorKind, Result};
 
-use super::conditions::{Condition, ConditionEvent, ConditionStage};
+use super::conditions::{CLIENT, Condition, ConditionEvent, ConditionKind, ConditionStage, Subject};
 use super::handle::Shared;
 use super::nodes::{Acquired, Attempt, Duty};
 use super::updater::Query;
@@ -103,37 +103,46 @@ fn log_condition(ConditionEvent { condition, stage }: &ConditionEvent) {
 }
 
 async fn ask(shared: &Arc<Shared>, query: Query) {
-    match fetch(shared, &query).await {
-        Ok((response, version)) => {
-            let dice = shared.runtime.random();
-            let metadata = shared.updater().handle_response(Instant::now(), &response, version, dice);
-            match metadata {
-                Some(metadata) => shared.publish(metadata),
-                None => tracing::debug!("a broker's answer about the cluster was of no use"),
+    let answer = fetch(shared, &query).await;
+    let (now, dice) = (Instant::now(), shared.runtime.random());
+    let (learned, failure) = {
+        let mut updater = shared.updater();
+        let learned = match answer {
+            Ok((asked, version, response)) => updater.handle_response(now, asked, &response, version, dice),
+            Err((asked, error)) => {
+                updater.handle_failure(now, asked, error, dice);
+                None
             }
-        }
-        Err(error) => {
-            tracing::debug!(%error, "metadata could not be fetched");
-            let dice = shared.runtime.random();
-            shared.updater().handle_failure(Instant::now(), error, dice);
-        }
+        };
+        (learned, updater.last_error().cloned())
+    };
+    if let Some(metadata) = learned {
+        shared.publish(Arc::clone(&metadata));
+        shared.report_answer(&metadata, &query.topics);
+    } else if let Some(error) = failure {
+        tracing::debug!(%error, "metadata could not be fetched");
+        shared.raise(CLIENT, Subject::Cluster, ConditionKind::Unreachable, error);
     }
 }
 
-async fn fetch(
-    shared: &Arc<Shared>,
-    query: &Query,
-) -> Result<(<MetadataRequest as crate::wire::Request>::Response, i16)> {
+/// Who answered in which version, or who did not and why.
+type Answered = (NodeId, i16, MetadataResponse);
+type Unanswered = (Option<NodeId>, Error);
+
+async fn fetch(shared: &Arc<Shared>, query: &Query) -> std::result::Result<Answered, Unanswered> {
     let mut unsent = 0;
     loop {
         let deadline = Instant::now() + shared.config.connection.request_timeout;
-        let (_, connection) = any_connection(shared, None, deadline).await?;
-        let version = connection.version(ApiKey::METADATA, MetadataRequest::VERSIONS)?;
+        let found = any_connection(shared, &query.avoid, deadline).await;
+        let (node, connection) = found.map_err(|error| (None, error))?;
+        let failed = |error| (Some(node), error);
+        let version = connection.version(ApiKey::METADATA, MetadataRequest::VERSIONS).map_err(failed)?;
+        let deadline = Instant::now() + query.patience;
         match connection.send(&request(query, version), version, deadline).await {
-            Ok(response) => return Ok((response, version)),
+            Ok(response) => return Ok((node, version, response)),
             // A connection that had ended unnoticed costs nothing.
             Err(error) if error.unsent && unsent < 3 => unsent += 1,
-            Err(error) => return Err(error.error),
+            Err(error) => return Err(failed(error.error)),
         }
     }
 }
@@ -181,12 +190,9 @@ pub(super) async fn connection(
             }
         }
         if now >= deadline {
-            let message = format!("no connection to node {node} before the deadline");
-            let error = Error::new(ErrorKind::Timeout, message);
-            return Err(match still_dialling(shared) {
-                Some(dialling) => error.source(dialling),
-                None => error,
-            });
+            let error =
+                Error::new(ErrorKind::Timeout, format!("no connection to node {node} before the deadline"));
+            return Err(because(error, shared.nodes().reason(Some(node))));
         }
         // Biased: news of a connection go before the timer, which only ends the wait.
         tokio::select! {
@@ -197,10 +203,15 @@ pub(super) async fn connection(
     }
 }
 
-/// See [`Cluster::any_connection`](super::Cluster::any_connection). Dials one node, and after a while another beside it.
+/// A connection for short requests to whichever node is the least busy, and to one of `avoid` only if no other can be had
+/// at once. Dials one node, and after a while another beside it. Cancel-safe.
+///
+/// # Errors
+///
+/// As [`connection`], of the last node tried.
 pub(super) async fn any_connection(
     shared: &Arc<Shared>,
-    avoid: Option<NodeId>,
+    avoid: &[NodeId],
     deadline: Instant,
 ) -> Result<(NodeId, Connection)> {
     let mut events = shared.events.subscribe();
@@ -241,20 +252,20 @@ pub(super) async fn any_connection(
         }
         let mut until = deadline;
         if !pending || now >= next_dial {
-            let tried = |id| Some(id) == avoid || dialled.iter().any(|(node, _)| *node == id);
-            let candidate = shared.nodes().candidate(now, tried, bootstrap_only, shared.runtime.random());
+            let tried: Vec<_> = avoid.iter().chain(dialled.iter().map(|(node, _)| node)).copied().collect();
+            let candidate = shared.nodes().candidate(now, &tried, bootstrap_only, shared.runtime.random());
             match candidate {
                 Some(node) => {
                     dialled.push((node, None));
                     next_dial = now + shared.config.dial_stagger;
                     continue;
                 }
-                None if pending => {}
-                // The one to avoid is the only one.
-                None if avoid.is_some() => {
-                    avoid = None;
+                // Those to avoid are the only ones, or the others do not answer.
+                None if !avoid.is_empty() => {
+                    avoid = &[];
                     continue;
                 }
+                None if pending => {}
                 None => match last {
                     Some(error) => return Err(error),
                     None => match shared.nodes().next_retry(now) {
@@ -268,10 +279,7 @@ pub(super) async fn any_connection(
         }
         if now >= deadline {
             let error = Error::new(ErrorKind::Timeout, "no broker could be reached before the deadline");
-            return Err(match last.or_else(|| still_dialling(shared)) {
-                Some(last) => error.source(last),
-                None => error,
-            });
+            return Err(because(error, last.or_else(|| shared.nodes().reason(None))));
         }
         // Biased: news of a connection go before the timer, which only ends the wait.
         tokio::select! {
@@ -282,18 +290,14 @@ pub(super) async fn any_connection(
     }
 }
 
-/// Which peers are silent, for someone whose deadline passed before theirs.
-pub(super) fn still_dialling(shared: &Shared) -> Option<Error> {
-    let nodes = shared.nodes();
-    let peers: Vec<_> = nodes.dialled().map(ToString::to_string).collect();
-    if peers.is_empty() {
-        return None;
-    }
-    let message =
-        format!("still waiting for {}, to accept a connection or to answer on it", peers.join(", "));
-    let hint =
-        "is a firewall in between, or does the listener expect TLS, or belong to something other than Kafka?";
-    Some(Error::new(ErrorKind::Timeout, message).phase(Phase::Connect).hint(hint))
+/// A deadline that passed, with the reason behind it and the phase that the reason names.
+pub(super) fn because(error: Error, reason: Option<Error>) -> Error {
+    let Some(reason) = reason else { return error };
+    let error = match reason.failed_phase() {
+        Some(phase) => error.phase(phase),
+        None => error,
+    };
+    error.source(reason)
 }
 
 /// Makes an attempt in a task of its own, so that nobody who waits can cancel it for the others.
@@ -305,7 +309,7 @@ fn open(shared: &Arc<Shared>, attempt: Attempt) {
         let node = attempt.node;
         let ended = {
             let weak = Weak::clone(&weak);
-            move |failure: Failure| connection_ended(&weak, node, &failure)
+            move |failure: Failure| connection_ended(&weak, node, failure)
         };
         // Biased: the end of the client goes first, since nobody wants the connection then.
         let result = tokio::select! {
@@ -314,11 +318,12 @@ fn open(shared: &Arc<Shared>, attempt: Attempt) {
             result = connector.open(attempt.peer.clone(), attempt.setup_timeout, ended) => result,
         };
         let Some(shared) = weak.upgrade() else { return };
-        if let Err(failure) = &result {
-            tracing::debug!(peer = %attempt.peer, phase = ?failure.phase, reason = %failure.message, "no connection");
-            shared.coordinators.forget_node(node);
-            if node.0 >= 0 {
-                shared.refresh();
+        match &result {
+            Ok(_) => shared.report_reached(node),
+            Err(failure) => {
+                tracing::debug!(peer = %attempt.peer, phase = ?failure.phase, reason = %failure.message, "no connection");
+                shared.coordinators.forget_node(node);
+                shared.report_unreached(node, failure.to_error("no connection", &attempt.peer));
             }
         }
         let dice = shared.runtime.random();
@@ -328,11 +333,17 @@ fn open(shared: &Arc<Shared>, attempt: Attempt) {
     shared.runtime.spawn("carafe-dial", Box::pin(task));
 }
 
-fn connection_ended(shared: &Weak<Shared>, node: NodeId, failure: &Failure) {
+fn connection_ended(shared: &Weak<Shared>, node: NodeId, failure: Failure) {
     let Some(shared) = shared.upgrade() else { return };
-    if failure.alarming && node.0 >= 0 && !*shared.closed.borrow() {
-        // A broker that goes away usually takes leaders with it.
-        shared.refresh();
+    if failure.alarming && !*shared.closed.borrow() {
+        let error = shared.nodes().handle_ended(node, failure);
+        match error {
+            // Nobody there, as far as one can tell from here.
+            Some(error) if error.is_timeout() => shared.report_unreached(node, error),
+            // A broker that goes away usually takes leaders with it.
+            _ if node.0 >= 0 => shared.refresh(),
+            _ => {}
+        }
     }
     shared.events.send_modify(|count| *count += 1);
 }

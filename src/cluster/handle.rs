@@ -11,14 +11,15 @@ use crate::net::{Connection, Connector};
 use crate::runtime::{Runtime, watch};
 use crate::types::{LeaderEpoch, NodeId, Partition, TopicName, TopicPartition};
 use crate::wire::produce::{CurrentLeader, NodeEndpoint};
-use crate::{Error, ErrorCode, ErrorKind, Result};
+use crate::{Error, ErrorKind, Result};
 
 use super::conditions::{CLIENT, Condition, ConditionEvent, ConditionKind, Conditions, Owner, Subject};
 use super::config::ClusterConfig;
 use super::coordinators::{CoordinatorKind, Coordinators};
-use super::driver;
+use super::driver::{self, because};
 use super::metadata::{Metadata, Topic};
 use super::nodes::{Duty, Nodes};
+use super::troubles::{is_ours, no_leader, topic_error, troubles_of};
 use super::updater::{self, Updater};
 
 /// Everything that one client shares: metadata, connections, coordinators. Cheap to clone. When the last clone is gone,
@@ -85,13 +86,44 @@ impl Shared {
         }
     }
 
+    /// A broker answered about `topics`: what is wrong with them, and nothing else, is so now.
+    pub(super) fn report_answer(&self, metadata: &Metadata, topics: &[TopicName]) {
+        let troubles = topics.iter().flat_map(|topic| troubles_of(metadata, topic)).collect();
+        let answered = |subject: &Subject, kind| {
+            let asked = |topic: &TopicName| topics.binary_search(topic).is_ok();
+            *subject == Subject::Cluster || (is_ours(subject, kind) && subject.topic().is_some_and(asked))
+        };
+        if self.conditions().replace(Instant::now(), CLIENT, answered, troubles) {
+            self.raised.notify_one();
+        }
+    }
+
+    /// A connection to `node` was opened.
+    pub(super) fn report_reached(&self, node: NodeId) {
+        let unreachable = (CLIENT, Subject::Node(node), ConditionKind::Unreachable);
+        self.clear_where(|key| *key == unreachable);
+    }
+
+    /// No connection to `node` could be opened, or it did not answer on one. For addresses of the bootstrap list the
+    /// questions about the cluster say whether that matters.
+    pub(super) fn report_unreached(&self, node: NodeId, error: Error) {
+        if node.0 >= 0 {
+            self.raise(CLIENT, Subject::Node(node), ConditionKind::Unreachable, error);
+            self.refresh();
+        }
+    }
+
     pub(super) fn nodes(&self) -> MutexGuard<'_, Nodes> {
         self.nodes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Makes a snapshot visible, unless a newer one is.
     pub(super) fn publish(&self, metadata: Arc<Metadata>) {
-        self.nodes().handle_nodes(&metadata.nodes);
+        let ended = self.nodes().handle_nodes(&metadata.nodes);
+        if !ended.is_empty() {
+            let is_ended = |subject: &Subject| matches!(subject, Subject::Node(node) if ended.contains(node));
+            self.clear_where(|(by, subject, _)| *by == CLIENT && is_ended(subject));
+        }
         self.snapshot.send_if_modified(|current| {
             let newer = metadata.generation > current.generation;
             if newer {
@@ -231,11 +263,7 @@ impl Cluster {
         }
         let error = Error::new(ErrorKind::Timeout, attempted());
         let last = self.shared.updater().last_error().cloned();
-        Err(match (last, driver::still_dialling(&self.shared)) {
-            (Some(last), _) => error.source(last),
-            (None, Some(dialling)) => error.source(dialling),
-            (None, None) => error,
-        })
+        Err(because(error, last.or_else(|| self.shared.nodes().reason(None))))
     }
 
     /// Waits until `topic` is known and has partitions. With `create` the broker is asked to create it if its settings
@@ -318,8 +346,7 @@ impl Cluster {
             let changed = self.changed(&mut snapshots, deadline, String::new).await;
             match changed {
                 Err(error) if error.is_timeout() => {
-                    let message = format!("{partition} has no leader");
-                    return Err(Error::from_code(ErrorCode::LEADER_NOT_AVAILABLE, message).source(error));
+                    return Err(no_leader(partition).source(error));
                 }
                 changed => changed?,
             }
@@ -402,17 +429,13 @@ impl Cluster {
         self.shared.nodes().open_connection(node, duty)
     }
 
-    /// A connection for short requests to whichever node is the least busy, and not to `avoid` if another will do.
+    /// A connection for short requests to whichever node is the least busy.
     ///
     /// # Errors
     ///
     /// As [`connection`](Self::connection), of the last node tried.
-    pub(crate) async fn any_connection(
-        &self,
-        avoid: Option<NodeId>,
-        deadline: Instant,
-    ) -> Result<Connection> {
-        Ok(driver::any_connection(&self.shared, avoid, deadline).await?.1)
+    pub(crate) async fn any_connection(&self, deadline: Instant) -> Result<Connection> {
+        Ok(driver::any_connection(&self.shared, &[], deadline).await?.1)
     }
 
     /// Closes the connections of a session, membership or other owner that has ended.
@@ -435,10 +458,10 @@ impl Cluster {
     ) -> Result<NodeId> {
         let cell = self.shared.coordinators.cell(kind, key);
         let Ok(mut known) = timeout_at(deadline, cell.lock()).await else {
-            return Err(Error::new(
-                ErrorKind::Timeout,
-                format!("the coordinator of {key:?} is not known yet"),
-            ));
+            let error =
+                Error::new(ErrorKind::Timeout, format!("the coordinator of {key:?} is not known yet"));
+            let reason = self.shared.conditions().latest(&Subject::Group(key.into())).cloned();
+            return Err(because(error, reason.or_else(|| self.shared.nodes().reason(None))));
         };
         if let Some(node) = *known {
             return Ok(node);
@@ -495,18 +518,5 @@ impl ConditionEvents {
             self.waiting = events.into_iter().filter(|(by, _)| ours(*by)).map(|(_, event)| event).collect();
         }
         self.waiting.pop_front()
-    }
-}
-
-fn topic_error(code: ErrorCode, topic: &TopicName) -> Error {
-    let error = Error::from_code(code, format!("topic {topic} cannot be used"));
-    match code {
-        ErrorCode::UNKNOWN_TOPIC_OR_PARTITION => {
-            error.hint("create the topic, or allow the broker to (auto.create.topics.enable)")
-        }
-        ErrorCode::TOPIC_AUTHORIZATION_FAILED => {
-            error.hint("an ACL that allows DESCRIBE on the topic is missing")
-        }
-        _ => error,
     }
 }

@@ -3,6 +3,8 @@
 //! * `config`: settings.
 //! * `metadata`: immutable snapshots: nodes, topics, leaders.
 //! * `updater`: the machine that decides what to ask for, when, and how answers merge (KIP-320, KIP-516, KIP-951).
+//! * `lineage`: which topic of a name is the one of now.
+//! * `troubles`: what metadata says is wrong with a topic.
 //! * `nodes`: the machine of connections: per node and [`Duty`], with back-off.
 //! * `conditions`: the machine of what is wrong and stays wrong.
 //! * `coordinators`: who coordinates which group or transaction.
@@ -15,10 +17,12 @@ mod config;
 mod coordinators;
 mod driver;
 mod handle;
+mod lineage;
 mod metadata;
 mod nodes;
 mod request;
 mod retry;
+mod troubles;
 mod updater;
 
 #[cfg(all(test, feature = "broker"))]

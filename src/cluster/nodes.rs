@@ -13,8 +13,10 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::backoff::Backoff;
+use crate::error::Phase;
 use crate::net::{Connection, Failure, Peer};
 use crate::types::NodeId;
+use crate::{Error, ErrorKind};
 
 use super::metadata::Node;
 
@@ -66,16 +68,22 @@ struct NodeState {
     /// Attempts in a row that failed.
     failures: u32,
     retry_at: Option<Instant>,
+    /// The latest failure, until a connection is opened: the reason behind every deadline that passes.
+    latest: Option<Failure>,
     slots: BTreeMap<Duty, Slot>,
 }
 
 impl NodeState {
     fn new(peer: Peer) -> Self {
-        Self { peer, failures: 0, retry_at: None, slots: BTreeMap::new() }
+        Self { peer, failures: 0, retry_at: None, latest: None, slots: BTreeMap::new() }
     }
 
     fn is_backing_off(&self, now: Instant) -> bool {
         self.retry_at.is_some_and(|at| now < at)
+    }
+
+    fn is_dialled(&self) -> bool {
+        self.slots.values().any(|slot| matches!(slot.state, SlotState::Opening))
     }
 
     fn close(&mut self) {
@@ -197,6 +205,7 @@ impl Nodes {
             Ok(connection) => {
                 node.failures = 0;
                 node.retry_at = None;
+                node.latest = None;
                 match node.slots.get_mut(&attempt.duty).filter(|slot| slot.attempt == attempt.number) {
                     Some(slot) => slot.state = SlotState::Open(connection),
                     // Released meanwhile.
@@ -204,6 +213,7 @@ impl Nodes {
                 }
             }
             Err(failure) => {
+                node.latest = Some(failure.clone());
                 // Attempts for several duties that fail together are one failure.
                 if !backing_off {
                     node.failures = node.failures.saturating_add(1);
@@ -219,30 +229,46 @@ impl Nodes {
         }
     }
 
-    /// The complete list of brokers, from a metadata answer. Connections to nodes that are gone or moved drain.
-    pub(super) fn handle_nodes(&mut self, nodes: &BTreeMap<NodeId, Node>) {
+    /// A connection to `id` broke. What it means for the node, if the node is still known.
+    pub(super) fn handle_ended(&mut self, id: NodeId, failure: Failure) -> Option<Error> {
+        let node = self.nodes.get_mut(&id)?;
+        let error = failure.to_error("the connection was lost", &node.peer);
+        node.latest = Some(failure);
+        Some(error)
+    }
+
+    /// The complete list of brokers, from a metadata answer. Connections to nodes that are gone or moved drain. Returns
+    /// those nodes.
+    pub(super) fn handle_nodes(&mut self, nodes: &BTreeMap<NodeId, Node>) -> Vec<NodeId> {
+        let mut ended = Vec::new();
         self.nodes.retain(|id, state| {
             let keep = id.0 < 0 || nodes.contains_key(id);
             if !keep {
                 state.close();
+                ended.push(*id);
             }
             keep
         });
         for node in nodes.values() {
-            self.learn(node.id, &node.host, node.port);
+            if self.learn(node.id, &node.host, node.port) {
+                ended.push(node.id);
+            }
         }
+        ended
     }
 
-    /// The address of one node, from wherever.
-    pub(super) fn learn(&mut self, id: NodeId, host: &str, port: u16) {
+    /// The address of one node, from wherever; true if it had another.
+    pub(super) fn learn(&mut self, id: NodeId, host: &str, port: u16) -> bool {
         match self.nodes.get_mut(&id) {
-            Some(state) if *state.peer.host == *host && state.peer.port == port => {}
+            Some(state) if *state.peer.host == *host && state.peer.port == port => false,
             Some(state) => {
                 state.close();
                 *state = NodeState::new(Peer::new(Some(id), host, port));
+                true
             }
             None => {
                 self.nodes.insert(id, NodeState::new(Peer::new(Some(id), host, port)));
+                false
             }
         }
     }
@@ -262,15 +288,15 @@ impl Nodes {
     }
 
     /// The open connection for short requests with the fewest requests in flight; nodes of the bootstrap list only
-    /// where no other is open.
+    /// where no other is open, and none that is at the address of one of `avoid`.
     pub(super) fn least_loaded(
         &self,
-        avoid: Option<NodeId>,
+        avoid: &[NodeId],
         bootstrap_only: bool,
     ) -> Option<(NodeId, Connection)> {
         self.nodes
             .iter()
-            .filter(|(id, _)| Some(**id) != avoid && (!bootstrap_only || id.0 < 0))
+            .filter(|(id, node)| !self.is_one_of(avoid, **id, node) && (!bootstrap_only || id.0 < 0))
             .filter_map(|(id, node)| match &node.slots.get(&Duty::Short)?.state {
                 SlotState::Open(connection) if !connection.is_closed() => Some((*id, connection)),
                 _ => None,
@@ -292,13 +318,13 @@ impl Nodes {
     pub(super) fn candidate(
         &self,
         now: Instant,
-        tried: impl Fn(NodeId) -> bool,
+        tried: &[NodeId],
         bootstrap_only: bool,
         dice: u64,
     ) -> Option<NodeId> {
         let known_work = self.nodes.iter().any(|(id, node)| id.0 >= 0 && node.failures == 0);
         let open: Vec<_> = (self.nodes.iter())
-            .filter(|(id, node)| !tried(**id) && !node.is_backing_off(now))
+            .filter(|(id, node)| !self.is_one_of(tried, **id, node) && !node.is_backing_off(now))
             .filter(|(id, _)| if bootstrap_only { id.0 < 0 } else { id.0 >= 0 || !known_work })
             .map(|(id, node)| (node.failures, *id))
             .collect();
@@ -308,10 +334,34 @@ impl Nodes {
         best.get(index).map(|(_, id)| *id)
     }
 
-    /// The peers that connections are being opened to.
-    pub(super) fn dialled(&self) -> impl Iterator<Item = &Peer> {
-        let opening = |slot: &Slot| matches!(slot.state, SlotState::Opening);
-        self.nodes.values().filter(move |node| node.slots.values().any(opening)).map(|node| &node.peer)
+    /// True if `node` is one of `ids`, or lives at the address of one: an entry of the bootstrap list is one of the nodes.
+    fn is_one_of(&self, ids: &[NodeId], id: NodeId, node: &NodeState) -> bool {
+        ids.iter().any(|other| {
+            let lives_at =
+                |other: &NodeState| other.peer.host == node.peer.host && other.peer.port == node.peer.port;
+            *other == id || self.nodes.get(other).is_some_and(lives_at)
+        })
+    }
+
+    /// Why there is no connection to `id`, or to any node, for someone whose deadline passed: the latest failure, or else
+    /// who has not answered yet.
+    pub(super) fn reason(&self, id: Option<NodeId>) -> Option<Error> {
+        let concerned =
+            || self.nodes.iter().filter(|(node, _)| id.is_none_or(|id| id == **node)).map(|(_, node)| node);
+        let failed =
+            concerned().find_map(|node| Some(node.latest.as_ref()?.to_error("no connection", &node.peer)));
+        if failed.is_some() {
+            return failed;
+        }
+        let silent: Vec<_> =
+            concerned().filter(|node| node.is_dialled()).map(|node| node.peer.to_string()).collect();
+        if silent.is_empty() {
+            return None;
+        }
+        let message =
+            format!("still waiting for {}, to accept a connection or to answer on it", silent.join(", "));
+        let hint = "is a firewall in between, or does the listener expect TLS, or belong to something other than Kafka?";
+        Some(Error::new(ErrorKind::Timeout, message).phase(Phase::Connect).hint(hint))
     }
 
     /// When the first back-off ends.
@@ -328,8 +378,6 @@ impl Nodes {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ErrorKind;
-    use crate::error::Phase;
 
     const BACKOFF: Backoff =
         Backoff { first: Duration::from_millis(50), max: Duration::from_secs(5), jitter: 0.0 };
@@ -391,15 +439,15 @@ mod tests {
     fn the_bootstrap_list_helps_out_when_no_known_node_works() {
         let (mut nodes, now) = nodes();
         for dice in 0..4 {
-            assert_eq!(nodes.candidate(now, |_| false, false, dice), Some(ONE));
-            assert!(nodes.candidate(now, |_| false, true, dice).unwrap().0 < 0);
+            assert_eq!(nodes.candidate(now, &[], false, dice), Some(ONE));
+            assert!(nodes.candidate(now, &[], true, dice).unwrap().0 < 0);
         }
-        assert_eq!(nodes.candidate(now, |id| id == ONE, false, 0), None);
+        assert_eq!(nodes.candidate(now, &[ONE], false, 0), None);
         let opening = attempt(nodes.acquire(now, ONE, Duty::Short, &mut None));
         nodes.handle_opened(now, &opening, Err(failure()), 0);
         let both: std::collections::BTreeSet<_> =
-            (0..4).filter_map(|dice| nodes.candidate(now, |_| false, false, dice)).collect();
+            (0..4).filter_map(|dice| nodes.candidate(now, &[], false, dice)).collect();
         assert_eq!(both, [NodeId(-2), NodeId(-1)].into());
-        assert_eq!(nodes.candidate(now, |id| id.0 < 0, false, 0), None, "node 1 backs off");
+        assert_eq!(nodes.candidate(now, &[NodeId(-1), NodeId(-2)], false, 0), None, "node 1 backs off");
     }
 }

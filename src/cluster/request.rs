@@ -11,11 +11,13 @@ use crate::wire::messages::{FindCoordinatorRequest, FindCoordinatorResponse};
 use crate::wire::{ApiKey, Request, Str, VersionRange};
 use crate::{Error, ErrorCode, ErrorKind, Result};
 
+use super::conditions::{CLIENT, ConditionKind, Subject};
 use super::coordinators::CoordinatorKind;
 use super::driver;
 use super::handle::Cluster;
 use super::nodes::Duty;
 use super::retry::{Doubt, doubt};
+use super::updater;
 
 /// Attempts in a row that may fail with nothing written before one is counted as a failure.
 const UNSENT_MAX: u32 = 3;
@@ -104,10 +106,10 @@ impl Cluster {
     ) -> Result<R::Response> {
         let mut failures = 0u32;
         let mut unsent = 0;
-        let mut avoid = None;
+        let mut avoid = Vec::new();
         loop {
             self.check_open()?;
-            let attempt = self.attempt(target, call, avoid, &mut build, &check).await;
+            let attempt = self.attempt(target, call, &avoid, failures, &mut build, &check).await;
             let failure = match attempt {
                 Ok(response) => return Ok(response),
                 Err(failure) => failure,
@@ -121,7 +123,11 @@ impl Cluster {
             }
             unsent = 0;
             failures += 1;
-            avoid = failure.node;
+            if failure.error.error_code().is_some() {
+                // Whoever answers is alive.
+                avoid.clear();
+            }
+            avoid.extend(failure.node.filter(|node| !avoid.contains(node)));
             self.doubt(target, &failure);
             let pause = self.config().retry_backoff.delay(failures, self.runtime().random());
             let pause = failure.error.throttle_time().map_or(pause, |throttle| throttle.max(pause));
@@ -163,7 +169,7 @@ impl Cluster {
     pub(crate) async fn route_to(&self, target: Target<'_>, deadline: Instant) -> Result<Connection> {
         self.check_open()?;
         let call = Call { duty: Duty::Foreign, ..Call::until(deadline) };
-        let (_, connection) = self.route(target, call, None).await.map_err(|failure| failure.error)?;
+        let (_, connection) = self.route(target, call, &[]).await.map_err(|failure| failure.error)?;
         // Nobody reads the answer's error code here, so the next request asks anew who is responsible.
         match target {
             Target::Leader(partition) => self.leader_failed(&partition.topic),
@@ -177,16 +183,23 @@ impl Cluster {
         &self,
         target: Target<'_>,
         call: Call,
-        avoid: Option<NodeId>,
+        avoid: &[NodeId],
+        failures: u32,
         build: &mut impl FnMut(i16) -> Result<R>,
         check: &impl Fn(&R::Response) -> ErrorCode,
     ) -> std::result::Result<R::Response, AttemptError> {
         let (node, connection) = self.route(target, call, avoid).await?;
-        let failed = |error, unsent| AttemptError { error, unsent, node };
+        let failed = |error, unsent| AttemptError { error, unsent, node: Some(node) };
         let ours = VersionRange { min: R::VERSIONS.min, max: R::VERSIONS.max.min(call.version_max) };
         let version = connection.version(R::KEY, ours).map_err(|error| failed(error, false))?;
         let request = build(version).map_err(|error| failed(error, false))?;
-        let limit = Instant::now() + self.config().connection.request_timeout + call.server_wait;
+        let request_timeout = self.config().connection.request_timeout;
+        let patience = match (target, call.duty) {
+            // Another node will do as well, so a frozen one costs a moment.
+            (Target::Any, Duty::Short) => updater::patience(failures).min(request_timeout),
+            _ => request_timeout + call.server_wait,
+        };
+        let limit = Instant::now() + patience;
         let response = connection.send(&request, version, call.deadline.min(limit)).await;
         let response = response.map_err(|error| failed(error.error, error.unsent))?;
         let code = check(&response);
@@ -201,8 +214,8 @@ impl Cluster {
         &self,
         target: Target<'_>,
         call: Call,
-        avoid: Option<NodeId>,
-    ) -> std::result::Result<(Option<NodeId>, Connection), AttemptError> {
+        avoid: &[NodeId],
+    ) -> std::result::Result<(NodeId, Connection), AttemptError> {
         let failed = |node| move |error| AttemptError { error, unsent: false, node };
         let node = match target {
             Target::Any => None,
@@ -224,20 +237,19 @@ impl Cluster {
                 Some(self.coordinator(kind, key, call.deadline).await.map_err(failed(None))?)
             }
         };
-        let connection = match node {
-            Some(node) => {
-                self.connection(node, call.duty, call.deadline).await.map_err(failed(Some(node)))?
-            }
+        let node = match node {
+            Some(node) => node,
             None => {
                 let any = driver::any_connection(&self.shared, avoid, call.deadline).await;
                 let (node, connection) = any.map_err(failed(None))?;
-                match call.duty {
-                    Duty::Short => connection,
-                    duty => self.connection(node, duty, call.deadline).await.map_err(failed(Some(node)))?,
+                if call.duty == Duty::Short {
+                    return Ok((node, connection));
                 }
+                node
             }
         };
-        Ok((connection.peer().node, connection))
+        let connection = self.connection(node, call.duty, call.deadline).await;
+        Ok((node, connection.map_err(failed(Some(node)))?))
     }
 
     /// Drops the belief that led an attempt astray.
@@ -290,9 +302,15 @@ impl Cluster {
             }
             Ok(request)
         };
-        let check = |response: &FindCoordinatorResponse| match response.coordinators.first() {
-            Some(coordinator) => ErrorCode(coordinator.error_code),
-            None => ErrorCode(response.error_code),
+        let group = (kind == CoordinatorKind::Group).then(|| Subject::Group(key.into()));
+        let check = |response: &FindCoordinatorResponse| {
+            let code =
+                ErrorCode(response.coordinators.first().map_or(response.error_code, |one| one.error_code));
+            if let Some(group) = group.as_ref().filter(|_| code.is_retriable()) {
+                let error = Error::from_code(code, format!("{group} has no coordinator"));
+                self.raise(CLIENT, group.clone(), ConditionKind::NoCoordinator, error);
+            }
+            code
         };
         let response = self.request(Target::Any, Call::until(deadline), build, check).await?;
         let (node, host, port) = match response.coordinators.first() {
@@ -304,6 +322,9 @@ impl Cluster {
                 format!("a broker named node {node} at {host}:{port} as the coordinator of {key:?}");
             return Err(Error::new(ErrorKind::Protocol, message));
         };
+        if let Some(group) = &group {
+            self.clear(CLIENT, group, ConditionKind::NoCoordinator);
+        }
         self.learn(NodeId(node), host, port);
         Ok(NodeId(node))
     }

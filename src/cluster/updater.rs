@@ -3,8 +3,11 @@
 //! One question is out at a time. Wishes that come meanwhile are kept and asked next. Topics of interest are asked for
 //! by name; an answer about some of them says nothing about the others. Every topic has its own back-off, so one that
 //! does not exist does not slow another.
+//!
+//! An answer that is not what one waits for (no such topic, no leader, older than what we know) is a reason to ask again
+//! without being told to, and to ask another node: the machine watches what is wrong until it is right.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,6 +22,7 @@ use crate::wire::produce::{CurrentLeader, NodeEndpoint};
 use crate::{Error, ErrorCode, ErrorKind};
 
 use super::config::ClusterConfig;
+use super::lineage::{Claim, Lineage};
 use super::metadata::{Metadata, Node, PartitionInfo, Topic};
 
 /// Leader epochs in Metadata are right from this version on (KAFKA-9212).
@@ -27,6 +31,12 @@ const EPOCHS_SINCE_VERSION: i16 = 9;
 const UNKNOWN_ANSWERS_MAX: u32 = 5;
 /// Older epochs are accepted after this many answers in a row: the cluster was restored from a backup.
 const STALE_ANSWERS_MAX: u32 = 20;
+/// Longest pause between two looks at what is wrong.
+const WATCH_MAX: Duration = Duration::from_secs(5);
+/// A node that has not answered after this time may be frozen, and another is asked; doubled after each failure.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// Nodes that knew too little and are not asked next.
+const AVOIDED_MAX: usize = 2;
 
 /// A question about topics; brokers always are part of the answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,6 +45,10 @@ pub(super) struct Query {
     pub(super) topics: Vec<TopicName>,
     /// Topics that do not exist shall be created.
     pub(super) create: bool,
+    /// How long the node that is asked has for its answer.
+    pub(super) patience: Duration,
+    /// Nodes that did not answer, or knew less than we do: others are asked first.
+    pub(super) avoid: Vec<NodeId>,
 }
 
 #[derive(Debug)]
@@ -44,8 +58,49 @@ struct Interest {
     not_before: Instant,
     /// Answers in a row that did not help.
     unhelpful: u32,
+    /// Answers in a row that there is no such topic.
     unknown: u32,
+    /// Answers in a row that were older than what we know.
     stale: u32,
+    lineage: Lineage,
+    /// Answers in a row that something is wrong, and when to look again because of the last.
+    wrong: u32,
+    watch_at: Option<Instant>,
+}
+
+impl Interest {
+    fn new(now: Instant, create: bool, wished: bool) -> Self {
+        Self {
+            create,
+            wished,
+            not_before: now,
+            unhelpful: 0,
+            unknown: 0,
+            stale: 0,
+            lineage: Lineage::default(),
+            wrong: 0,
+            watch_at: None,
+        }
+    }
+
+    /// When to ask about it, if at all.
+    fn due_at(&self) -> Option<Instant> {
+        let wished = self.wished.then_some(self.not_before);
+        [wished, self.watch_at].into_iter().flatten().min()
+    }
+}
+
+/// What an answer about a topic was worth.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Worth {
+    /// News that can be used.
+    News,
+    /// All is well, as before.
+    Nothing,
+    /// Something is wrong with the topic.
+    Wrong,
+    /// Older than what we know, or not enough to believe it: another node may know better.
+    Doubtful,
 }
 
 /// The machine.
@@ -62,7 +117,10 @@ pub(super) struct Updater {
     /// First failure since the last answer.
     failing_since: Option<Instant>,
     rebootstrap: bool,
-    last_error: Option<Arc<Error>>,
+    last_error: Option<Error>,
+    /// See [`Query::avoid`].
+    avoid: VecDeque<NodeId>,
+    patience_max: Duration,
     max_age: Duration,
     gap: Duration,
     backoff: Backoff,
@@ -82,6 +140,8 @@ impl Updater {
             failing_since: None,
             rebootstrap: false,
             last_error: None,
+            avoid: VecDeque::new(),
+            patience_max: config.connection.request_timeout,
             max_age: config.metadata_max_age,
             gap: config.metadata_gap,
             backoff: config.retry_backoff,
@@ -95,7 +155,7 @@ impl Updater {
     }
 
     /// Why the latest question failed, if it did.
-    pub(super) fn last_error(&self) -> Option<&Arc<Error>> {
+    pub(super) fn last_error(&self) -> Option<&Error> {
         self.last_error.as_ref()
     }
 
@@ -106,14 +166,8 @@ impl Updater {
 
     /// Wishes news of `topic`, now and with every refresh. `create` asks the broker to create it.
     pub(super) fn want_topic(&mut self, now: Instant, topic: &TopicName, create: bool) {
-        let interest = self.interests.entry(topic.clone()).or_insert_with(|| Interest {
-            create,
-            wished: true,
-            not_before: now,
-            unhelpful: 0,
-            unknown: 0,
-            stale: 0,
-        });
+        let interest =
+            self.interests.entry(topic.clone()).or_insert_with(|| Interest::new(now, create, true));
         interest.wished = true;
         if create && !interest.create {
             // What the answers were without creation says nothing about what they will be with it.
@@ -125,12 +179,7 @@ impl Updater {
 
     /// Keeps a known `topic` part of every refresh, without asking for it now.
     pub(super) fn keep_topic(&mut self, now: Instant, topic: &TopicName, create: bool) {
-        if !self.interests.contains_key(topic) {
-            self.want_topic(now, topic, create);
-            if let Some(interest) = self.interests.get_mut(topic) {
-                interest.wished = false;
-            }
-        }
+        self.interests.entry(topic.clone()).or_insert_with(|| Interest::new(now, create, false));
     }
 
     /// Wishes a complete refresh.
@@ -144,29 +193,32 @@ impl Updater {
             return None;
         }
         let due: Vec<_> = (self.interests.iter())
-            .filter(|(_, interest)| interest.wished && interest.not_before <= now)
+            .filter(|(_, interest)| interest.due_at().is_some_and(|at| at <= now))
             .map(|(topic, interest)| {
                 (topic.clone(), interest.create && !self.current.topics.contains_key(topic))
             })
             .collect();
         let creating: Vec<_> =
             due.iter().filter(|(_, create)| *create).map(|(topic, _)| topic.clone()).collect();
-        let query = if !creating.is_empty() {
-            Query { topics: creating, create: true }
+        let (topics, create) = if !creating.is_empty() {
+            (creating, true)
         } else if self.wished || now >= self.refresh_at {
             self.wished = false;
             self.refresh_at = now + self.max_age;
-            Query { topics: self.interests.keys().cloned().collect(), create: false }
+            (self.interests.keys().cloned().collect(), false)
         } else if !due.is_empty() {
-            Query { topics: due.into_iter().map(|(topic, _)| topic).collect(), create: false }
+            (due.into_iter().map(|(topic, _)| topic).collect(), false)
         } else {
             return None;
         };
         for (topic, interest) in &mut self.interests {
-            if query.topics.binary_search(topic).is_ok() {
+            if topics.binary_search(topic).is_ok() {
                 interest.wished = false;
+                interest.watch_at = None;
             }
         }
+        let patience = patience(self.failures).min(self.patience_max);
+        let query = Query { topics, create, patience, avoid: self.avoid.iter().copied().collect() };
         self.asking = Some(query.clone());
         Some(query)
     }
@@ -176,17 +228,24 @@ impl Updater {
         if self.asking.is_some() {
             return None;
         }
-        let topic =
-            (self.interests.values()).filter(|interest| interest.wished).map(|interest| interest.not_before);
+        let topic = self.interests.values().filter_map(Interest::due_at);
         let now_or_later = if self.wished { self.not_before } else { self.refresh_at };
         topic.chain([now_or_later]).min().map(|at| at.max(self.not_before))
     }
 
-    /// The question could not be asked or was not answered.
-    pub(super) fn handle_failure(&mut self, now: Instant, error: Error, dice: u64) {
+    /// The question could not be asked, or `asked` did not answer it.
+    pub(super) fn handle_failure(&mut self, now: Instant, asked: Option<NodeId>, error: Error, dice: u64) {
         let Some(query) = self.asking.take() else { return };
         self.failures = self.failures.saturating_add(1);
-        self.not_before = now + self.backoff.delay(self.failures, dice);
+        self.avoid.retain(|node| Some(*node) != asked);
+        self.avoid.extend(asked);
+        // Where an answer was waited for, that was pause enough: another node is asked at once.
+        let pause = if asked.is_some() && error.is_timeout() {
+            Duration::ZERO
+        } else {
+            self.backoff.delay(self.failures, dice)
+        };
+        self.not_before = now + pause;
         let since = *self.failing_since.get_or_insert(now);
         if now.saturating_duration_since(since) >= self.rebootstrap_after
             || error.error_code() == Some(ErrorCode::REBOOTSTRAP_REQUIRED)
@@ -194,7 +253,7 @@ impl Updater {
             self.rebootstrap = true;
             self.failing_since = None;
         }
-        self.last_error = Some(Arc::new(error));
+        self.last_error = Some(error);
         self.wished |= query.topics.is_empty();
         for topic in query.topics {
             if let Some(interest) = self.interests.get_mut(&topic) {
@@ -203,22 +262,23 @@ impl Updater {
         }
     }
 
-    /// Merges an answer of `version`. Returns the new snapshot, or `None` if the answer counts as a failure.
+    /// Merges an answer of `version` that `asked` gave. Returns the new snapshot, or `None` if the answer counts as a failure.
     pub(super) fn handle_response(
         &mut self,
         now: Instant,
+        asked: NodeId,
         response: &MetadataResponse,
         version: i16,
         dice: u64,
     ) -> Option<Arc<Metadata>> {
         if !ErrorCode(response.error_code).is_ok() {
             let error = Error::from_code(ErrorCode(response.error_code), "Metadata request failed");
-            self.handle_failure(now, error, dice);
+            self.handle_failure(now, Some(asked), error, dice);
             return None;
         }
         if response.brokers.is_empty() {
             let error = Error::new(ErrorKind::Protocol, "a broker answered that the cluster has no brokers");
-            self.handle_failure(now, error.retriable(true), dice);
+            self.handle_failure(now, Some(asked), error.retriable(true), dice);
             return None;
         }
         self.asking.take()?;
@@ -231,20 +291,33 @@ impl Updater {
         let mut next = Metadata::clone(&self.current);
         next.generation += 1;
         self.merge_cluster(&mut next, response);
+        let mut trusted = true;
         for topic in &response.topics {
             let Some(name) = &topic.name else { continue };
             let name = TopicName::from(name.clone());
-            let helpful = self.merge_topic(&mut next, &name, topic, version);
+            let worth = self.merge_topic(&mut next, &name, topic, version);
+            trusted &= matches!(worth, Worth::News | Worth::Nothing);
             if let Some(interest) = self.interests.get_mut(&name) {
                 // An unhelpful answer of long ago is no reason to wait.
                 if now.saturating_duration_since(interest.not_before) > self.backoff.max {
                     interest.unhelpful = 0;
                 }
-                interest.unhelpful = if helpful { 0 } else { interest.unhelpful.saturating_add(1) };
-                let wait = if helpful { self.gap } else { self.backoff.delay(interest.unhelpful, dice) };
+                let news = worth == Worth::News;
+                interest.unhelpful = if news { 0 } else { interest.unhelpful.saturating_add(1) };
+                let wait = if news { self.gap } else { self.backoff.delay(interest.unhelpful, dice) };
                 interest.not_before = now + wait;
+                let wrong = matches!(worth, Worth::Wrong | Worth::Doubtful);
+                interest.wrong = if wrong { interest.wrong.saturating_add(1) } else { 0 };
+                let watch = Backoff { max: WATCH_MAX.max(self.backoff.max), ..self.backoff };
+                interest.watch_at = wrong.then(|| now + watch.delay(interest.wrong, dice));
             }
         }
+        // Of those that know too little a few are remembered, so that one topic that nobody has does not lead through a
+        // whole cluster.
+        let kept = if trusted { 0 } else { AVOIDED_MAX };
+        self.avoid.retain(|node| *node != asked);
+        self.avoid.push_back(asked);
+        self.avoid.drain(..self.avoid.len().saturating_sub(kept));
         next.names = (next.topics.values())
             .filter(|topic| topic.id != Uuid::default())
             .map(|topic| (topic.id.0, topic.name.clone()))
@@ -264,6 +337,9 @@ impl Updater {
                 );
                 next.topics.clear();
                 next.errors.clear();
+                for interest in self.interests.values_mut() {
+                    interest.lineage = Lineage::default();
+                }
             }
             next.cluster_id = Some((**id).into());
         }
@@ -278,14 +354,13 @@ impl Updater {
             .collect();
     }
 
-    /// True if the answer brought something new and usable.
     fn merge_topic(
         &mut self,
         next: &mut Metadata,
         name: &TopicName,
         answer: &MetadataResponseTopic,
         version: i16,
-    ) -> bool {
+    ) -> Worth {
         let code = ErrorCode(answer.error_code);
         let known = next.topics.get(name).cloned();
         let mut interest = self.interests.get_mut(name);
@@ -304,16 +379,21 @@ impl Updater {
                 next.topics.remove(name);
             }
             next.errors.insert(name.clone(), code);
-            return false;
+            return Worth::Wrong;
+        }
+        let claim = match &mut interest {
+            Some(interest) => interest.lineage.handle_id(answer.topic_id),
+            None => Claim::Same,
+        };
+        if claim == Claim::Doubtful {
+            return Worth::Doubtful;
         }
         next.errors.remove(name);
         let mut topic = convert(name, answer, version);
         let mut stale = false;
         if let Some(known) = &known {
-            let recreated =
-                known.id != topic.id && known.id != Uuid::default() && topic.id != Uuid::default();
             let patient = interest.as_ref().is_none_or(|interest| interest.stale < STALE_ANSWERS_MAX);
-            if !recreated && patient {
+            if claim == Claim::Same && patient {
                 stale = keep_newer(&known.partitions, &mut topic.partitions);
             }
             if topic.id == Uuid::default() {
@@ -325,11 +405,17 @@ impl Updater {
             interest.stale = if stale { interest.stale + 1 } else { 0 };
         }
         let changed = known.as_deref() != Some(&topic);
-        let complete = topic.partitions.iter().all(|partition| partition.leader.is_some());
+        let complete = !topic.partitions.is_empty()
+            && topic.partitions.iter().all(|partition| partition.leader.is_some());
         if changed {
             next.topics.insert(name.clone(), Arc::new(topic));
         }
-        changed && complete
+        match (stale, complete, changed) {
+            (true, ..) => Worth::Doubtful,
+            (_, false, _) => Worth::Wrong,
+            (.., true) => Worth::News,
+            (.., false) => Worth::Nothing,
+        }
     }
 
     /// Takes a leader that a broker named in passing; true if it is news (KIP-951).
@@ -368,6 +454,11 @@ impl Updater {
         self.current = Arc::new(next);
         true
     }
+}
+
+/// How long a node has for a question that others can answer as well, after `failures` in a row.
+pub(super) fn patience(failures: u32) -> Duration {
+    PATIENCE.saturating_mul(2u32.saturating_pow(failures))
 }
 
 /// Errors of a topic that no waiting changes.

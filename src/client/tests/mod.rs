@@ -1,3 +1,4 @@
 //! What a client promises about its connections and its knowledge of the cluster, on the embedded cluster.
 
+mod conditions;
 mod duties;

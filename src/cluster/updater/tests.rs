@@ -36,7 +36,7 @@ impl Bench {
 
     fn answer_in(&mut self, version: i16, topics: Vec<MetadataResponseTopic>) -> Arc<Metadata> {
         let response = MetadataResponse { topics, ..cluster() };
-        self.updater.handle_response(self.now, &response, version, 0).expect("a useful answer")
+        self.updater.handle_response(self.now, NodeId(1), &response, version, 0).expect("a useful answer")
     }
 
     /// Asks about `topic` and takes `answer`.
@@ -158,7 +158,7 @@ fn failures_back_off_and_ask_the_same_again() {
     bench.want("a");
     for wait in [100, 200, 400] {
         assert_eq!(bench.query(), "a");
-        bench.updater.handle_failure(bench.now, Error::new(ErrorKind::Network, "gone"), 0);
+        bench.updater.handle_failure(bench.now, None, Error::new(ErrorKind::Network, "gone"), 0);
         bench.after(wait - 1);
         assert_eq!(bench.query(), "-");
         assert_eq!(bench.updater.next_deadline(), Some(bench.now + Duration::from_millis(1)));
@@ -168,7 +168,7 @@ fn failures_back_off_and_ask_the_same_again() {
     assert_eq!(bench.query(), "a");
     // An answer without brokers is a failure, and changes nothing.
     let empty = MetadataResponse::default();
-    assert!(bench.updater.handle_response(bench.now, &empty, 12, 0).is_none());
+    assert!(bench.updater.handle_response(bench.now, NodeId(1), &empty, 12, 0).is_none());
     assert!(!bench.updater.current().is_known());
     bench.after(1000);
     assert_eq!(bench.query(), "a");
@@ -182,11 +182,11 @@ fn the_bootstrap_list_is_used_after_long_failure_or_when_a_broker_says_so() {
     bench.want("a");
     bench.after(1_000_000);
     assert_eq!(bench.query(), "a");
-    bench.updater.handle_failure(bench.now, Error::new(ErrorKind::Network, "gone"), 0);
+    bench.updater.handle_failure(bench.now, None, Error::new(ErrorKind::Network, "gone"), 0);
     assert!(!bench.updater.wants_bootstrap(), "idle time does not count");
     bench.after(300_000);
     assert_eq!(bench.query(), "a");
-    bench.updater.handle_failure(bench.now, Error::new(ErrorKind::Network, "gone"), 0);
+    bench.updater.handle_failure(bench.now, None, Error::new(ErrorKind::Network, "gone"), 0);
     assert!(bench.updater.wants_bootstrap());
     bench.after(1000);
     assert_eq!(bench.query(), "a");
@@ -197,7 +197,7 @@ fn the_bootstrap_list_is_used_after_long_failure_or_when_a_broker_says_so() {
     bench.after(1000);
     bench.query();
     let response = MetadataResponse { error_code: ErrorCode::REBOOTSTRAP_REQUIRED.0, ..cluster() };
-    assert!(bench.updater.handle_response(bench.now, &response, 13, 0).is_none());
+    assert!(bench.updater.handle_response(bench.now, NodeId(1), &response, 13, 0).is_none());
     assert!(bench.updater.wants_bootstrap());
 }
 
@@ -211,6 +211,7 @@ fn older_epochs_do_not_move_leaders_back() {
     let metadata = bench.learn("a", topic("a", 1, &[(2, 5), (1, -1)]));
     assert_eq!(leaders(&metadata, "a"), [(2, 5), (1, -1)]);
     // Another topic of the same name begins anew.
+    bench.learn("a", topic("a", 9, &[(3, 0)]));
     let metadata = bench.learn("a", topic("a", 9, &[(3, 0)]));
     assert_eq!(leaders(&metadata, "a"), [(3, 0)]);
     assert_eq!(metadata.topic_by_id(Uuid([9; 16])).unwrap().name.as_str(), "a");
@@ -263,9 +264,89 @@ fn a_topic_is_gone_when_it_is_confirmed() {
         let metadata = bench.learn("a", failed("a", ErrorCode::UNKNOWN_TOPIC_OR_PARTITION));
         assert_eq!(metadata.topic("a").is_some(), answer < UNKNOWN_ANSWERS_MAX, "answer {answer}");
     }
+    let mut bench = Bench::new();
     bench.learn("b", topic("b", 2, &[(1, 0)]));
     let metadata = bench.learn("b", failed("b", ErrorCode::TOPIC_AUTHORIZATION_FAILED));
     assert!(metadata.topic("b").is_none());
+}
+
+#[test]
+fn a_topic_made_anew_is_another_one_whatever_its_size_and_does_not_come_back() {
+    let mut bench = Bench::new();
+    bench.learn("a", topic("a", 1, &[(1, 7), (2, 7), (3, 7)]));
+    bench.want("a");
+    bench.after(2000);
+    bench.query();
+    let metadata = bench.answer(vec![topic("a", 2, &[(2, 0)])]);
+    assert_eq!(leaders(&metadata, "a").len(), 3, "one answer may be that of a broker that lags");
+    // Nobody has to ask: it asks again, and another node.
+    bench.now = bench.updater.next_deadline().unwrap();
+    let query = bench.updater.poll_query(bench.now).unwrap();
+    assert_eq!(query.avoid, [NodeId(1)]);
+    let metadata = bench.answer(vec![topic("a", 2, &[(2, 0)])]);
+    assert_eq!((leaders(&metadata, "a"), metadata.topic("a").unwrap().id), (vec![(2, 0)], Uuid([2; 16])));
+    for _ in 0..10 {
+        let metadata = bench.learn("a", topic("a", 1, &[(1, 7), (2, 7), (3, 7)]));
+        assert_eq!(leaders(&metadata, "a"), [(2, 0)]);
+    }
+    bench.learn("a", topic("a", 3, &[(1, 0), (1, 0)]));
+    let metadata = bench.learn("a", topic("a", 3, &[(1, 0), (1, 0)]));
+    assert_eq!(leaders(&metadata, "a").len(), 2);
+    // Not even if the name was gone meanwhile.
+    for _ in 0..UNKNOWN_ANSWERS_MAX {
+        bench.learn("a", failed("a", ErrorCode::UNKNOWN_TOPIC_OR_PARTITION));
+    }
+    assert!(bench.learn("a", topic("a", 2, &[(2, 0)])).topic("a").is_none());
+}
+
+#[test]
+fn what_is_wrong_is_watched_until_it_is_right() {
+    let mut bench = Bench::new();
+    bench.learn("a", topic("a", 1, &[(1, 0)]));
+    bench.want("a");
+    bench.after(2000);
+    bench.query();
+    let began = bench.now;
+    let mut metadata = bench.answer(vec![failed("a", ErrorCode::UNKNOWN_TOPIC_OR_PARTITION)]);
+    let mut watch = |bench: &mut Bench, answer: MetadataResponseTopic| {
+        bench.now = bench.updater.next_deadline().unwrap();
+        assert_eq!(bench.query(), "a");
+        metadata = bench.answer(vec![answer]);
+        Arc::clone(&metadata)
+    };
+    while watch(&mut bench, failed("a", ErrorCode::UNKNOWN_TOPIC_OR_PARTITION)).topic("a").is_some() {}
+    assert!(bench.now - began < Duration::from_secs(2), "gone after {:?}", bench.now - began);
+    for _ in 0..20 {
+        let before = bench.now;
+        watch(&mut bench, failed("a", ErrorCode::TOPIC_AUTHORIZATION_FAILED));
+        assert!(bench.now - before <= WATCH_MAX);
+    }
+    watch(&mut bench, topic("a", 1, &[(-1, 0)]));
+    let metadata = watch(&mut bench, topic("a", 1, &[(2, 1)]));
+    assert_eq!(leaders(&metadata, "a"), [(2, 1)]);
+    assert!(bench.updater.next_deadline().unwrap() > bench.now + Duration::from_secs(100));
+}
+
+#[test]
+fn a_node_that_does_not_answer_costs_a_moment() {
+    let mut bench = Bench::new();
+    bench.want("a");
+    let mut waits = Vec::new();
+    for node in [1, 2, 1, 3, 4, 5, 6] {
+        let query = bench.updater.poll_query(bench.now).expect("others are asked at once");
+        waits.push(query.patience.as_secs());
+        bench.now += query.patience;
+        let error = Error::new(ErrorKind::Timeout, "no answer");
+        bench.updater.handle_failure(bench.now, Some(NodeId(node)), error, 0);
+    }
+    assert_eq!(waits, [1, 2, 4, 8, 16, 30, 30]);
+    let query = bench.updater.poll_query(bench.now).unwrap();
+    assert_eq!(query.avoid, [2, 1, 3, 4, 5, 6].map(NodeId));
+    bench.answer(vec![topic("a", 1, &[(1, 0)])]);
+    bench.want("a");
+    bench.after(100);
+    let query = bench.updater.poll_query(bench.now).unwrap();
+    assert_eq!((query.patience.as_secs(), query.avoid), (1, Vec::new()));
 }
 
 #[test]
@@ -279,7 +360,7 @@ fn another_cluster_behind_the_same_name_starts_over() {
         topics: vec![topic("a", 0, &[(2, 1)])],
         ..cluster()
     };
-    let metadata = bench.updater.handle_response(bench.now, &response, 12, 0).unwrap();
+    let metadata = bench.updater.handle_response(bench.now, NodeId(1), &response, 12, 0).unwrap();
     assert_eq!(leaders(&metadata, "a"), [(2, 1)]);
 }
 
