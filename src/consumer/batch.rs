@@ -10,7 +10,7 @@ use crate::consumer::mark::Mark;
 use crate::consumer::message::Message;
 use crate::sync::budget::Credit;
 use crate::types::{LeaderEpoch, Offset, Partition, TopicName, TopicPartition};
-use crate::wire::records::{RecordRange, RecordRef};
+use crate::wire::records::{RecordRange, RecordRef, TimestampType};
 
 /// Records of one partition in the order of their offsets, as fetched.
 ///
@@ -35,8 +35,8 @@ pub(crate) struct Held {
     /// Keys, values and headers, uncompressed.
     pub(crate) data: Bytes,
     pub(crate) positions: Vec<RecordRange>,
-    /// Leader epoch from this index of `positions` on; never empty unless `positions` is.
-    pub(crate) epochs: Vec<(u32, i32)>,
+    /// What neighbours of `positions` have in common, in order; never empty unless `positions` is.
+    pub(crate) spans: Vec<Span>,
     /// Where reading goes on after this batch; beyond the last record where the tail was compacted or filtered.
     pub(crate) next_offset: i64,
     pub(crate) high_watermark: i64,
@@ -48,17 +48,31 @@ pub(crate) struct Held {
     pub(crate) _credit: Option<Credit>,
 }
 
+/// Records that were written in the same way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Span {
+    /// From this index on.
+    pub(crate) first: u32,
+    pub(crate) leader_epoch: i32,
+    pub(crate) timestamp_type: TimestampType,
+}
+
 impl Held {
     pub(crate) fn record(&self, index: usize) -> Option<RecordRef<'_>> {
         self.positions.get(index).map(|position| position.get(&self.data))
     }
 
+    pub(crate) fn span(&self, index: usize) -> Option<&Span> {
+        let after = self.spans.partition_point(|span| span.first as usize <= index);
+        self.spans.get(after.checked_sub(1)?)
+    }
+
     pub(crate) fn leader_epoch(&self, index: usize) -> LeaderEpoch {
-        let after = self.epochs.partition_point(|(first, _)| *first as usize <= index);
-        after
-            .checked_sub(1)
-            .and_then(|at| self.epochs.get(at))
-            .map_or(LeaderEpoch::UNKNOWN, |(_, epoch)| LeaderEpoch(*epoch))
+        self.span(index).map_or(LeaderEpoch::UNKNOWN, |span| LeaderEpoch(span.leader_epoch))
+    }
+
+    pub(crate) fn timestamp_type(&self, index: usize) -> TimestampType {
+        self.span(index).map_or_else(TimestampType::default, |span| span.timestamp_type)
     }
 }
 
@@ -113,6 +127,11 @@ impl Batch {
     pub fn message(&self, index: usize) -> Option<Message> {
         let position = self.position(index)?;
         Some(Message::new(Arc::clone(&self.held), position as u32))
+    }
+
+    /// Who set the timestamp of record number `index` of the selection.
+    pub fn timestamp_type(&self, index: usize) -> Option<TimestampType> {
+        Some(self.held.timestamp_type(self.position(index)?))
     }
 
     /// The selected records as owned messages; each costs one reference.
@@ -307,7 +326,7 @@ impl Batch {
             topic_partition: partition,
             data,
             positions,
-            epochs: vec![(0, 1)],
+            spans: vec![Span { first: 0, leader_epoch: 1, timestamp_type: TimestampType::CreateTime }],
             next_offset,
             high_watermark: next_offset,
             last_stable_offset: next_offset,

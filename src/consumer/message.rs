@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::consumer::batch::Held;
+use crate::consumer::batch::{Held, Span};
 use crate::consumer::mark::Mark;
 use crate::types::{LeaderEpoch, Offset, Partition, Timestamp, TopicName, TopicPartition};
-use crate::wire::records::{HeadersRef, RecordRef};
+use crate::wire::records::{HeadersRef, RecordRef, TimestampType};
 
 /// A consumed record. Owned and cheap to clone: it shares the buffer of the batch it came in and keeps all of it alive;
 /// [`detach`](Self::detach) what is kept for long.
@@ -50,6 +50,11 @@ impl Message {
         Timestamp(self.held.positions[self.index as usize].timestamp)
     }
 
+    /// Who set the timestamp.
+    pub fn timestamp_type(&self) -> TimestampType {
+        self.held.timestamp_type(self.index as usize)
+    }
+
     /// Epoch of the leader that wrote the record.
     pub fn leader_epoch(&self) -> LeaderEpoch {
         self.held.leader_epoch(self.index as usize)
@@ -88,7 +93,12 @@ impl Message {
             topic_partition: self.held.topic_partition.clone(),
             data: Bytes::from(data),
             positions: vec![position],
-            epochs: vec![(0, self.leader_epoch().0)],
+            spans: self
+                .held
+                .span(self.index as usize)
+                .map(|span| Span { first: 0, ..*span })
+                .into_iter()
+                .collect(),
             next_offset: position.offset + 1,
             high_watermark: self.held.high_watermark,
             last_stable_offset: self.held.last_stable_offset,

@@ -20,7 +20,7 @@ mod reader;
 mod tests;
 
 pub use crate::sync::budget::MemoryBudget;
-pub use crate::wire::records::{HeaderRef, HeadersIter, HeadersRef, RecordRef};
+pub use crate::wire::records::{HeaderRef, HeadersIter, HeadersRef, RecordRef, TimestampType};
 pub use batch::{Batch, Records};
 pub use config::{Assignor, ConsumerConfig, FirstStart, Isolation, OutOfRange, StartOffset, Truncation};
 pub use event::{Event, PartitionFailure, Revocation};

@@ -465,6 +465,22 @@ async fn a_dropped_consumer_leaves_its_group() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_set_the_timestamps_is_known() {
+    let Bench { broker, client } = bench(1, &[("mine", 1)]).await;
+    let configs = [("message.timestamp.type", "LogAppendTime")];
+    broker.control().create_topic("theirs", 1, &configs).unwrap();
+    for (topic, expected) in [("mine", TimestampType::CreateTime), ("theirs", TimestampType::LogAppendTime)] {
+        produce(client.cluster(), &tp(topic, 0), 0, 10, 5).await;
+        let reader = client.partition_reader().topic(topic, StartOffset::Earliest).build().await.unwrap();
+        let batch = reader.next().await.unwrap();
+        let message = batch.message(3).unwrap();
+        let of_messages = [&message, &message.detach()].map(|message| message.timestamp_type());
+        assert_eq!((batch.timestamp_type(0), of_messages), (Some(expected), [expected; 2]));
+        assert_eq!(batch.timestamp_type(batch.len()), None);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn topics_and_partitions_that_appear_later_are_read() {
     let Bench { broker, client } = bench(1, &[("t", 1)]).await;
     let consumer = client.group_consumer("g").topics(["t", "later"]).build().unwrap();

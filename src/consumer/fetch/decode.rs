@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 
-use crate::consumer::batch::{Batch, Held};
+use crate::consumer::batch::{Batch, Held, Span};
 use crate::consumer::config::Isolation;
 use crate::sync::budget::{Credit, MemoryBudget};
 use crate::types::TopicPartition;
@@ -66,7 +66,7 @@ pub(crate) fn decode(
     let mut reading = Reading {
         config,
         positions: Vec::new(),
-        epochs: Vec::new(),
+        spans: Vec::new(),
         next_offset: place.position,
         last_epoch: place.last_epoch,
         inflated: None,
@@ -99,7 +99,7 @@ pub(crate) fn decode(
         }
     }
     let cut = !seen && batches.tail().is_some();
-    let Reading { positions, epochs, next_offset, last_epoch, inflated, .. } = reading;
+    let Reading { positions, spans, next_offset, last_epoch, inflated, .. } = reading;
     let batch = (!positions.is_empty()).then(|| {
         let data = match inflated {
             Some(inflated) => {
@@ -113,7 +113,7 @@ pub(crate) fn decode(
             topic_partition: place.partition.clone(),
             data,
             positions,
-            epochs,
+            spans,
             next_offset,
             high_watermark: part.high_watermark,
             last_stable_offset: part.last_stable_offset,
@@ -138,7 +138,7 @@ fn blob_is_compressed(blob: &Bytes) -> bool {
 struct Reading<'a> {
     config: &'a DecodeConfig,
     positions: Vec<RecordRange>,
-    epochs: Vec<(u32, i32)>,
+    spans: Vec<Span>,
     next_offset: i64,
     last_epoch: i32,
     /// Uncompressed records of all batches, if any of them is compressed.
@@ -176,9 +176,11 @@ impl Reading<'_> {
                 decode_records(&raw.header, inflated, range, from, &mut self.positions)?;
             }
         }
-        let epoch = raw.header.partition_leader_epoch;
-        if self.positions.len() > before && self.epochs.last().is_none_or(|(_, last)| *last != epoch) {
-            self.epochs.push((before as u32, epoch));
+        let leader_epoch = raw.header.partition_leader_epoch;
+        let timestamp_type = raw.header.attributes.timestamp_type();
+        let same = |last: &Span| (last.leader_epoch, last.timestamp_type) == (leader_epoch, timestamp_type);
+        if self.positions.len() > before && !self.spans.last().is_some_and(same) {
+            self.spans.push(Span { first: before as u32, leader_epoch, timestamp_type });
         }
         Ok(())
     }
