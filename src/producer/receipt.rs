@@ -133,16 +133,18 @@ impl Receipts {
         let mut failed = Vec::new();
         for mut range in self.ranges {
             while range.next < range.end {
-                let fate = std::future::poll_fn(|context| {
-                    range.cell.completion.poll(range.next, &mut range.registration, context)
+                let (fate, end) = std::future::poll_fn(|context| {
+                    range.cell.completion.poll_range(range.next, &mut range.registration, context)
                 })
                 .await;
+                let end = end.min(range.end);
                 if let Fate::Failed(failure) = &fate {
-                    let record = failure.record(&range.cell, range.next);
-                    let error = ProduceError::new(Arc::clone(&failure.error), failure.outcome);
-                    failed.push(error.with_record(record));
+                    failed.extend((range.next..end).map(|index| {
+                        let error = ProduceError::new(Arc::clone(&failure.error), failure.outcome);
+                        error.with_record(failure.record(&range.cell, index))
+                    }));
                 }
-                range.next += 1;
+                range.next = end;
             }
         }
         failed

@@ -50,7 +50,7 @@ impl<R: Clone> Completion<R> {
 
     /// The result of `index`, if it is known.
     pub(crate) fn get(&self, index: u32) -> Option<R> {
-        lock(&self.state).get(index)
+        lock(&self.state).find(index).map(|(_, result)| result.clone())
     }
 
     /// The result of `index`, or a promise to wake the task once it may be known.
@@ -60,9 +60,22 @@ impl<R: Clone> Completion<R> {
         registration: &mut Registration,
         context: &mut Context<'_>,
     ) -> Poll<R> {
+        self.poll_range(index, registration, context).map(|(result, _)| result)
+    }
+
+    /// As [`poll`](Self::poll), and up to which index, not included, the result is the same.
+    pub(crate) fn poll_range(
+        &self,
+        index: u32,
+        registration: &mut Registration,
+        context: &mut Context<'_>,
+    ) -> Poll<(R, u32)> {
         let mut state = lock(&self.state);
-        if let Some(result) = state.get(index) {
-            return Poll::Ready(result);
+        if let Some((range, result)) = state.find(index) {
+            // What lies in between may have had a result before.
+            let others = state.first.iter().chain(&state.more).map(|(other, _)| other.start);
+            let end = others.filter(|start| *start > index).fold(range.end, u32::min);
+            return Poll::Ready((result.clone(), end));
         }
         let waker = context.waker();
         if let Some((generation, slot)) = registration.0
@@ -80,13 +93,9 @@ impl<R: Clone> Completion<R> {
     }
 }
 
-impl<R: Clone> State<R> {
-    fn get(&self, index: u32) -> Option<R> {
-        self.first
-            .iter()
-            .chain(&self.more)
-            .find(|(range, _)| range.contains(&index))
-            .map(|(_, result)| result.clone())
+impl<R> State<R> {
+    fn find(&self, index: u32) -> Option<&(Range<u32>, R)> {
+        self.first.iter().chain(&self.more).find(|(range, _)| range.contains(&index))
     }
 }
 
@@ -126,6 +135,14 @@ mod tests {
         assert_eq!(count.0.load(Ordering::Relaxed), 2);
         assert_eq!(completion.poll(5, &mut five, &mut context), Poll::Ready('b'));
         assert_eq!(completion.get(2), Some('a'), "the first result stays");
+        let mut two = Registration::default();
+        assert_eq!(completion.poll_range(2, &mut two, &mut context), Poll::Ready(('a', 3)));
+        completion.complete(20..22, 'c');
+        completion.complete(18..30, 'd');
+        assert_eq!(completion.poll_range(18, &mut two, &mut context), Poll::Ready(('d', 20)));
+        assert_eq!(completion.poll_range(21, &mut two, &mut context), Poll::Ready(('c', 22)));
+        assert_eq!(completion.poll_range(22, &mut two, &mut context), Poll::Ready(('d', 30)));
+        assert_eq!(completion.poll_range(3, &mut two, &mut context), Poll::Ready(('b', 10)));
         assert_eq!(completion.get(10), None);
     }
 }
