@@ -9,7 +9,7 @@ use crate::broker::Cluster;
 use crate::{ErrorKind, Result};
 
 /// Serves an embedded Kafka-compatible cluster until SIGINT or SIGTERM. For development and tests: it keeps its log in
-/// memory and drops the oldest batches of a node above 256 MiB.
+/// memory and drops the oldest batches of a node above its retention.
 ///
 /// The first line is `bootstrap.servers=HOST:PORT,…`.
 #[derive(Debug, Args)]
@@ -23,6 +23,15 @@ pub(super) struct Broker {
     /// Create a topic; may be repeated
     #[arg(long = "topic", value_name = "NAME:PARTITIONS")]
     topics: Vec<Topic>,
+    /// Partitions of topics that are created without saying how many
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    default_partitions: i32,
+    /// Refuse unknown topics instead of creating them on first use
+    #[arg(long)]
+    no_auto_create_topics: bool,
+    /// Bytes that each node keeps
+    #[arg(long, value_name = "BYTES", default_value_t = 256 * 1024 * 1024)]
+    retention_bytes: usize,
     /// Acknowledge what is produced and keep nothing (for benchmarks)
     #[arg(long, conflicts_with = "replay")]
     discard: bool,
@@ -53,7 +62,12 @@ impl FromStr for Topic {
 
 impl Broker {
     pub(super) async fn run(self) -> Result<ExitCode> {
-        let mut builder = Cluster::builder().nodes(self.nodes).listen(self.listen.as_str());
+        let mut builder = Cluster::builder()
+            .nodes(self.nodes)
+            .listen(self.listen.as_str())
+            .default_partitions(self.default_partitions)
+            .auto_create_topics(!self.no_auto_create_topics)
+            .retention_bytes(self.retention_bytes);
         for topic in &self.topics {
             builder = builder.topic(topic.name.as_str(), topic.partitions);
         }

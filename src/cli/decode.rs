@@ -186,12 +186,17 @@ impl Decode {
             Some((key, version)) => Frame::response(frame, key, version),
             None => Frame::request(frame),
         };
+        // A frame does not say in which direction it went.
+        let other_way = match request {
+            Some(_) => "with --api and --version it is read as a response, without them as a request",
+            None => "if it is a response, --api and --version say to what",
+        };
         if self.bare {
             let frame = read_up_to(input, FRAME_BYTES_MAX + 1)?;
             if frame.len() > FRAME_BYTES_MAX {
                 return Err(invalid(format!("the frame is above {FRAME_BYTES_MAX} bytes")).into());
             }
-            return self.frame(read(frame.into()), 0, 0, out);
+            return self.frame(read(frame.into()), 0, 0, other_way, out);
         }
         let mut reader = match request {
             Some(_) => FrameReader::responses(FRAME_BYTES_MAX),
@@ -203,11 +208,11 @@ impl Decode {
             let place = || format!("frame {count} at byte {position} of the input");
             let next = reader.next_frame().map_err(|error| {
                 invalid(format!("{} is none: {error}", place()))
-                    .hint("--bare reads a frame without its length")
+                    .hint(format!("--bare reads a frame without its length; {other_way}"))
             })?;
             if let Some(frame) = next {
                 let len = 4 + frame.len();
-                self.frame(read(frame), count, position, out)?;
+                self.frame(read(frame), count, position, other_way, out)?;
                 count += 1;
                 position += len;
                 continue;
@@ -229,10 +234,12 @@ impl Decode {
         frame: std::result::Result<Frame, DecodeError>,
         count: usize,
         position: usize,
+        other_way: &str,
         out: &mut impl Write,
     ) -> Result<(), Failure> {
         let frame = frame.map_err(|error| {
-            invalid(format!("frame {count} at byte {position} of the input is not valid")).source(error)
+            let message = format!("frame {count} at byte {position} of the input is not valid: {error}");
+            invalid(message).hint(other_way).source(error)
         })?;
         let detail = if self.shallow { Detail::Kafka } else { Detail::Full };
         match self.json {
@@ -425,6 +432,12 @@ mod tests {
                 "responseHeader:\n  correlationId: 9\nresponse:\n  throttleTimeMs: 0\n  errorCode: 27 REBALANCE_IN_PROGRESS\n\n"
             );
         }
+        for frame in [&frame[..], &encode_response(&response, ApiKey::HEARTBEAT, 0, 1).unwrap()] {
+            assert!(fails("", frame).contains("if it is a response, --api and --version say to what"));
+        }
+        let request = &requests()[..20];
+        let problem = fails("--api metadata --version 1", request);
+        assert!(problem.contains("without them as a request"), "{problem}");
         assert!(fails("--api heartbeat", &frame).starts_with("usage: "));
         assert!(fails("--version 4", &frame).starts_with("usage: "));
         assert!(fails("--api heartbeet --version 4", &frame).contains("names are like JoinGroup"));
@@ -440,7 +453,7 @@ mod tests {
         input[20 + 3] = 2;
         assert_eq!(
             fails("", &input),
-            "frame 1 at byte 20 of the input is none: frame of 2 bytes, at least 8 are needed; --bare reads a frame without its length"
+            "frame 1 at byte 20 of the input is none: frame of 2 bytes, at least 8 are needed; --bare reads a frame without its length; if it is a response, --api and --version say to what"
         );
         assert!(run("--json", &input).0.starts_with("{\"requestHeader\""), "the first frame is printed");
         let input = requests();
@@ -451,7 +464,7 @@ mod tests {
         input[16..20].fill(0xff);
         assert_eq!(
             fails("", &input),
-            "frame 0 at byte 0 of the input is not valid: MetadataRequest version 0, topics, byte 16: null is not allowed"
+            "frame 0 at byte 0 of the input is not valid: MetadataRequest version 0, topics, byte 16: null is not allowed; if it is a response, --api and --version say to what"
         );
         assert_eq!(fails("--input hex", b"0g"), "the input is not pairs of hexadecimal digits");
         assert!(fails("--input base64", b"a*").starts_with("the input is not base64: "));

@@ -6,11 +6,14 @@ mod decode;
 mod demo;
 
 use std::ffi::OsString;
+use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::MakeWriter;
 
-/// Apache Kafka without librdkafka: demo, embedded cluster and tools in one static program.
+/// Apache Kafka without librdkafka: demo, embedded cluster and tools in one program.
 #[derive(Debug, Parser)]
 #[command(name = "carafe", version, arg_required_else_help = true)]
 struct Arguments {
@@ -75,10 +78,19 @@ fn refuse(error: &crate::Error) -> ExitCode {
 
 /// Logs to standard error what `RUST_LOG` asks for, or `default`.
 fn log_to_stderr(default: &str) {
-    use tracing_subscriber::EnvFilter;
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
+    let no_colours = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    let logger = logger(filter, std::io::stderr().is_terminal() && !no_colours, std::io::stderr);
     // A second call within one process (tests) finds the logger in place.
-    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).try_init();
+    let _ = tracing::subscriber::set_global_default(logger);
+}
+
+/// Colours are for terminals, and for those who want them (<https://no-color.org>).
+fn logger<W>(filter: impl Into<EnvFilter>, colours: bool, to: W) -> impl tracing::Subscriber + Send + Sync
+where
+    W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
+{
+    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours).with_writer(to).finish()
 }
 
 /// A line on standard output; a reader that went away is none of our business.
@@ -89,7 +101,35 @@ fn say(line: std::fmt::Arguments<'_>) {
 
 #[cfg(test)]
 mod tests {
-    use super::main;
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Log(Arc<Mutex<Vec<u8>>>);
+
+    impl std::io::Write for Log {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_log_that_nobody_looks_at_has_no_colours() {
+        for colours in [false, true] {
+            let log = Log::default();
+            let to = log.clone();
+            tracing::subscriber::with_default(logger("warn", colours, move || to.clone()), || {
+                tracing::warn!(topic = "t", "gone");
+            });
+            let log = log.0.lock().unwrap();
+            assert_eq!(log.contains(&0x1b), colours, "{}", log.escape_ascii());
+        }
+    }
 
     fn exit_code(line: &str) -> String {
         format!("{:?}", main(line.split(' ').map(Into::into)))
@@ -106,6 +146,8 @@ mod tests {
             "carafe broker --listen 127.0.0.1:65535 --nodes 2",
             "carafe broker --topic orders:0",
             "carafe broker --listen 127.0.0.1:0 --topic no/slash:1",
+            "carafe broker --default-partitions 0",
+            "carafe broker --retention-bytes much",
             "carafe broker --discard --replay",
             "carafe decode --api Heartbeat",
             "carafe decode --api Heartbeat --version 99",
