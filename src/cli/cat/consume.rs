@@ -1,15 +1,11 @@
 //! `-C`: reads the partitions of one topic.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::future::poll_fn;
-use std::pin::Pin;
 use std::process::ExitCode;
-use std::task::Poll;
-
-use tokio::time::timeout;
 
 use crate::admin::{ListedTopic, OffsetSpec};
 use crate::consumer::{Batch, Event, FirstStart, PartitionFailure, RecordRef, StartOffset};
+use crate::runtime::BoxFuture;
 use crate::types::{Offset, Timestamp, TopicPartition};
 use crate::{Error, ErrorKind, Result};
 
@@ -24,7 +20,8 @@ pub(super) async fn run(job: Job) -> Result<ExitCode, Failure> {
     if job.options.start == Some(Start::Stored) && job.settings.group.is_none() {
         return Err(Failure::Usage("-o stored needs -X group.id=GROUP".to_owned()));
     }
-    let topic = look_up(&job).await?;
+    let name = job.options.topic.as_deref().unwrap_or_default();
+    let topic = look_up(&job, name, job.options.partition).await?;
     let leaders = topic.partitions.iter().map(|partition| {
         let leader = partition.leader.map_or(-1, |leader| leader.0);
         (TopicPartition::new(topic.name.clone(), partition.partition), leader)
@@ -44,33 +41,8 @@ pub(super) async fn run(job: Job) -> Result<ExitCode, Failure> {
         leaders,
         job: &job,
     };
-    let mut interrupted = std::pin::pin!(crate::runtime::termination());
-    loop {
-        let mut next = std::pin::pin!(reader.next_event());
-        if now(&mut interrupted).await.is_some() {
-            break;
-        }
-        let event = match now(&mut next).await {
-            Some(event) => event?,
-            None => {
-                if !reading.printer.output.flush()? {
-                    break;
-                }
-                // Biased: a signal goes first, it comes once.
-                let event = tokio::select! {
-                    biased;
-                    () = &mut interrupted => break,
-                    event = timeout(job.settings.request_timeout, next) => event,
-                };
-                match event {
-                    Ok(event) => event?,
-                    Err(_) => {
-                        job.probe().await?;
-                        continue;
-                    }
-                }
-            }
-        };
+    let mut ends = Ends::new(&job);
+    while let Some(event) = reading.printer.next(&mut ends, reader.next_event()).await? {
         let more = match event {
             Event::Batch(batch) => reading.batch(&batch)?,
             Event::PartitionEnd { partition, offset } => reading.end(&partition, offset),
@@ -88,13 +60,16 @@ pub(super) async fn run(job: Job) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The output of `future` if it has one already; it may be polled again otherwise.
-pub(super) async fn now<F: Future>(future: &mut Pin<&mut F>) -> Option<F::Output> {
-    poll_fn(|context| match future.as_mut().poll(context) {
-        Poll::Ready(output) => Poll::Ready(Some(output)),
-        Poll::Pending => Poll::Ready(None),
-    })
-    .await
+/// What ends reading from outside.
+pub(super) struct Ends<'a> {
+    interrupted: BoxFuture<'static, ()>,
+    trouble: BoxFuture<'a, Error>,
+}
+
+impl<'a> Ends<'a> {
+    pub(super) fn new(job: &'a Job) -> Self {
+        Self { interrupted: (job.interrupt)(), trouble: Box::pin(job.trouble()) }
+    }
 }
 
 /// What has been read so far.
@@ -117,7 +92,7 @@ impl Reading<'_> {
             return Ok(true);
         }
         let broker = self.leaders.get(partition).copied().unwrap_or(-1);
-        for record in batch.iter() {
+        for (index, record) in batch.iter().enumerate() {
             if self.job.options.stop.is_some_and(|stop| stop > 0 && record.timestamp >= stop) {
                 let more = self.stop(partition);
                 let exiting = if more { "" } else { ": exiting" };
@@ -126,7 +101,7 @@ impl Reading<'_> {
                 self.job.tell(format_args!("{what} {} at offset {offset}{exiting}", place(partition)));
                 return Ok(more);
             }
-            if !self.printer.print(partition, broker, record)? {
+            if !self.printer.print(batch, (index, record), broker)? {
                 return Ok(false);
             }
         }
@@ -166,18 +141,44 @@ impl Printer {
         Self { output: Output::new(options.unbuffered), format, left: options.count }
     }
 
-    /// Prints a record. Returns false if it was the last one.
+    /// The next event of a consumer; before it is waited for, the output is emptied. `None` if the program is told to end,
+    /// or nobody reads the output any more.
+    pub(super) async fn next(
+        &mut self,
+        ends: &mut Ends<'_>,
+        next: impl Future<Output = Result<Event>>,
+    ) -> Result<Option<Event>, Failure> {
+        let mut next = std::pin::pin!(next);
+        let mut flushed = false;
+        loop {
+            // Biased: a signal goes first, it comes once; what is there already goes before the output is emptied.
+            tokio::select! {
+                biased;
+                () = &mut ends.interrupted => return Ok(None),
+                error = &mut ends.trouble => return Err(error.into()),
+                event = &mut next => return Ok(Some(event?)),
+                () = std::future::ready(()), if !flushed => {
+                    if !self.output.flush()? {
+                        return Ok(None);
+                    }
+                    flushed = true;
+                }
+            }
+        }
+    }
+
+    /// Prints record number `index` of a batch, which is `record`. Returns false if it was the last one wanted.
     pub(super) fn print(
         &mut self,
-        partition: &TopicPartition,
+        batch: &Batch,
+        (index, record): (usize, RecordRef<'_>),
         broker: i32,
-        record: RecordRef<'_>,
     ) -> Result<bool, Failure> {
         let printed = Printed {
-            topic: partition.topic.as_str(),
-            partition: partition.partition.0,
+            topic: batch.topic().as_str(),
+            partition: batch.partition().0,
             broker,
-            log_append_time: false,
+            timestamp_type: batch.timestamp_type(index).unwrap_or_default(),
             record,
         };
         self.format.print(&printed, self.output.buffer());
@@ -207,14 +208,13 @@ impl Job {
 }
 
 /// The topic's partitions, the wanted one among them.
-async fn look_up(job: &Job) -> Result<ListedTopic, Failure> {
-    let name = job.options.topic.as_deref().unwrap_or_default();
+pub(super) async fn look_up(job: &Job, name: &str, partition: Option<i32>) -> Result<ListedTopic, Failure> {
     let listing = job.admin().metadata_listing(Some(name)).await?;
     let Some(topic) = listing.topics.into_iter().find(|topic| topic.name == name) else {
         let message = format!("the broker said nothing about topic {name}");
         return Err(Failure::Failed(Error::new(ErrorKind::Protocol, message)));
     };
-    let problem = match job.options.partition {
+    let problem = match partition {
         _ if !topic.error.is_ok() => {
             let message = format!("topic {name}: {}", error_text(topic.error));
             return Err(Failure::Failed(Error::from_code(topic.error, message)));
@@ -243,11 +243,17 @@ pub(super) async fn starts(
         Some(Start::Timestamp(0)) => partitions.map(same(StartOffset::Earliest)).collect(),
         Some(Start::Timestamp(at)) => partitions.map(same(StartOffset::Timestamp(Timestamp(at)))).collect(),
         Some(Start::Tail(count)) => {
-            let wanted = partitions.map(|partition| (partition.clone(), OffsetSpec::Latest));
+            let partitions: Vec<_> = partitions.cloned().collect();
+            let admin = job.admin();
+            let list = |spec| admin.list_offsets(partitions.iter().cloned().map(move |at| (at, spec)));
+            let mut firsts = list(OffsetSpec::Earliest).await;
             let mut starts = Vec::new();
-            for (partition, listed) in job.admin().list_offsets(wanted).await {
-                let end = listed?.offset.map_or(0, |offset| offset.0);
-                starts.push((partition, StartOffset::At(Offset(end.saturating_sub(count).max(0)))));
+            for (partition, end) in list(OffsetSpec::Latest).await {
+                let first = firsts.remove(&partition).transpose()?.and_then(|listed| listed.offset);
+                let end = end?.offset.map_or(0, |offset| offset.0);
+                // Where fewer are left, these are the last ones.
+                let start = end.saturating_sub(count).max(first.map_or(0, |first| first.0));
+                starts.push((partition, StartOffset::At(Offset(start))));
             }
             starts
         }

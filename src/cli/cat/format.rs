@@ -1,6 +1,6 @@
 //! How a record is printed: a format of `-f`, or what `-K` and `-D` make of one.
 
-use crate::consumer::RecordRef;
+use crate::consumer::{RecordRef, TimestampType};
 
 use super::{escape, json};
 
@@ -16,7 +16,7 @@ pub(super) struct Printed<'a> {
     pub(super) partition: i32,
     /// Id of the broker that it was fetched from.
     pub(super) broker: i32,
-    pub(super) log_append_time: bool,
+    pub(super) timestamp_type: TimestampType,
     pub(super) record: RecordRef<'a>,
 }
 
@@ -184,7 +184,8 @@ pub(super) mod tests {
     pub(in super::super) fn printed<'a>(key: Option<&'a [u8]>, value: Option<&'a [u8]>) -> Printed<'a> {
         let headers = HeadersRef::default();
         let record = RecordRef { offset: 7, timestamp: 1_795_252_649_911, key, value, headers };
-        Printed { topic: "t1", partition: 3, broker: 1, log_append_time: false, record }
+        let timestamp_type = TimestampType::CreateTime;
+        Printed { topic: "t1", partition: 3, broker: 1, timestamp_type, record }
     }
 
     fn print(format: &Format, key: Option<&[u8]>, value: Option<&[u8]>) -> String {

@@ -3,14 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::ExitCode;
 
-use tokio::time::timeout;
-
-use crate::Result;
 use crate::consumer::{Batch, Event, GroupConsumer, Mark};
 use crate::types::{Offset, TopicPartition};
+use crate::{Error, ErrorKind, Result};
 
 use super::arguments::{self, Start};
-use super::consume::{self, Printer, now, place};
+use super::consume::{self, Ends, Printer, place};
 use super::{Failure, Job};
 
 pub(super) async fn run(job: Job) -> Result<ExitCode, Failure> {
@@ -22,7 +20,9 @@ pub(super) async fn run(job: Job) -> Result<ExitCode, Failure> {
         return Err(Failure::Usage(format!("{pattern}: patterns of topics are not supported yet")));
     }
     let group = job.options.group.clone().unwrap_or_default();
-    job.client.ready(job.deadline()).await?;
+    for topic in &topics {
+        consume::look_up(&job, topic, None).await?;
+    }
     // Only what was printed counts as done, and -c may end in the middle of a batch.
     let config = job.settings.consumer.clone().auto_store(false);
     let consumer = job.client.group_consumer(group).config(config).topics(topics).build();
@@ -37,7 +37,15 @@ pub(super) async fn run(job: Job) -> Result<ExitCode, Failure> {
     };
     let result = member.read().await;
     let flushed = member.printer.output.flush();
-    let closed = consumer.close(job.options.patience).await;
+    // Biased: a signal goes first, it comes once.
+    let closed = tokio::select! {
+        biased;
+        () = (job.interrupt)() => {
+            let message = "told to end twice: what was printed last may not be committed";
+            Err(Error::new(ErrorKind::State, message))
+        }
+        closed = consumer.close(job.options.patience) => closed,
+    };
     result?;
     flushed?;
     closed?;
@@ -56,37 +64,13 @@ struct Member<'a> {
 
 impl Member<'_> {
     async fn read(&mut self) -> Result<(), Failure> {
-        let mut interrupted = std::pin::pin!(crate::runtime::termination());
-        loop {
-            let mut next = std::pin::pin!(self.consumer.next());
-            if now(&mut interrupted).await.is_some() {
-                return Ok(());
-            }
-            let event = match now(&mut next).await {
-                Some(event) => event?,
-                None => {
-                    if !self.printer.output.flush()? {
-                        return Ok(());
-                    }
-                    // Biased: a signal goes first, it comes once.
-                    let event = tokio::select! {
-                        biased;
-                        () = &mut interrupted => return Ok(()),
-                        event = timeout(self.job.settings.request_timeout, next) => event,
-                    };
-                    match event {
-                        Ok(event) => event?,
-                        Err(_) => {
-                            self.job.probe().await?;
-                            continue;
-                        }
-                    }
-                }
-            };
+        let mut ends = Ends::new(self.job);
+        while let Some(event) = self.printer.next(&mut ends, self.consumer.next()).await? {
             if !self.take(event).await? {
-                return Ok(());
+                break;
             }
         }
+        Ok(())
     }
 
     /// Returns false once that was all.
@@ -154,8 +138,8 @@ impl Member<'_> {
         let partition = batch.topic_partition();
         let broker = self.assigned.get(partition).copied().unwrap_or(-1);
         self.ended.remove(partition);
-        for record in batch.iter() {
-            if !self.printer.print(partition, broker, record)? {
+        for (index, record) in batch.iter().enumerate() {
+            if !self.printer.print(batch, (index, record), broker)? {
                 self.store(Mark::new(partition.clone(), Offset(record.offset + 1)));
                 return Ok(false);
             }

@@ -1,6 +1,7 @@
 //! JSON as kcat writes it: compact, bytes of strings as they are, only what must be escaped.
 
 use crate::admin::MetadataListing;
+use crate::consumer::TimestampType;
 
 use super::format::{Printed, c_string};
 use super::list::{controller, error_text, originator};
@@ -106,11 +107,11 @@ pub(super) fn record(printed: &Printed<'_>, out: &mut Vec<u8>) {
         json.key("topic").string(printed.topic.as_bytes());
         json.key("partition").number(printed.partition.into());
         json.key("offset").number(record.offset);
-        if record.timestamp >= 0 {
-            let kind: &[u8] = if printed.log_append_time { b"logappend" } else { b"create" };
-            json.key("tstype").string(kind);
-            json.key("ts").number(record.timestamp);
-        }
+        json.key("tstype").string(match printed.timestamp_type {
+            TimestampType::CreateTime => b"create",
+            TimestampType::LogAppendTime => b"logappend",
+        });
+        json.key("ts").number(record.timestamp);
         json.key("broker").number(printed.broker.into());
         if !record.headers.is_empty() {
             json.key("headers").array(record.headers.iter(), |json, header| {
@@ -204,6 +205,24 @@ mod tests {
         let expected = b"{\"topic\":\"t1\",\"partition\":3,\"offset\":7,\"tstype\":\"create\",\"ts\":1795252649911,\
             \"broker\":1,\"key\":null,\"payload\":\"x\\u0000y\\\"\\\\/\\t\\b\x7f\xc3\xa9\xff\\u0001\\u001F\"}";
         assert_eq!(out.escape_ascii().to_string(), expected.escape_ascii().to_string());
+    }
+
+    /// Recorded from kcat 1.7.1, but for the null payload.
+    #[test]
+    fn timestamps() {
+        let mut of_broker = printed(None, None);
+        of_broker.timestamp_type = TimestampType::LogAppendTime;
+        let mut none = printed(None, None);
+        none.record.timestamp = -1;
+        for (printed, expected) in [
+            (of_broker, r#""tstype":"logappend","ts":1795252649911,"#),
+            (none, r#""tstype":"create","ts":-1,"#),
+        ] {
+            let mut out = Vec::new();
+            record(&printed, &mut out);
+            let out = String::from_utf8(out).unwrap_or_default();
+            assert!(out.contains(expected), "{out}");
+        }
     }
 
     #[test]

@@ -16,17 +16,20 @@ mod produce;
 mod properties;
 mod query;
 mod split;
+#[cfg(test)]
+mod tests;
 
 use std::ffi::OsString;
 use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use clap::Args;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use crate::admin::Admin;
-use crate::client::Client;
-use crate::{Error, ErrorKind, Result};
+use crate::client::{Client, ConditionEvent, ConditionKind, ConditionStage};
+use crate::runtime::BoxFuture;
+use crate::{Error, ErrorKind, Result, deadline};
 
 use arguments::{Mode, Options, Request};
 use output::Output;
@@ -65,6 +68,8 @@ struct Job {
     options: Options,
     settings: Settings,
     client: Client,
+    /// Waits until the program is told to end, as often as it is asked to.
+    interrupt: Box<dyn Fn() -> BoxFuture<'static, ()> + Send + Sync>,
 }
 
 impl Cat {
@@ -98,7 +103,8 @@ impl Cat {
         options.check(mode).map_err(Failure::Usage)?;
         let settings = settings(&options)?;
         let client = settings.client.clone().build().await.map_err(wrong_setting)?;
-        let job = Job { options, settings, client };
+        let interrupt = Box::new(|| Box::pin(crate::runtime::termination()) as BoxFuture<'static, ()>);
+        let job = Job { options, settings, client, interrupt };
         match mode {
             Mode::Produce => produce::run(job).await,
             Mode::Consume => consume::run(job).await,
@@ -160,7 +166,7 @@ impl Job {
     }
 
     fn deadline(&self) -> Instant {
-        Instant::now() + self.options.patience
+        deadline::after(Instant::now(), self.options.patience)
     }
 
     /// Tells what goes on, unless told to be quiet.
@@ -170,9 +176,33 @@ impl Job {
         }
     }
 
+    /// Waits until something is wrong that lasts, and that kcat ends for: a topic is missing, or a permission, or no broker
+    /// answers any more. With `-E` that is logged alone.
+    async fn trouble(&self) -> Error {
+        let mut events = self.client.condition_events();
+        loop {
+            let event = timeout(self.settings.request_timeout, events.next()).await;
+            let probed = match event {
+                Ok(None) => std::future::pending().await,
+                Ok(Some(ConditionEvent { stage: ConditionStage::Ended, .. })) => continue,
+                Ok(Some(ConditionEvent { condition, .. })) => match condition.kind {
+                    ConditionKind::NoSuchTopic | ConditionKind::NotAuthorized => Err(condition.error),
+                    ConditionKind::Unreachable => self.probe().await,
+                    _ => continue,
+                },
+                // Not everybody who says nothing has gone; but somebody must be there.
+                Err(_) => self.probe().await,
+            };
+            match probed {
+                Err(error) if !self.options.keep_going => return error,
+                _ => {}
+            }
+        }
+    }
+
     /// Fails if no broker answers any more.
     async fn probe(&self) -> Result<()> {
-        self.client.admin().with_timeout(self.settings.request_timeout).describe_cluster().await.map(|_| ())
+        self.admin().describe_cluster().await.map(|_| ())
     }
 }
 

@@ -3,67 +3,81 @@
 use std::collections::VecDeque;
 use std::process::ExitCode;
 
-use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncReadExt};
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::sync::Notify;
+use tokio::time::{Instant, timeout_at};
 
-use crate::producer::{Delivery, ProduceError, Producer, Receipt, Record, Topic};
+use crate::producer::{ProduceError, Producer, Record, Topic};
+use crate::runtime::BoxFuture;
 use crate::{Error, ErrorKind, Result};
 
+use super::arguments::Options;
 use super::output::Output;
 use super::split::{Splitter, parts};
 use super::{Failure, Job};
 
-/// Receipts that are kept before the oldest is waited for.
-const RECEIPTS_MAX: usize = 100_000;
 /// Failed records that are told of one by one.
 const FAILURES_TOLD: u64 = 10;
 
 pub(super) async fn run(job: Job) -> Result<ExitCode, Failure> {
-    let input: Box<dyn AsyncRead + Send + Unpin> = match job.options.operands.first() {
+    match job.options.operands.first() {
         Some(file) if job.options.lines => match tokio::fs::File::open(file).await {
-            Ok(file) => Box::new(file),
-            Err(error) => return Err(Failure::Failed(unreadable(&file.to_string_lossy(), error))),
+            Ok(lines) => produce(&job, lines).await,
+            Err(error) => Err(Failure::Failed(unreadable(&file.to_string_lossy(), error))),
         },
-        _ => Box::new(tokio::io::stdin()),
-    };
+        _ => produce(&job, tokio::io::stdin()).await,
+    }
+}
+
+/// Produces what `input` or the files hold. The first signal ends the reading, the second one the waiting for
+/// acknowledgements.
+pub(super) async fn produce(job: &Job, input: impl AsyncRead + Unpin) -> Result<ExitCode, Failure> {
     let producer = job.client.producer().config(job.settings.producer.clone()).build()?;
     let mut sending = Sending {
-        output: Output::new(job.options.unbuffered),
+        job,
         producer: &producer,
         topic: None,
-        job: &job,
+        output: Output::new(job.options.unbuffered),
         sent: 0,
         failed: 0,
-        acknowledged: false,
-        receipts: VecDeque::new(),
+        under_way: VecDeque::new(),
     };
-    let readable = if job.options.operands.is_empty() || job.options.lines {
-        sending.stream(input).await?;
-        true
-    } else {
-        sending.files().await?
+    let stop = Notify::new();
+    let signals = async {
+        (job.interrupt)().await;
+        stop.notify_one();
+        (job.interrupt)().await;
     };
-    sending.output.flush()?;
-    sending.settle().await?;
+    let work = async {
+        let readable = if job.options.operands.is_empty() || job.options.lines {
+            sending.stream(input, &stop).await?;
+            true
+        } else {
+            sending.files().await?
+        };
+        sending.output.flush()?;
+        sending.settle().await;
+        Ok(if sending.failed == 0 && readable { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    };
+    // Biased: signals go first, they come once; and trouble goes before work that it keeps from ending.
+    let result = tokio::select! {
+        biased;
+        () = signals => Err(Error::new(ErrorKind::State, "told to end twice").into()),
+        error = job.trouble() => Err(error.into()),
+        result = work => result,
+    };
     let failed = sending.failed;
     if failed > FAILURES_TOLD {
         eprintln!("% {failed} messages were not delivered");
     }
-    Ok(if failed == 0 && readable { ExitCode::SUCCESS } else { ExitCode::FAILURE })
-}
-
-/// What became of a message.
-type Delivered = Result<Delivery, ProduceError>;
-
-/// Waits for the oldest receipt and takes it; for ever if there is none. Cancel-safe.
-async fn oldest(receipts: &mut VecDeque<Receipt>) -> Delivered {
-    let delivery = match receipts.front_mut() {
-        Some(receipt) => receipt.await,
-        None => std::future::pending().await,
-    };
-    receipts.pop_front();
-    delivery
+    if result.is_err() {
+        let counters = producer.counters();
+        let open = counters.enqueued.saturating_sub(counters.acked + counters.failed);
+        if open > 0 {
+            eprintln!("% {open} messages are not acknowledged, and may or may not have been written");
+        }
+    }
+    result
 }
 
 struct Sending<'a> {
@@ -74,59 +88,87 @@ struct Sending<'a> {
     output: Output,
     sent: u64,
     failed: u64,
-    /// A broker has answered.
-    acknowledged: bool,
-    receipts: VecDeque<Receipt>,
+    /// What becomes of the messages that were sent: those that failed. The oldest first.
+    under_way: VecDeque<BoxFuture<'static, Vec<ProduceError>>>,
 }
 
 impl Sending<'_> {
-    /// Produces the messages of a stream until its end, the count, or a signal.
-    async fn stream(&mut self, mut input: Box<dyn AsyncRead + Send + Unpin>) -> Result<(), Failure> {
-        let options = &self.job.options;
-        let mut splitter = Splitter::new(&options.delimiter);
-        let mut interrupted = std::pin::pin!(crate::runtime::termination());
+    /// Produces the messages of a stream until its end, the count, or `stop`.
+    async fn stream(&mut self, mut input: impl AsyncRead + Unpin, stop: &Notify) -> Result<(), Failure> {
+        let mut splitter = Splitter::new(&self.job.options.delimiter);
         loop {
-            while let Some(message) = splitter.next() {
-                if !self.message(message).await? {
-                    return Ok(());
-                }
+            let mut messages = splitter.messages();
+            if !self.send(&mut messages).await? {
+                return Ok(());
             }
-            self.check_size(splitter.pending())?;
+            let seen = messages.seen();
+            let pending = splitter.advance(seen);
+            self.check_size(pending)?;
             self.output.flush()?;
             let read = loop {
-                // Biased: a signal goes first, it comes once; then input. Receipts wait without harm while there is some.
+                // Biased: what stops goes first, it comes once; then input. Acknowledgements wait without harm.
                 tokio::select! {
                     biased;
-                    () = &mut interrupted => return Ok(()),
+                    () = stop.notified() => return Ok(()),
                     read = input.read_buf(splitter.buffer()) => break read,
-                    delivery = oldest(&mut self.receipts) => self.take(delivery),
+                    failed = oldest(&mut self.under_way) => self.take(failed),
                 }
             };
             if read.map_err(|error| unreadable("the input", error))? == 0 {
                 break;
             }
         }
-        if let Some(message) = splitter.finish() {
-            self.message(message).await?;
-        }
+        self.send(&mut std::iter::once(splitter.rest())).await?;
         Ok(())
     }
 
-    /// Produces one message. Returns false if it was the last one. Empty ones are left out.
-    async fn message(&mut self, message: Bytes) -> Result<bool, Failure> {
-        if message.is_empty() {
+    /// Produces messages; empty ones are left out. Returns false if the last one was among them.
+    async fn send<'m>(
+        &mut self,
+        messages: &mut (impl Iterator<Item = &'m [u8]> + Clone),
+    ) -> Result<bool, Failure> {
+        let options = &self.job.options;
+        let of_these = messages.clone();
+        let mut messages = messages.filter(|message| !message.is_empty()).peekable();
+        if messages.peek().is_none() {
             return Ok(true);
         }
-        let options = &self.job.options;
-        self.check_size(message.len())?;
-        let fixed_key = options.fixed_key.as_deref();
-        let parts = parts(&message, options.key_delimiter.as_deref(), fixed_key, options.null);
-        self.send(parts.key, parts.value).await?;
+        let topic = match self.topic.take() {
+            Some(topic) => topic,
+            None => self.look_up().await?,
+        };
+        let topic = &*self.topic.insert(topic);
+        let left = options.count.map_or(u64::MAX, |count| count - self.sent);
+        let mut too_large = None;
+        let fitting = messages.take(usize::try_from(left).unwrap_or(usize::MAX)).take_while(|message| {
+            too_large = (message.len() > self.job.settings.message_max).then_some(message.len());
+            too_large.is_none()
+        });
+        let records = fitting.map(|message| record(options, topic, message));
+        let (receipts, problem) = match self.producer.enqueue_all(records).await {
+            Ok(receipts) => (receipts, None),
+            Err(error) => {
+                let (receipts, problem, _) = error.into_parts();
+                (receipts, Some(problem))
+            }
+        };
+        let count = receipts.len();
         if options.tee {
-            self.output.buffer().extend_from_slice(&message);
-            self.output.wrote()?;
+            for message in of_these.filter(|message| !message.is_empty()).take(count) {
+                self.output.buffer().extend_from_slice(message);
+                self.output.wrote()?;
+            }
         }
-        Ok(options.count != Some(self.sent))
+        self.sent += count as u64;
+        self.under_way.push_back(Box::pin(receipts.wait()));
+        self.take_known().await;
+        if let Some(size) = too_large {
+            self.check_size(size)?;
+        }
+        match problem {
+            Some(problem) => Err(Failure::Failed(problem.into())),
+            None => Ok(options.count != Some(self.sent)),
+        }
     }
 
     /// Produces each file as one message. Returns false if none could be read.
@@ -136,12 +178,8 @@ impl Sending<'_> {
         for file in files {
             let name = file.to_string_lossy();
             match tokio::fs::read(file).await {
-                // An empty file is no message.
-                Ok(content) if content.is_empty() => good += 1,
                 Ok(content) => {
-                    let key = self.job.options.fixed_key.as_deref();
-                    self.check_size(content.len())?;
-                    self.send(key, Some(&content)).await?;
+                    self.send(&mut std::iter::once(&content[..])).await?;
                     good += 1;
                 }
                 Err(error) => self.job.tell(format_args!("{name} cannot be read: {error}")),
@@ -151,31 +189,6 @@ impl Sending<'_> {
             self.job.tell(format_args!("{} of {} files could not be read", files.len() - good, files.len()));
         }
         Ok(good > 0)
-    }
-
-    async fn send(&mut self, key: Option<&[u8]>, value: Option<&[u8]>) -> Result<(), Failure> {
-        let options = &self.job.options;
-        let topic = match self.topic.take() {
-            Some(topic) => topic,
-            None => self.look_up().await?,
-        };
-        let topic = self.topic.insert(topic);
-        let mut record = Record::to(&*topic).maybe_key(key).maybe_value(value);
-        for (name, value) in &options.headers {
-            record = record.maybe_header(name, value.as_ref());
-        }
-        if let Some(partition) = options.partition {
-            record = record.partition(partition);
-        }
-        let receipt = self.producer.enqueue(record).await.map_err(|error| Failure::Failed(error.into()))?;
-        self.sent += 1;
-        self.receipts.push_back(receipt);
-        if self.receipts.len() >= RECEIPTS_MAX
-            && let Some(oldest) = self.receipts.pop_front()
-        {
-            self.await_receipt(oldest).await?;
-        }
-        Ok(())
     }
 
     async fn look_up(&self) -> Result<Topic, Failure> {
@@ -193,43 +206,34 @@ impl Sending<'_> {
         }
     }
 
+    /// Takes what is known by now, so that not everything is kept until the end.
+    async fn take_known(&mut self) {
+        loop {
+            // Biased: ready at once is only what is there already.
+            let failed = tokio::select! {
+                biased;
+                failed = oldest(&mut self.under_way) => failed,
+                () = std::future::ready(()) => return,
+            };
+            self.take(failed);
+        }
+    }
+
     /// Waits for what was sent.
-    async fn settle(&mut self) -> Result<(), Failure> {
-        while let Some(receipt) = self.receipts.pop_front() {
-            self.await_receipt(receipt).await?;
+    async fn settle(&mut self) {
+        while !self.under_way.is_empty() {
+            let failed = oldest(&mut self.under_way).await;
+            self.take(failed);
         }
-        Ok(())
     }
 
-    /// Waits for one message. While no broker has answered at all, no longer than one may take to answer.
-    async fn await_receipt(&mut self, receipt: Receipt) -> Result<(), Failure> {
-        let delivery = if self.acknowledged {
-            receipt.await
-        } else {
-            let limit = self.job.settings.request_timeout;
-            match timeout(limit, receipt).await {
-                Ok(delivery) => delivery,
-                Err(_) => {
-                    let message = format!("no broker acknowledged anything within {limit:?}");
-                    return Err(Failure::Failed(Error::new(ErrorKind::Timeout, message)));
-                }
+    fn take(&mut self, failed: Vec<ProduceError>) {
+        for error in failed {
+            self.failed += 1;
+            if self.failed <= FAILURES_TOLD {
+                let error = crate::error::Chain(&error);
+                self.job.tell(format_args!("Delivery failed for message: {error}"));
             }
-        };
-        self.take(delivery);
-        Ok(())
-    }
-
-    fn take(&mut self, delivery: Delivered) {
-        self.acknowledged = true;
-        if let Err(error) = delivery {
-            self.lost(&error);
-        }
-    }
-
-    fn lost(&mut self, error: &ProduceError) {
-        self.failed += 1;
-        if self.failed <= FAILURES_TOLD {
-            self.job.tell(format_args!("Delivery failed for message: {error}"));
         }
     }
 
@@ -240,6 +244,30 @@ impl Sending<'_> {
         }
         let message = format!("a message is larger than {max} bytes (message.max.bytes)");
         Err(Failure::Failed(Error::new(ErrorKind::TooLarge, message)))
+    }
+}
+
+/// Waits for the oldest and takes it; for ever if there is none. Cancel-safe.
+async fn oldest(under_way: &mut VecDeque<BoxFuture<'static, Vec<ProduceError>>>) -> Vec<ProduceError> {
+    let failed = match under_way.front_mut() {
+        Some(oldest) => oldest.await,
+        None => std::future::pending().await,
+    };
+    under_way.pop_front();
+    failed
+}
+
+/// What is sent for a message: it stays where it was read to until it lies in its batch.
+fn record<'r>(options: &'r Options, topic: &'r Topic, message: &'r [u8]) -> Record<'r> {
+    let fixed_key = options.fixed_key.as_deref();
+    let parts = parts(message, options.key_delimiter.as_deref(), fixed_key, options.null);
+    let mut record = Record::to(topic).maybe_key(parts.key).maybe_value(parts.value);
+    for (name, value) in &options.headers {
+        record = record.maybe_header(name, value.as_ref());
+    }
+    match options.partition {
+        Some(partition) => record.partition(partition),
+        None => record,
     }
 }
 

@@ -1,6 +1,11 @@
-//! Splits what is read into messages.
+//! Splits what is read into messages, which stay where they were read to.
 
-use bytes::{Bytes, BytesMut};
+use std::io::BufRead;
+
+use bytes::{Buf, BytesMut};
+
+/// Bytes that are asked for at a time. A pipe gives less, a file as much.
+const READ: usize = 256 * 1024;
 
 /// Splits a stream at a delimiter of one or more bytes.
 #[derive(Debug)]
@@ -19,41 +24,82 @@ impl Splitter {
 
     /// Where to read to.
     pub(super) fn buffer(&mut self) -> &mut BytesMut {
-        self.buffer.reserve(64 * 1024);
+        self.buffer.reserve(READ);
         &mut self.buffer
     }
 
-    /// Bytes of the message that has not ended yet.
-    pub(super) fn pending(&self) -> usize {
-        self.buffer.len()
-    }
-
-    /// The next message that ended, without its delimiter.
-    pub(super) fn next(&mut self) -> Option<Bytes> {
-        let (&last, front) = self.delimiter.split_last()?;
-        loop {
-            let found = self.buffer.get(self.scanned..)?.iter().position(|&byte| byte == last);
-            let Some(found) = found else {
-                self.scanned = self.buffer.len();
-                return None;
-            };
-            let end = self.scanned + found;
-            self.scanned = end + 1;
-            if self.buffer[..end].ends_with(front) {
-                let mut message = self.buffer.split_to(end + 1);
-                message.truncate(end - front.len());
-                self.scanned = 0;
-                return Some(message.freeze());
-            }
+    /// The messages that ended, without their delimiters.
+    pub(super) fn messages(&self) -> Messages<'_> {
+        Messages {
+            bytes: &self.buffer,
+            delimiter: &self.delimiter,
+            seen: Seen { start: 0, scanned: self.scanned },
         }
     }
 
-    /// What is left at the end of the stream.
-    pub(super) fn finish(&mut self) -> Option<Bytes> {
-        self.scanned = 0;
-        let rest = self.buffer.split().freeze();
-        (!rest.is_empty()).then_some(rest)
+    /// Forgets what was seen of the messages, and returns how many bytes are left.
+    pub(super) fn advance(&mut self, seen: Seen) -> usize {
+        self.buffer.advance(seen.start);
+        self.scanned = seen.scanned - seen.start;
+        self.buffer.len()
     }
+
+    /// What has not ended by the end of the stream.
+    pub(super) fn rest(&self) -> &[u8] {
+        &self.buffer
+    }
+}
+
+/// Messages over the bytes that were read.
+#[derive(Clone, Debug)]
+pub(super) struct Messages<'a> {
+    bytes: &'a [u8],
+    delimiter: &'a [u8],
+    seen: Seen,
+}
+
+/// How far messages were looked at.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Seen {
+    /// Where the next message begins.
+    start: usize,
+    /// No delimiter ends before this position.
+    scanned: usize,
+}
+
+impl Messages<'_> {
+    pub(super) fn seen(&self) -> Seen {
+        self.seen
+    }
+}
+
+impl<'a> Iterator for Messages<'a> {
+    type Item = &'a [u8];
+
+    fn next(&mut self) -> Option<&'a [u8]> {
+        let (&last, front) = self.delimiter.split_last()?;
+        loop {
+            let Some(found) = find(self.bytes.get(self.seen.scanned..)?, last) else {
+                self.seen.scanned = self.bytes.len();
+                return None;
+            };
+            let end = self.seen.scanned + found;
+            self.seen.scanned = end + 1;
+            if let Some(message) = self.bytes[self.seen.start..end].strip_suffix(front) {
+                self.seen.start = end + 1;
+                return Some(message);
+            }
+        }
+    }
+}
+
+/// Where `byte` is in `bytes`.
+fn find(mut bytes: &[u8], byte: u8) -> Option<usize> {
+    let all = bytes;
+    // The standard library's fast search, by its only safe door for bytes.
+    let skipped = bytes.skip_until(byte).ok()?;
+    let at = skipped.checked_sub(1)?;
+    (all.get(at) == Some(&byte)).then_some(at)
 }
 
 /// Key and value of a message, with kcat's rules.
@@ -72,8 +118,9 @@ pub(super) fn parts<'a>(
     null: bool,
 ) -> Parts<'a> {
     let delimiter = delimiter.filter(|delimiter| !delimiter.is_empty());
-    let at = delimiter
-        .and_then(|delimiter| message.windows(delimiter.len()).position(|window| window == delimiter));
+    let at = delimiter.and_then(|delimiter| {
+        Messages { bytes: message, delimiter, seen: Seen { start: 0, scanned: 0 } }.next().map(<[u8]>::len)
+    });
     let (key, value) = match (at, delimiter) {
         (Some(at), Some(delimiter)) => {
             let some = |part: &'a [u8]| (!null || !part.is_empty()).then_some(part);
@@ -90,13 +137,19 @@ mod tests {
 
     fn split(delimiter: &str, chunks: &[&str]) -> Vec<String> {
         let mut splitter = Splitter::new(delimiter.as_bytes());
+        let text = |message: &[u8]| String::from_utf8_lossy(message).into_owned();
         let mut messages = Vec::new();
         for chunk in chunks {
             splitter.buffer().extend_from_slice(chunk.as_bytes());
-            messages.extend(std::iter::from_fn(|| splitter.next()));
+            let mut ended = splitter.messages();
+            messages.extend(ended.by_ref().map(text));
+            let seen = ended.seen();
+            splitter.advance(seen);
         }
-        messages.extend(splitter.finish());
-        messages.iter().map(|message| String::from_utf8_lossy(message).into_owned()).collect()
+        if !splitter.rest().is_empty() {
+            messages.push(text(splitter.rest()));
+        }
+        messages
     }
 
     #[test]
