@@ -40,9 +40,15 @@ impl ClusterBuilder {
         }
     }
 
-    /// Number of nodes, 1 to 100; default 1. Their ids begin with 0.
+    /// Number of nodes, 1 to 100; default 1. Their ids begin with [`first_node_id`](Self::first_node_id).
     pub fn nodes(mut self, nodes: u16) -> Self {
         self.settings.nodes = i32::from(nodes);
+        self
+    }
+
+    /// Id of the first node; the others follow. Default 0.
+    pub fn first_node_id(mut self, id: i32) -> Self {
+        self.settings.first_node_id = id;
         self
     }
 
@@ -140,6 +146,13 @@ impl ClusterBuilder {
         self
     }
 
+    /// How long offsets of a group are kept once it has no members (`offsets.retention.minutes`); default 7 days, and
+    /// `Duration::MAX` keeps them for ever. A group without members and offsets goes after ten minutes.
+    pub fn offsets_retention(mut self, retention: Duration) -> Self {
+        self.settings.offsets_retention = retention;
+        self
+    }
+
     /// Largest request that is read (`socket.request.max.bytes`); default 100 MiB. A larger one closes its connection.
     pub fn request_max_bytes(mut self, bytes: usize) -> Self {
         self.settings.frame_max_bytes = bytes;
@@ -181,13 +194,13 @@ impl ClusterBuilder {
             "0.0.0.0" | "::" | "" => "127.0.0.1".to_owned(),
             host => host.to_owned(),
         });
-        let nodes = self.settings.nodes;
+        let (first, nodes) = (self.settings.first_node_id, self.settings.nodes);
         let state = State::new(self.settings, runtime.dice());
         let shared = Shared::new(runtime, host, state);
         // From here on an early return stops what was started.
         let cluster = Cluster { shared: shared.clone() };
-        for node in 0..nodes {
-            let wanted = if port == 0 { 0 } else { port + node as u16 };
+        for (node, at) in (first..).zip(0..nodes) {
+            let wanted = if port == 0 { 0 } else { port + at as u16 };
             let taken = driver::listen(&shared, node, wanted).await?;
             shared.lock().add_node(node, Str::from(advertised.as_str()), taken);
         }
@@ -216,6 +229,9 @@ impl ClusterBuilder {
         }
         if !(1..=NODES_MAX).contains(&settings.nodes) {
             problems.push(format!("nodes: {} is not within 1 to {NODES_MAX}", settings.nodes));
+        }
+        if settings.first_node_id < 0 || settings.first_node_id > i32::MAX - NODES_MAX {
+            problems.push(format!("first_node_id: {} is negative or too large", settings.first_node_id));
         }
         if settings.default_partitions < 1 {
             problems.push(format!("default_partitions: {} is not positive", settings.default_partitions));

@@ -35,6 +35,15 @@ pub(crate) struct Node {
     bytes: usize,
     /// Appended batches, oldest first; some may be gone already.
     age: VecDeque<Aged>,
+    prune_age_at: usize,
+}
+
+impl Node {
+    /// Entries of the list by age.
+    #[cfg(test)]
+    pub(crate) fn remembered(&self) -> usize {
+        self.age.len()
+    }
 }
 
 #[derive(Debug)]
@@ -154,6 +163,8 @@ pub(crate) struct State {
     pub(crate) nodes: BTreeMap<i32, Node>,
     pub(crate) topics: BTreeMap<Str, Topic>,
     pub(crate) topic_names: BTreeMap<Uuid, Str>,
+    /// Topics by their name as metrics see it, see [`collision_key`].
+    collisions: BTreeMap<String, Str>,
     pub(crate) groups: Groups,
     pub(crate) rules: Rules,
     pub(crate) rights: Rights,
@@ -180,6 +191,7 @@ impl State {
             nodes: BTreeMap::new(),
             topics: BTreeMap::new(),
             topic_names: BTreeMap::new(),
+            collisions: BTreeMap::new(),
             groups,
             rules: Rules::default(),
             rights: Rights::default(),
@@ -207,6 +219,7 @@ impl State {
                 lag: None,
                 bytes: 0,
                 age: VecDeque::new(),
+                prune_age_at: 0,
             },
         );
     }
@@ -261,6 +274,12 @@ impl State {
         if self.topics.contains_key(&new.name) {
             return Err((ErrorCode::TOPIC_ALREADY_EXISTS, format!("Topic '{}' already exists.", new.name)));
         }
+        check_reserved(&new.name)?;
+        let collision = collision_key(&new.name);
+        if let Some(other) = collision.as_ref().and_then(|key| self.collisions.get(key)) {
+            let why = format!("Topic '{}' collides with existing topic: {other}", new.name);
+            return Err((ErrorCode::INVALID_TOPIC_EXCEPTION, why));
+        }
         topic_configs::check(&new.configs).map_err(|why| (ErrorCode::INVALID_CONFIG, why))?;
         let placement = match &new.assignments {
             Some(assignments) => self.check_assignments(assignments)?,
@@ -280,6 +299,12 @@ impl State {
         let partitions_made = placement.into_iter().map(|replicas| self.new_partition(replicas)).collect();
         self.topic_names.insert(id, new.name.clone());
         let newcomers = self.propagate(id, now);
+        if let Some(key) = collision {
+            self.collisions.insert(key, new.name.clone());
+        }
+        if topic_configs::is_compacted(&new.configs) {
+            tracing::warn!(topic = %new.name, "cleanup.policy=compact is stored, but the embedded cluster does not compact yet");
+        }
         self.topics
             .insert(new.name, Topic { id, partitions: partitions_made, configs: new.configs, newcomers });
         self.next_leader = self.next_leader.wrapping_add(1);
@@ -450,6 +475,9 @@ impl State {
     pub(crate) fn delete_topic(&mut self, name: &str) -> Option<Uuid> {
         let mut topic = self.topics.remove(name)?;
         self.topic_names.remove(&topic.id);
+        if let Some(key) = collision_key(name) {
+            self.collisions.remove(&key);
+        }
         for partition in &mut topic.partitions {
             partition.wake_all();
             for (node, log) in &partition.logs {
@@ -511,6 +539,7 @@ impl State {
         let compacted = topic_configs::is_compacted(&topic.configs);
         let limit = topic_configs::number(&topic.configs, "max.message.bytes").unwrap_or(default_max);
         let min_isr = topic_configs::number(&topic.configs, "min.insync.replicas").unwrap_or(default_min);
+        let (before, after) = topic_configs::timestamp_bounds(&topic.configs);
         let append_time = topic_configs::is_append_time(&topic.configs).then_some(wall);
         let topic_id = topic.id;
         let is_ready = topic.partition(index).map(|partition| topic.is_led_by(node, partition));
@@ -549,6 +578,11 @@ impl State {
                 "Transactions are not supported by this cluster",
             ));
         }
+        if append_time.is_none()
+            && let Some(refusal) = batch.refused_by_time(wall, before, after)
+        {
+            return Err(refusal);
+        }
         if let Some(refusal) = batch.refused_by_compaction().filter(|_| compacted) {
             return Err(refusal);
         }
@@ -567,7 +601,7 @@ impl State {
         self.totals.records += head.record_count as u64;
         self.totals.batches += 1;
         self.totals.bytes += size as u64;
-        partition.producers.appended(&head, base_offset);
+        partition.producers.appended(&head, base_offset, now);
         if counting {
             partition.count_only(i64::from(head.record_count));
             return Ok(Appended {
@@ -593,6 +627,7 @@ impl State {
                 replica.age.push_back(Aged { topic: topic_id, partition: index, end });
             }
         }
+        self.prune_age();
         self.grew(node, batch.len() as isize);
         self.replicate(topic_id, index, now);
         self.apply_retention();
@@ -750,6 +785,21 @@ impl State {
         }
     }
 
+    /// Forgets appended batches that are gone already, whenever their lists have doubled.
+    fn prune_age(&mut self) {
+        const WORTH_A_LOOK: usize = 1024;
+        let Self { nodes, topics, topic_names, .. } = self;
+        for node in nodes.values_mut().filter(|node| node.age.len() >= node.prune_age_at) {
+            node.age.retain(|aged| {
+                let topic = topic_names.get(&aged.topic).and_then(|name| topics.get(name));
+                topic
+                    .and_then(|topic| topic.partition(aged.partition))
+                    .is_some_and(|partition| partition.log_start() < aged.end)
+            });
+            node.prune_age_at = (node.age.len() * 2).max(WORTH_A_LOOK);
+        }
+    }
+
     /// Moves the start of a partition's logs, not beyond the high watermark. Returns where it is now.
     pub(crate) fn advance_start(&mut self, topic: Uuid, index: i32, offset: i64) -> Option<i64> {
         let partition = self.partition_by_id(topic, index)?;
@@ -796,6 +846,24 @@ pub(crate) fn check_epoch(partition: &Partition, known_epoch: i32) -> Result<(),
         -1 => Ok(()),
         epoch if epoch < partition.leader_epoch => Err(ErrorCode::FENCED_LEADER_EPOCH),
         epoch if epoch > partition.leader_epoch => Err(ErrorCode::UNKNOWN_LEADER_EPOCH),
+        _ => Ok(()),
+    }
+}
+
+/// What names are told apart by when only `.` and `_` differ: Kafka's metrics write both as `_`, so it refuses the second.
+fn collision_key(name: &str) -> Option<String> {
+    name.contains(['.', '_']).then(|| name.replace('.', "_"))
+}
+
+/// Topics that Kafka keeps for itself: groups, transactions and the cluster's own log live elsewhere here.
+fn check_reserved(name: &str) -> Result<(), (ErrorCode, String)> {
+    match name {
+        "__consumer_offsets" | "__transaction_state" | "__share_group_state" => {
+            Err((ErrorCode::TOPIC_ALREADY_EXISTS, format!("Topic '{name}' is kept by the cluster itself.")))
+        }
+        "__cluster_metadata" => {
+            Err((ErrorCode::INVALID_REQUEST, format!("Creation of internal topic {name} is prohibited.")))
+        }
         _ => Ok(()),
     }
 }

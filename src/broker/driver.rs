@@ -19,7 +19,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::error::Phase;
 use crate::runtime::{Runtime, Stream, Task, watch};
-use crate::wire::frame::{FrameReader, RequestHead, decode_request_header, encode_response};
+use crate::wire::frame::{FrameError, FrameReader, RequestHead, decode_request_header, encode_response};
 use crate::wire::{ApiKey, Reader, Str};
 use crate::{Error, ErrorKind, Result};
 
@@ -261,7 +261,18 @@ async fn serve(shared: Arc<Shared>, mut connection: Connection) {
         let frame = match connection.read_frame().await {
             Ok(Some(frame)) => frame,
             Ok(None) => return,
-            Err(error) => {
+            Err(Unread::Oversized { length, limit }) => {
+                // All that the client learns is that its connection was closed.
+                tracing::warn!(
+                    node,
+                    length,
+                    limit,
+                    "closed a connection of the embedded cluster: its request is larger than request_max_bytes \
+                     (socket.request.max.bytes); send less at once, or raise the limit"
+                );
+                return;
+            }
+            Err(Unread::Failed(error)) => {
                 tracing::debug!(node, %error, "a connection of the embedded cluster ended");
                 return;
             }
@@ -301,6 +312,14 @@ async fn thawed(frozen: &mut watch::Receiver<bool>) {
     let _ = frozen.wait_for(|frozen| !frozen).await;
 }
 
+/// Why no request could be read.
+enum Unread {
+    /// It is above the cap.
+    Oversized { length: usize, limit: usize },
+    /// The connection broke, or what came is no request.
+    Failed(io::Error),
+}
+
 /// What goes back to the client.
 enum Reply {
     /// acks=0.
@@ -316,13 +335,17 @@ enum Reply {
 
 impl Connection {
     /// The next frame without its length; `None` at the end of the stream.
-    async fn read_frame(&mut self) -> Result<Option<Bytes>> {
+    async fn read_frame(&mut self) -> Result<Option<Bytes>, Unread> {
         loop {
-            if let Some(frame) = self.frames.next_frame()? {
-                return Ok(Some(frame));
+            match self.frames.next_frame() {
+                Ok(None) => {}
+                Ok(frame) => return Ok(frame),
+                Err(FrameError::TooLong { len, max }) => {
+                    return Err(Unread::Oversized { length: len, limit: max });
+                }
+                Err(error) => return Err(Unread::Failed(io::Error::other(error))),
             }
-            let read = self.stream.read_buf(self.frames.buffer()).await;
-            if read.map_err(|error| Error::new(ErrorKind::Network, "reading a request").source(error))? == 0 {
+            if self.stream.read_buf(self.frames.buffer()).await.map_err(Unread::Failed)? == 0 {
                 return Ok(None);
             }
         }

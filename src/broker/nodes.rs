@@ -29,7 +29,7 @@ impl State {
             return Err(ErrorCode::ELIGIBLE_LEADERS_NOT_AVAILABLE);
         }
         if partition.leader != node {
-            let shrunk = partition.elect(node);
+            let shrunk = partition.elect(node, now);
             self.grew_all(shrunk);
             self.replicate(id, index, now);
         }
@@ -60,7 +60,7 @@ impl State {
                         .iter()
                         .copied()
                         .find(|node| alive.contains(node) && partition.isr.contains(node));
-                    shrunk.extend(partition.elect(successor.unwrap_or(NO_LEADER)));
+                    shrunk.extend(partition.elect(successor.unwrap_or(NO_LEADER), now));
                 }
                 partition.shrink(id);
             }
@@ -82,7 +82,7 @@ impl State {
         for topic in self.topics.values_mut() {
             for partition in &mut topic.partitions {
                 if partition.leader == NO_LEADER && partition.isr.contains(&id) {
-                    shrunk.extend(partition.elect(id));
+                    shrunk.extend(partition.elect(id, now));
                 }
             }
         }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use super::log::{Log, Producers};
 
@@ -72,7 +73,7 @@ impl Partition {
     /// Makes `node` the leader in a new epoch. An election from outside the in-sync set loses what it lacks. In-sync
     /// followers cut off at once what the new leader does not have, so that nothing of an old epoch counts as committed.
     /// Returns how the logs of other nodes shrank.
-    pub(crate) fn elect(&mut self, node: i32) -> Vec<(i32, isize)> {
+    pub(crate) fn elect(&mut self, node: i32, now: Instant) -> Vec<(i32, isize)> {
         let mut shrunk = Vec::new();
         let old_end = self.leader_log().map(Log::end);
         self.leader = node;
@@ -84,7 +85,7 @@ impl Partition {
             log.start_epoch(self.leader_epoch, log.end());
             self.high_watermark = self.high_watermark.min(log.end());
             if old_end.is_none_or(|end| end != log.end()) {
-                self.producers = Producers::rebuild(log);
+                self.producers = Producers::rebuild(log, now);
             }
         }
         if let Some(leader) = self.logs.remove(&node) {

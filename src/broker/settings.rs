@@ -6,6 +6,7 @@ use std::time::Duration;
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
     pub(crate) nodes: i32,
+    pub(crate) first_node_id: i32,
     pub(crate) default_partitions: i32,
     pub(crate) auto_create_topics: bool,
     pub(crate) retention_bytes: usize,
@@ -18,6 +19,7 @@ pub(crate) struct Settings {
     pub(crate) group_initial_rebalance_delay: Duration,
     pub(crate) group_session_timeout_min: Duration,
     pub(crate) group_session_timeout_max: Duration,
+    pub(crate) offsets_retention: Duration,
     pub(crate) frame_max_bytes: usize,
     pub(crate) mode: Mode,
 }
@@ -37,6 +39,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             nodes: 1,
+            first_node_id: 0,
             default_partitions: 1,
             auto_create_topics: true,
             retention_bytes: 256 * 1024 * 1024,
@@ -49,6 +52,7 @@ impl Default for Settings {
             group_initial_rebalance_delay: Duration::ZERO,
             group_session_timeout_min: Duration::from_secs(6),
             group_session_timeout_max: Duration::from_secs(1800),
+            offsets_retention: Duration::from_secs(7 * 24 * 3600),
             frame_max_bytes: 100 * 1024 * 1024,
             mode: Mode::Store,
         }

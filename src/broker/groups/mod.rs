@@ -20,6 +20,10 @@ use super::settings::Settings;
 
 /// Partitions of the offsets topic that Kafka would have; each has a coordinator.
 const COORDINATOR_PARTITIONS: usize = 50;
+/// How often Kafka looks for groups that nobody needs any more, its `offsets.retention.check.interval.ms`.
+const EXPIRY_CHECK: Duration = Duration::from_secs(600);
+/// Longest id of a group: what a key of the offsets topic can hold. Kafka answers longer ones as an error of its own.
+const ID_MAX: usize = i16::MAX as usize;
 /// Kafka's `offset.metadata.max.bytes`.
 pub(crate) const METADATA_MAX: usize = 4096;
 
@@ -36,6 +40,25 @@ pub(crate) struct Committed {
 pub(crate) struct Entry {
     pub(crate) group: Group,
     pub(crate) offsets: BTreeMap<(Str, i32), Committed>,
+    /// Since when it has neither members nor new commits.
+    idle_since: Option<Instant>,
+}
+
+impl Entry {
+    /// When the group is forgotten, unless something happens.
+    fn expiry(&self, retention: Duration) -> Option<Instant> {
+        let keep = if self.offsets.is_empty() { EXPIRY_CHECK } else { retention };
+        self.idle_since?.checked_add(keep)
+    }
+
+    fn next_deadline(&mut self, now: Instant, retention: Duration) -> Option<Instant> {
+        match self.group.phase {
+            Phase::Empty => drop(self.idle_since.get_or_insert(now)),
+            _ => self.idle_since = None,
+        }
+        let (due, expiry) = (self.group.next_deadline(), self.expiry(retention));
+        due.into_iter().chain(expiry).min()
+    }
 }
 
 /// All groups of the cluster.
@@ -52,6 +75,7 @@ pub(crate) struct Groups {
     initial_delay: Duration,
     session_min: Duration,
     session_max: Duration,
+    retention: Duration,
 }
 
 impl Groups {
@@ -60,11 +84,14 @@ impl Groups {
             entries: BTreeMap::new(),
             deadlines: BTreeSet::new(),
             filed: BTreeMap::new(),
-            coordinators: (0..COORDINATOR_PARTITIONS as i32).map(|at| at % settings.nodes.max(1)).collect(),
+            coordinators: (0..COORDINATOR_PARTITIONS as i32)
+                .map(|at| settings.first_node_id + at % settings.nodes.max(1))
+                .collect(),
             frozen: BTreeSet::new(),
             initial_delay: settings.group_initial_rebalance_delay,
             session_min: settings.group_session_timeout_min,
             session_max: settings.group_session_timeout_max,
+            retention: settings.offsets_retention,
         }
     }
 
@@ -129,7 +156,10 @@ impl Groups {
             if let Some(entry) = self.entries.get_mut(&name) {
                 entry.group.reload(now);
             }
-            self.file(&name);
+            match now {
+                Some(now) => self.file(now, &name),
+                None => self.unfile(&name),
+            }
         }
     }
 
@@ -145,6 +175,8 @@ impl Groups {
     ) {
         let refusal = if group.is_empty() {
             Some(ErrorCode::INVALID_GROUP_ID)
+        } else if group.len() > ID_MAX {
+            Some(ErrorCode::UNKNOWN_SERVER_ERROR)
         } else if join.session_timeout < self.session_min || join.session_timeout > self.session_max {
             Some(ErrorCode::INVALID_SESSION_TIMEOUT)
         } else if !join.member_id.is_empty() && !self.entries.contains_key(&group) {
@@ -158,7 +190,7 @@ impl Groups {
         }
         let initial_delay = self.initial_delay;
         self.entries.entry(group.clone()).or_default().group.join(now, join, new_id, initial_delay, reply);
-        self.file(&group);
+        self.file(now, &group);
     }
 
     pub(crate) fn sync(
@@ -173,7 +205,7 @@ impl Groups {
         match self.entries.get_mut(group) {
             Some(entry) => {
                 entry.group.sync(now, caller, protocol, assignments, reply);
-                self.file(group);
+                self.file(now, group);
             }
             None => {
                 let _ = reply.send(Synced::refused(ErrorCode::UNKNOWN_MEMBER_ID));
@@ -184,7 +216,7 @@ impl Groups {
     pub(crate) fn heartbeat(&mut self, now: Instant, group: &str, caller: &Caller<'_>) -> ErrorCode {
         let Some(entry) = self.entries.get_mut(group) else { return ErrorCode::UNKNOWN_MEMBER_ID };
         let code = entry.group.heartbeat(now, caller);
-        self.file(group);
+        self.file(now, group);
         code
     }
 
@@ -197,7 +229,7 @@ impl Groups {
     ) -> ErrorCode {
         let Some(entry) = self.entries.get_mut(group) else { return ErrorCode::UNKNOWN_MEMBER_ID };
         let code = entry.group.leave(now, member_id, instance_id);
-        self.file(group);
+        self.file(now, group);
         code
     }
 
@@ -205,6 +237,9 @@ impl Groups {
     pub(crate) fn admit_commit(&mut self, now: Instant, group: &Str, caller: &Caller<'_>) -> ErrorCode {
         if group.is_empty() {
             return ErrorCode::INVALID_GROUP_ID;
+        }
+        if group.len() > ID_MAX {
+            return ErrorCode::UNKNOWN_SERVER_ERROR;
         }
         if !self.entries.contains_key(group) {
             if caller.generation >= 0 {
@@ -214,7 +249,8 @@ impl Groups {
         }
         let Some(entry) = self.entries.get_mut(group) else { return ErrorCode::UNKNOWN_MEMBER_ID };
         let code = entry.group.admit_commit(now, caller);
-        self.file(group);
+        entry.idle_since = None;
+        self.file(now, group);
         code
     }
 
@@ -248,7 +284,7 @@ impl Groups {
             Some(entry) if entry.group.phase != Phase::Empty => ErrorCode::NON_EMPTY_GROUP,
             Some(_) => {
                 self.entries.remove(group);
-                self.file(group);
+                self.unfile(group);
                 ErrorCode::NONE
             }
         }
@@ -263,18 +299,23 @@ impl Groups {
     // ---- time ----
 
     /// Keeps the group's next deadline findable.
-    fn file(&mut self, group: &str) {
-        let next = self.entries.get(group).and_then(|entry| entry.group.next_deadline());
+    fn file(&mut self, now: Instant, group: &str) {
+        let retention = self.retention;
+        let next = self.entries.get_mut(group).and_then(|entry| entry.next_deadline(now, retention));
         if self.filed.get(group).copied() == next {
             return;
         }
-        let name = Str::from(group);
-        if let Some(old) = self.filed.remove(group) {
-            self.deadlines.remove(&(old, name.clone()));
-        }
+        self.unfile(group);
         if let Some(next) = next {
+            let name = Str::from(group);
             self.deadlines.insert((next, name.clone()));
             self.filed.insert(name, next);
+        }
+    }
+
+    fn unfile(&mut self, group: &str) {
+        if let Some(old) = self.filed.remove(group) {
+            self.deadlines.remove(&(old, Str::from(group)));
         }
     }
 
@@ -294,10 +335,13 @@ impl Groups {
             }
             if let Some(entry) = self.entries.get_mut(&name) {
                 entry.group.handle_timeout(now);
+                if entry.expiry(self.retention).is_some_and(|expiry| expiry <= now) {
+                    self.entries.remove(&name);
+                }
             }
             self.deadlines.remove(&(when, name.clone()));
             self.filed.remove(&name);
-            self.file(&name);
+            self.file(now, &name);
         }
     }
 }

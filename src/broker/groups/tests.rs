@@ -128,7 +128,7 @@ fn silent_members_are_removed() {
     f.after(Duration::from_millis(1));
     assert_eq!(f.phase(), Phase::Empty);
     assert_eq!(f.heartbeat(&a, 1), ErrorCode::UNKNOWN_MEMBER_ID);
-    assert_eq!(f.groups.next_deadline(), None);
+    assert_eq!(f.groups.next_deadline(), Some(f.now + EXPIRY_CHECK));
 }
 
 #[test]
@@ -274,4 +274,33 @@ fn commits_need_membership_or_an_empty_group() {
         (f.groups.delete("g"), f.groups.delete("g")),
         (ErrorCode::NONE, ErrorCode::GROUP_ID_NOT_FOUND)
     );
+}
+
+#[test]
+fn groups_that_nobody_needs_are_forgotten() {
+    let (mut f, a) = Fixture::stable();
+    f.groups.commit("g", "t".into(), 0, Committed { offset: 5, leader_epoch: -1, metadata: None });
+    assert_eq!(f.groups.leave(f.now, "g", &a, None), ErrorCode::NONE);
+    f.after(Settings::default().offsets_retention - SESSION);
+    // A commit from outside counts as life.
+    assert_eq!(f.groups.admit_commit(f.now, &"g".into(), &caller("", -1)), ErrorCode::NONE);
+    f.after(Settings::default().offsets_retention - SESSION);
+    assert!(f.groups.get("g").is_some());
+    f.after(SESSION);
+    assert!(f.groups.get("g").is_none() && f.groups.next_deadline().is_none());
+
+    let (mut f, a) = Fixture::stable();
+    assert_eq!(f.groups.leave(f.now, "g", &a, None), ErrorCode::NONE);
+    f.after(EXPIRY_CHECK);
+    assert!(f.groups.get("g").is_none(), "nothing is committed");
+}
+
+#[test]
+fn ids_that_fit_into_no_key_are_refused() {
+    let mut f = Fixture::new(Duration::ZERO);
+    let long = Str::from("x".repeat(ID_MAX + 1));
+    assert_eq!(f.groups.admit_commit(f.now, &long, &caller("", -1)), ErrorCode::UNKNOWN_SERVER_ERROR);
+    let (reply, mut joined) = oneshot::channel();
+    f.groups.join(f.now, long, join("a", ""), String::new, reply);
+    assert_eq!(joined.try_recv().unwrap().error, ErrorCode::UNKNOWN_SERVER_ERROR);
 }

@@ -49,9 +49,8 @@ impl Handler for OffsetCommitRequest {
                     (Some(name), Some(count)) if usize::try_from(index).is_ok_and(|index| index < count) => {
                         if part.committed_metadata.as_ref().is_some_and(|text| text.len() > METADATA_MAX) {
                             ErrorCode::OFFSET_METADATA_TOO_LARGE
-                        } else if part.committed_offset < 0 {
-                            ErrorCode::INVALID_COMMIT_OFFSET_SIZE
                         } else {
+                            // Any number, as in Kafka: kafkajs resets to -1 and -2.
                             let committed = Committed {
                                 offset: part.committed_offset,
                                 leader_epoch: part.committed_leader_epoch,

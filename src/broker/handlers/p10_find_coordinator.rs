@@ -9,6 +9,7 @@ use crate::wire::messages::find_coordinator::{Coordinator, FindCoordinatorReques
 use super::{Context, Handled, Handler};
 
 const GROUP: i8 = 0;
+const TRANSACTION: i8 = 1;
 
 impl Handler for FindCoordinatorRequest {
     type Answer = FindCoordinatorResponse;
@@ -55,8 +56,13 @@ fn refused(key: Str, code: ErrorCode, message: Option<Str>) -> Coordinator {
 }
 
 fn find(state: &State, kind: i8, key: Str) -> Coordinator {
+    if kind == TRANSACTION {
+        // The one code that ends every client at once; librdkafka asks again for minutes after any other.
+        let why = "the embedded cluster has no transactions yet";
+        return refused(key, ErrorCode::TRANSACTIONAL_ID_AUTHORIZATION_FAILED, Some(Str::from_static(why)));
+    }
     if kind != GROUP {
-        let why = "this cluster coordinates groups only";
+        let why = "the embedded cluster coordinates groups only";
         return refused(key, ErrorCode::INVALID_REQUEST, Some(Str::from_static(why)));
     }
     if key.is_empty() {

@@ -92,7 +92,7 @@ fn one(state: &mut State, ctx: &Context, topic: CreatableTopic, validate_only: b
             .then(|| assignments.iter().map(|assignment| assignment.broker_ids.to_vec()).collect()),
         configs,
     };
-    let answered = topic_configs::KNOWN.iter().map(|(known, _, default)| {
+    let answered = topic_configs::KNOWN.iter().map(|(known, _, default, _)| {
         let own = new.configs.get(*known);
         CreatableTopicConfigs {
             name: Str::from_static(known),

@@ -14,8 +14,11 @@ impl Handler for InitProducerIdRequest {
 
     fn handle(self, state: &mut State, ctx: &Context) -> Handled<InitProducerIdResponse> {
         if let Some(id) = &self.transactional_id {
-            let code =
-                if id.is_empty() { ErrorCode::INVALID_REQUEST } else { ErrorCode::COORDINATOR_NOT_AVAILABLE };
+            let code = if id.is_empty() {
+                ErrorCode::INVALID_REQUEST
+            } else {
+                ErrorCode::TRANSACTIONAL_ID_AUTHORIZATION_FAILED
+            };
             return self.refuse(state, ctx, code);
         }
         if let Err(code) = state.rights.check_cluster(Operation::Write) {

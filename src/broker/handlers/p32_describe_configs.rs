@@ -3,7 +3,7 @@
 use crate::ErrorCode;
 use crate::broker::cluster::State;
 use crate::broker::rights::Operation;
-use crate::broker::topic_configs::{self, Kind};
+use crate::broker::topic_configs::{self, Kind, Range};
 use crate::wire::Str;
 use crate::wire::messages::describe_configs::{
     DescribeConfigsRequest, DescribeConfigsResource, DescribeConfigsResourceResult, DescribeConfigsResponse,
@@ -77,14 +77,16 @@ fn one(state: &State, ctx: &Context, resource: DescribeConfigsResource) -> Descr
                 let code = ErrorCode::UNKNOWN_TOPIC_OR_PARTITION.0;
                 return refused(resource, code, Some(Str::from_static(why)));
             };
-            let describe =
-                |(name, kind, default): &(&'static str, Kind, &'static str)| match topic.configs.get(*name) {
-                    Some(value) => config(ctx.version, name, value.clone(), *kind, TOPIC_CONFIG),
-                    None => {
-                        let value = topic_configs::default_of(name, default, &state.settings);
-                        config(ctx.version, name, value, *kind, DEFAULT_CONFIG)
-                    }
-                };
+            let describe = |(name, kind, default, _): &(&'static str, Kind, &'static str, Range)| match topic
+                .configs
+                .get(*name)
+            {
+                Some(value) => config(ctx.version, name, value.clone(), *kind, TOPIC_CONFIG),
+                None => {
+                    let value = topic_configs::default_of(name, default, &state.settings);
+                    config(ctx.version, name, value, *kind, DEFAULT_CONFIG)
+                }
+            };
             topic_configs::KNOWN.iter().map(describe).collect::<Vec<_>>()
         }
         BROKER if resource.resource_name.is_empty() => Vec::new(),

@@ -4,7 +4,7 @@
 use bytes::{Bytes, BytesMut};
 
 use crate::ErrorCode;
-use crate::wire::compression::{Compression, Decompressor};
+use crate::wire::compression::{Compression, CompressionError, Decompressor};
 use crate::wire::frame::LARGE_BYTES;
 
 /// Bytes of a batch header.
@@ -16,6 +16,9 @@ const CHECKSUM_START: usize = 21;
 
 /// Most bytes that a batch may decompress to.
 const INFLATED_MAX: usize = 100 * 1024 * 1024;
+
+/// A record without a timestamp.
+const NO_TIMESTAMP: i64 = -1;
 
 const CODEC_MASK: i16 = 0x07;
 const LOG_APPEND_TIME: i16 = 0x08;
@@ -172,8 +175,17 @@ pub(crate) struct Examined {
     pub(crate) head: Result<BatchHead, Refusal>,
     /// What is wrong with checksum or records.
     pub(crate) fault: Option<Refusal>,
+    walked: Walked,
+}
+
+/// What a walk over the records of a batch found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Walked {
     /// Records without a key, which compacted topics refuse.
-    keyless: Vec<i32>,
+    pub(crate) keyless: Vec<i32>,
+    /// Timestamps and indexes of the oldest and the youngest record that has a timestamp.
+    oldest: Option<(i64, i32)>,
+    youngest: Option<(i64, i32)>,
 }
 
 /// How much of a batch is looked at.
@@ -188,12 +200,12 @@ pub(crate) enum Depth {
 /// Looks at a produced batch; the expensive part of appending it.
 pub(crate) fn examine(bytes: Bytes, depth: Depth) -> Examined {
     let head = parse(&bytes);
-    let mut examined = Examined { head, fault: None, keyless: Vec::new(), bytes };
+    let mut examined = Examined { head, fault: None, walked: Walked::default(), bytes };
     let Ok(head) = &examined.head else { return examined };
     let outcome = match depth {
         // The checksum itself is the dice.
-        Depth::Sample if !head.crc.is_multiple_of(100) => Ok(Vec::new()),
-        Depth::Sample => check_crc(&examined.bytes, head).map(|()| Vec::new()),
+        Depth::Sample if !head.crc.is_multiple_of(100) => Ok(Walked::default()),
+        Depth::Sample => check_crc(&examined.bytes, head).map(|()| Walked::default()),
         Depth::Records => check_crc(&examined.bytes, head).and_then(|()| {
             let body = examined.bytes.get(HEADER_LEN..).unwrap_or_default();
             match Compression::from_id(head.codec() as i8) {
@@ -210,6 +222,13 @@ pub(crate) fn examine(bytes: Bytes, depth: Depth) -> Examined {
                     let mut inflated = Vec::new();
                     match Decompressor::new().decompress(codec, body, INFLATED_MAX, &mut inflated) {
                         Ok(()) => check_records(&inflated, head),
+                        // Half of it may fit.
+                        Err(CompressionError::TooLarge(cap)) => Err(Refusal::new(
+                            ErrorCode::MESSAGE_TOO_LARGE,
+                            format!(
+                                "The record batch decompresses to more than {cap} bytes, the most that the embedded cluster takes"
+                            ),
+                        )),
                         Err(error) => Err(Refusal::new(ErrorCode::CORRUPT_MESSAGE, error.to_string())),
                     }
                 }
@@ -217,34 +236,69 @@ pub(crate) fn examine(bytes: Bytes, depth: Depth) -> Examined {
         }),
     };
     match outcome {
-        Ok(keyless) => examined.keyless = keyless,
+        Ok(walked) => examined.walked = walked,
         Err(fault) => examined.fault = Some(fault),
     }
     examined
 }
 
 impl Examined {
+    /// Why the batch is refused if timestamps may lie so many milliseconds before and after `wall`. Names the records that
+    /// lie farthest outside (KIP-467).
+    pub(crate) fn refused_by_time(&self, wall: i64, before: i64, after: i64) -> Option<Refusal> {
+        let (from, to) = (wall.saturating_sub(before), wall.saturating_add(after));
+        let mut outside: Vec<(i64, i32)> = [self.walked.oldest, self.walked.youngest]
+            .into_iter()
+            .flatten()
+            .filter(|(timestamp, _)| !(from..=to).contains(timestamp))
+            .collect();
+        outside.dedup();
+        let why = |timestamp| {
+            format!("Timestamp {timestamp} is out of range. The timestamp should be within [{from}, {to}]")
+        };
+        (!outside.is_empty()).then(|| Refusal {
+            code: ErrorCode::INVALID_TIMESTAMP,
+            message: "One or more records have been rejected due to invalid timestamp".to_owned(),
+            records: outside.iter().map(|(timestamp, index)| (*index, why(*timestamp))).collect(),
+        })
+    }
+
     /// Why a compacted topic refuses the batch (KIP-467 names the records).
     pub(crate) fn refused_by_compaction(&self) -> Option<Refusal> {
         let why = "Compacted topic cannot accept message without key";
-        (!self.keyless.is_empty()).then(|| Refusal {
+        (!self.walked.keyless.is_empty()).then(|| Refusal {
             code: ErrorCode::INVALID_RECORD,
             message: "One or more records have been rejected".to_owned(),
-            records: self.keyless.iter().map(|index| (*index, why.to_owned())).collect(),
+            records: self.walked.keyless.iter().map(|index| (*index, why.to_owned())).collect(),
         })
     }
 }
 
-/// Walks decompressed records: lengths and offset deltas. Returns the indexes of those without a key.
-pub(crate) fn check_records(body: &[u8], head: &BatchHead) -> Result<Vec<i32>, Refusal> {
+impl Walked {
+    fn note(&mut self, timestamp: i64, index: i32) {
+        if timestamp == NO_TIMESTAMP {
+            return;
+        }
+        if self.oldest.is_none_or(|(oldest, _)| timestamp < oldest) {
+            self.oldest = Some((timestamp, index));
+        }
+        if self.youngest.is_none_or(|(youngest, _)| timestamp > youngest) {
+            self.youngest = Some((timestamp, index));
+        }
+    }
+}
+
+/// Walks decompressed records: lengths and offset deltas.
+pub(crate) fn check_records(body: &[u8], head: &BatchHead) -> Result<Walked, Refusal> {
     let mut walk = Walk { bytes: body, at: 0 };
-    let mut keyless = Vec::new();
+    let mut walked = Walked::default();
     for index in 0..head.record_count {
         match walk.record() {
             Some(record) if record.offset_delta == i64::from(index) => {
                 if !record.has_key {
-                    keyless.push(index);
+                    walked.keyless.push(index);
                 }
+                walked.note(head.base_timestamp.wrapping_add(record.timestamp_delta), index);
             }
             Some(record) => {
                 return Err(Refusal::new(
@@ -266,7 +320,7 @@ pub(crate) fn check_records(body: &[u8], head: &BatchHead) -> Result<Vec<i32>, R
             "The record batch has bytes behind its last record",
         ));
     }
-    Ok(keyless)
+    Ok(walked)
 }
 
 struct Walk<'a> {
@@ -275,6 +329,7 @@ struct Walk<'a> {
 }
 
 struct WalkedRecord {
+    timestamp_delta: i64,
     offset_delta: i64,
     has_key: bool,
 }
@@ -284,7 +339,7 @@ impl Walk<'_> {
         let length = usize::try_from(self.varint()?).ok()?;
         let end = self.at.checked_add(length).filter(|end| *end <= self.bytes.len())?;
         self.at = self.at.checked_add(1)?; // attributes
-        self.varint()?; // timestamp delta
+        let timestamp_delta = self.varint()?;
         let offset_delta = self.varint()?;
         let key = self.skip_bytes()?;
         self.skip_bytes()?;
@@ -301,7 +356,7 @@ impl Walk<'_> {
                 return None;
             }
         }
-        (self.at == end).then_some(WalkedRecord { offset_delta, has_key: key })
+        (self.at == end).then_some(WalkedRecord { timestamp_delta, offset_delta, has_key: key })
     }
 
     /// True if the bytes are not null.
@@ -438,13 +493,29 @@ pub(crate) mod tests {
         bytes.into()
     }
 
+    #[cfg(feature = "gzip")]
+    #[test]
+    fn a_batch_that_inflates_too_far_is_too_large_not_corrupt() {
+        let mut bytes = batch(1, (-1, -1, -1), true)[..HEADER_LEN].to_vec();
+        let body = vec![0; INFLATED_MAX + 1];
+        let gzip = Compression::Gzip;
+        crate::wire::compression::Compressor::default().compress(gzip, Some(1), &body, &mut bytes).unwrap();
+        let length = (bytes.len() - LENGTH_PREFIX) as i32;
+        bytes[8..12].copy_from_slice(&length.to_be_bytes());
+        bytes[21..23].copy_from_slice(&1i16.to_be_bytes());
+        let crc = crc32c::crc32c(&bytes[CHECKSUM_START..]);
+        bytes[17..21].copy_from_slice(&crc.to_be_bytes());
+        let fault = examine(bytes.into(), Depth::Records).fault.unwrap();
+        assert_eq!(fault.code, ErrorCode::MESSAGE_TOO_LARGE);
+    }
+
     #[test]
     fn a_good_batch_passes_every_check() {
         let bytes = batch(20, (7, 1, 5), true);
         let head = parse(&bytes).unwrap();
         assert_eq!((head.record_count, head.base_sequence, head.last_sequence()), (20, 5, 24));
         check_crc(&bytes, &head).unwrap();
-        assert!(check_records(&bytes[HEADER_LEN..], &head).unwrap().is_empty());
+        assert!(check_records(&bytes[HEADER_LEN..], &head).unwrap().keyless.is_empty());
     }
 
     #[test]
@@ -473,7 +544,7 @@ pub(crate) mod tests {
     fn records_without_key_are_named_one_by_one() {
         let bytes = batch(2, (-1, -1, -1), false);
         let head = parse(&bytes).unwrap();
-        assert_eq!(check_records(&bytes[HEADER_LEN..], &head).unwrap(), [0, 1]);
+        assert_eq!(check_records(&bytes[HEADER_LEN..], &head).unwrap().keyless, [0, 1]);
         let refusal = examine(bytes, Depth::Records).refused_by_compaction().unwrap();
         assert_eq!(refusal.records.iter().map(|(index, _)| *index).collect::<Vec<_>>(), [0, 1]);
     }

@@ -2,6 +2,9 @@
 //! a repeated batch is recognised and answered with its first offset.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use crate::ErrorCode;
 
@@ -9,6 +12,8 @@ use super::{BatchHead, Log, Refusal};
 
 /// Batches per producer that are remembered, as Kafka does.
 const WINDOW: usize = 5;
+/// A producer that wrote nothing for so long is forgotten, Kafka's `producer.id.expiration.ms`.
+const EXPIRES_AFTER: Duration = Duration::from_secs(24 * 3600);
 
 /// What becomes of a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,8 +32,10 @@ struct Appended {
     last_offset: i64,
 }
 
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 struct Producer {
+    /// When it wrote last.
+    seen: Instant,
     epoch: i16,
     /// Ascending by offset, at most [`WINDOW`].
     batches: VecDeque<Appended>,
@@ -38,7 +45,11 @@ struct Producer {
 
 /// The producers that a partition has seen.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Producers(BTreeMap<i64, Producer>);
+pub(crate) struct Producers {
+    known: BTreeMap<i64, Producer>,
+    /// How many there are when the next look for expired ones is due.
+    prune_at: usize,
+}
 
 impl Producers {
     /// Decides about a batch before it is appended.
@@ -52,7 +63,7 @@ impl Producers {
                 "A batch with a producer id needs a producer epoch and a sequence",
             ));
         }
-        let Some(producer) = self.0.get(&head.producer_id) else {
+        let Some(producer) = self.known.get(&head.producer_id) else {
             // Nothing is known, maybe because retention removed it all: Kafka accepts any sequence then.
             return Ok(Admission::Append);
         };
@@ -86,11 +97,21 @@ impl Producers {
     }
 
     /// Notes an appended batch.
-    pub(crate) fn appended(&mut self, head: &BatchHead, base_offset: i64) {
+    pub(crate) fn appended(&mut self, head: &BatchHead, base_offset: i64, now: Instant) {
         if head.producer_id < 0 {
             return;
         }
-        let producer = self.0.entry(head.producer_id).or_default();
+        if self.known.len() >= self.prune_at {
+            self.known.retain(|_, producer| now.saturating_duration_since(producer.seen) < EXPIRES_AFTER);
+            self.prune_at = (self.known.len() * 2).max(16);
+        }
+        let producer = self.known.entry(head.producer_id).or_insert_with(|| Producer {
+            seen: now,
+            epoch: head.producer_epoch,
+            batches: VecDeque::new(),
+            last_sequence: None,
+        });
+        producer.seen = now;
         if producer.epoch != head.producer_epoch {
             producer.epoch = head.producer_epoch;
             producer.batches.clear();
@@ -108,10 +129,10 @@ impl Producers {
     }
 
     /// The state that a leader whose log is `log` builds when it truncated or took over.
-    pub(crate) fn rebuild(log: &Log) -> Self {
+    pub(crate) fn rebuild(log: &Log, now: Instant) -> Self {
         let mut producers = Self::default();
         for batch in log.batches() {
-            producers.appended(&batch.head, batch.base_offset);
+            producers.appended(&batch.head, batch.base_offset, now);
         }
         producers
     }
@@ -152,10 +173,11 @@ mod tests {
     #[test]
     fn repeats_within_the_window_are_recognised() {
         let mut producers = Producers::default();
+        let now = Instant::now();
         for round in 0..6 {
             let head = head(0, round * 10, 10);
             assert_eq!(producers.admit(&head), Ok(Admission::Append));
-            producers.appended(&head, i64::from(round) * 10);
+            producers.appended(&head, i64::from(round) * 10, now);
         }
         for round in 1..6i32 {
             let base_offset = i64::from(round) * 10;
@@ -172,7 +194,7 @@ mod tests {
     #[test]
     fn epochs_fence_and_restart_sequences() {
         let mut producers = Producers::default();
-        producers.appended(&head(3, 40, 2), 0);
+        producers.appended(&head(3, 40, 2), 0, Instant::now());
         assert_eq!(code(producers.admit(&head(2, 42, 1))), ErrorCode::INVALID_PRODUCER_EPOCH);
         assert_eq!(code(producers.admit(&head(4, 42, 1))), ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER);
         assert_eq!(producers.admit(&head(4, 0, 1)), Ok(Admission::Append));
@@ -183,10 +205,23 @@ mod tests {
         let mut producers = Producers::default();
         let wrapping = head(0, i32::MAX - 1, 4);
         assert_eq!(producers.admit(&wrapping), Ok(Admission::Append));
-        producers.appended(&wrapping, 0);
+        producers.appended(&wrapping, 0, Instant::now());
         assert_eq!(producers.admit(&head(0, 2, 1)), Ok(Admission::Append));
         let last = head(0, i32::MAX, 1);
         assert_eq!(last.last_sequence(), i32::MAX);
         assert_eq!(next_sequence(last.last_sequence()), 0);
+    }
+
+    #[test]
+    fn producers_that_stay_away_are_forgotten() {
+        let mut producers = Producers::default();
+        let mut now = Instant::now();
+        for id in 0..10_000i64 {
+            let head = parse(&test_batch(1, (id, 0, 0), true)).unwrap();
+            producers.appended(&head, id, now);
+            now += Duration::from_secs(3600);
+        }
+        assert!(producers.known.len() <= 50, "{}", producers.known.len());
+        assert!(producers.known.contains_key(&9_999));
     }
 }

@@ -233,6 +233,42 @@ fn compacted_topics_name_the_records_without_key() {
 }
 
 #[test]
+fn timestamps_far_from_the_brokers_are_refused() {
+    const HOUR: i64 = 3_600_000;
+    let mut f = Fixture::new(Settings::default());
+    for (name, key, value) in [
+        ("late", "message.timestamp.before.max.ms", HOUR.to_string()),
+        ("own", "message.timestamp.type", "LogAppendTime".to_owned()),
+    ] {
+        let configs = [(key.to_owned(), value)].into();
+        let new = NewTopic { name: name.into(), configs, ..NewTopic::default() };
+        f.state.create_topic(new, false, f.now).unwrap();
+    }
+    let batch = look(&test_batch(2, (-1, -1, -1), true));
+    let at = batch.head.clone().unwrap().base_timestamp;
+    let mut append = |topic, wall| f.state.append(0, topic, 0, &batch, true, f.now, wall).map(|_| ());
+    assert!(append("t", at - HOUR + 1).is_ok() && append("t", at + 100 * HOUR).is_ok());
+    let refusal = append("t", at - HOUR - 1).unwrap_err();
+    assert_eq!((refusal.code, refusal.records.len()), (ErrorCode::INVALID_TIMESTAMP, 1));
+    assert_eq!(append("late", at + 2 * HOUR).unwrap_err().code, ErrorCode::INVALID_TIMESTAMP);
+    assert!(append("own", at - 2 * HOUR).is_ok(), "the broker's own time counts there");
+}
+
+#[test]
+fn batches_of_deleted_topics_leave_no_trace() {
+    let mut f = Fixture::new(Settings::default());
+    f.append().unwrap();
+    for round in 0..3000 {
+        let new = NewTopic { name: "u".into(), ..NewTopic::default() };
+        f.state.create_topic(new, false, f.now).unwrap();
+        let batch = look(&test_batch(1, (1000 + round, 0, 0), true));
+        f.state.append(0, "u", 0, &batch, true, f.now, 0).unwrap();
+        f.state.delete_topic("u").unwrap();
+    }
+    assert!(f.state.nodes[&0].remembered() <= 2048);
+}
+
+#[test]
 fn topics_are_checked_and_spread() {
     let mut f = Fixture::three(Duration::ZERO);
     let mut create = |name: &str, partitions, factor: i16, assignments| {
@@ -255,6 +291,17 @@ fn topics_are_checked_and_spread() {
     for node in 0..3 {
         assert_eq!(leaders.iter().filter(|leader| **leader == node).count(), 2);
     }
+    let mut named = |name: &str| {
+        let new = NewTopic { name: name.into(), ..NewTopic::default() };
+        f.state.create_topic(new, false, f.now).map_err(|(code, _)| code)
+    };
+    assert!(named("a.b").is_ok());
+    assert_eq!(named("a_b"), Err(ErrorCode::INVALID_TOPIC_EXCEPTION), "metrics write both alike");
+    assert_eq!(named("__consumer_offsets"), Err(ErrorCode::TOPIC_ALREADY_EXISTS));
+    assert_eq!(named("__cluster_metadata"), Err(ErrorCode::INVALID_REQUEST));
+    assert!(f.state.delete_topic("a.b").is_some());
+    let again = NewTopic { name: "a_b".into(), ..NewTopic::default() };
+    assert!(f.state.create_topic(again, false, f.now).is_ok());
     assert!(f.state.create_partitions("u", 6, None, false).is_err());
     f.state.create_partitions("u", 9, None, false).unwrap();
     assert_eq!(f.state.topics["u"].partitions.len(), 9);

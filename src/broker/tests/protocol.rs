@@ -456,3 +456,41 @@ async fn hostile_bytes_cost_their_connection_alone() {
     topic_id(&mut good).await;
     assert!(world.runtime.panics().is_empty(), "{:?}", world.runtime.panics());
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_group_may_be_reset_to_offsets_that_are_none() {
+    let world = world().await;
+    let mut c = world.client(0).await;
+    let partitions = vec![OffsetCommitRequestPartition { committed_offset: -2, ..Default::default() }];
+    let request = m::OffsetCommitRequest {
+        group_id: "g".into(),
+        generation_id_or_member_epoch: -1,
+        topics: vec![OffsetCommitRequestTopic { name: TOPIC.into(), partitions, ..Default::default() }],
+        ..Default::default()
+    };
+    assert_eq!(c.ask(&request, 8).await.topics[0].partitions[0].error_code, 0);
+    assert_eq!(world.cluster.control().committed("g")[&(TOPIC.to_owned(), 0)], -2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn transactions_are_refused_for_good() {
+    let world = world().await;
+    let mut c = world.client(0).await;
+    let find =
+        m::FindCoordinatorRequest { key_type: 1, coordinator_keys: vec!["tx".into()], ..Default::default() };
+    let found = &c.ask(&find, 4).await.coordinators[0];
+    assert_eq!(found.error_code, ErrorCode::TRANSACTIONAL_ID_AUTHORIZATION_FAILED.0);
+    assert!(found.error_message.as_ref().is_some_and(|why| why.contains("no transactions")));
+}
+
+#[tokio::test(start_paused = true)]
+async fn node_ids_begin_where_the_builder_says() {
+    let world = World::start(Cluster::builder().nodes(3).first_node_id(5).topic(TOPIC, 3)).await;
+    let control = world.cluster.control();
+    assert_eq!(control.nodes(), [5, 6, 7]);
+    let leaders = (0..3).map(|index| control.partition(TOPIC, index).unwrap().leader.unwrap());
+    assert_eq!(leaders.collect::<std::collections::BTreeSet<_>>(), [5, 6, 7].into());
+    let find = m::FindCoordinatorRequest { coordinator_keys: vec!["g".into()], ..Default::default() };
+    let node = world.client(0).await.ask(&find, 4).await.coordinators[0].node_id;
+    assert!((5..8).contains(&node));
+}
