@@ -34,6 +34,18 @@ pub enum FirstStart {
     Stop,
 }
 
+/// Where a partition begins that appeared after this consumer first saw its topic (KIP-1327), or whose topic was made anew:
+/// what was written to it meanwhile was written while the consumer was there. It matters with [`FirstStart::Latest`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum NewPartitions {
+    /// At its first offset (default): nothing that was written since it exists is skipped.
+    #[default]
+    Earliest,
+    /// As any other partition: by [`FirstStart`].
+    FirstStart,
+}
+
 /// What a consumer does with a partition whose position the log no longer has (`auto.offset.reset`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -102,6 +114,7 @@ pub struct ConsumerConfig {
     pub(crate) check_crcs: bool,
     pub(crate) isolation: Isolation,
     pub(crate) first_start: FirstStart,
+    pub(crate) new_partitions: NewPartitions,
     pub(crate) out_of_range: OutOfRange,
     pub(crate) truncation: Truncation,
     pub(crate) hold_after_delivery: bool,
@@ -126,6 +139,7 @@ impl Default for ConsumerConfig {
             check_crcs: true,
             isolation: Isolation::default(),
             first_start: FirstStart::default(),
+            new_partitions: NewPartitions::default(),
             out_of_range: OutOfRange::default(),
             truncation: Truncation::default(),
             hold_after_delivery: false,
@@ -204,6 +218,14 @@ impl ConsumerConfig {
     #[must_use]
     pub fn first_start(mut self, policy: FirstStart) -> Self {
         self.first_start = policy;
+        self
+    }
+
+    /// Where partitions begin that appear later, where [`first_start`](Self::first_start) says
+    /// [`Latest`](FirstStart::Latest). Default earliest: nothing of them is skipped.
+    #[must_use]
+    pub fn new_partitions(mut self, policy: NewPartitions) -> Self {
+        self.new_partitions = policy;
         self
     }
 

@@ -1,13 +1,16 @@
 //! What the handle and the tasks of one consumer share: the positions behind a lock that is never held across an await,
 //! and two ways to wake each other.
 
+use std::collections::BTreeSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
+use crate::cluster::Subject;
 use crate::consumer::event::Event;
 use crate::consumer::positions::Positions;
 use crate::runtime::watch;
+use crate::types::{GroupId, TopicName};
 use crate::{Error, ErrorKind, Result};
 
 /// Shared by handle and tasks.
@@ -26,6 +29,10 @@ struct CoreState {
     /// Why nothing more will come.
     end: Option<End>,
     auto_store: bool,
+    /// The group, of a member of one.
+    group: Option<GroupId>,
+    /// What it is subscribed to.
+    subscribed: BTreeSet<TopicName>,
 }
 
 #[derive(Debug)]
@@ -35,9 +42,10 @@ enum End {
 }
 
 impl Core {
-    pub(crate) fn new(positions: Positions, auto_store: bool) -> Self {
+    pub(crate) fn new(positions: Positions, auto_store: bool, group: Option<GroupId>) -> Self {
+        let subscribed = BTreeSet::new();
         Self {
-            state: Mutex::new(CoreState { positions, end: None, auto_store }),
+            state: Mutex::new(CoreState { positions, end: None, auto_store, group, subscribed }),
             app: Notify::new(),
             changed: watch::Sender::new(0),
         }
@@ -58,6 +66,34 @@ impl Core {
         self.wake_tasks();
         self.wake_app();
         result
+    }
+
+    /// Takes over what the group's member is subscribed to.
+    pub(crate) fn subscribe(&self, topics: BTreeSet<TopicName>) {
+        self.state().subscribed = topics;
+        self.wake_tasks();
+    }
+
+    /// Topics that it reads, or wants to.
+    pub(crate) fn topics(&self) -> BTreeSet<TopicName> {
+        let state = self.state();
+        let mut topics = state.subscribed.clone();
+        topics.extend(state.positions.topics());
+        topics
+    }
+
+    /// True if what is known of `subject` concerns this consumer.
+    pub(crate) fn is_concerned(&self, subject: &Subject) -> bool {
+        let state = self.state();
+        match subject {
+            Subject::Cluster => true,
+            Subject::Node(node) => state.positions.nodes().contains(node),
+            Subject::Topic(topic) => {
+                state.subscribed.contains(topic) || state.positions.topics().contains(topic)
+            }
+            Subject::Partition(partition) => state.positions.is_assigned(partition),
+            Subject::Group(group) => state.group.as_ref() == Some(group),
+        }
     }
 
     pub(crate) fn wake_app(&self) {

@@ -5,10 +5,10 @@ use std::fmt;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use crate::Error;
-use crate::cluster::ConditionEvent;
+use crate::cluster::{ConditionEvent, ConditionKind, ConditionStage};
 use crate::consumer::Batch;
 use crate::types::{NodeId, Offset, TopicName, TopicPartition, Uuid};
+use crate::{Error, Result};
 
 /// What [`GroupConsumer::next`](crate::consumer::GroupConsumer::next) yields.
 #[derive(Debug)]
@@ -24,8 +24,21 @@ pub enum Event {
     Revoked(Revocation),
     /// These partitions were lost: the group may have given them to others already. Marks for them are refused.
     Lost(Vec<TopicPartition>),
-    /// A partition cannot be read on, or not now.
+    /// A partition cannot be read on. Told once; that it lasts is a [condition](Event::Condition).
     PartitionFailed(PartitionFailure),
+    /// Reading of a partition went on at another offset, by policy: its position was outside of the log
+    /// ([`OutOfRange`](crate::consumer::OutOfRange)), or the log was cut off below it
+    /// ([`Truncation::Resume`](crate::consumer::Truncation::Resume)).
+    PositionReset {
+        /// The partition.
+        partition: TopicPartition,
+        /// The next offset that would have been read.
+        from: Offset,
+        /// The next offset that is read.
+        to: Offset,
+        /// What had happened.
+        error: Error,
+    },
     /// The answer of a broker was not valid; its connection was closed, and the fetch is tried again with back-off. Told
     /// once until a fetch from that broker succeeds.
     FetchFailed {
@@ -69,6 +82,28 @@ pub enum Event {
         /// The next offset that will be written.
         offset: Offset,
     },
+}
+
+impl Event {
+    /// What it is to those who want batches alone: revocations are answered at once, and what keeps partitions from being
+    /// read for good, or until somebody grants rights, is an error. The rest heals by itself and is logged where it is
+    /// found.
+    pub(crate) fn into_batch(self) -> Option<Result<Batch>> {
+        match self {
+            Self::Batch(batch) => Some(Ok(batch)),
+            Self::PartitionFailed(failure) => Some(Err(failure.error)),
+            Self::Condition(ConditionEvent { condition, stage: ConditionStage::Began })
+                if condition.kind == ConditionKind::NotAuthorized =>
+            {
+                Some(Err(condition.error))
+            }
+            Self::Revoked(revocation) => {
+                revocation.done();
+                None
+            }
+            _ => None,
+        }
+    }
 }
 
 /// Partitions that the group wants back. Heartbeats go on while it is open; the partitions are given back when it is

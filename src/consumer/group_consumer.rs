@@ -9,7 +9,7 @@ use bytestring::ByteString;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
-use crate::cluster::{Cluster, ConditionEvent, ConditionKind, ConditionStage};
+use crate::cluster::Cluster;
 use crate::consumer::batch::Batch;
 use crate::consumer::config::{ConsumerConfig, StartOffset};
 use crate::consumer::core::Core;
@@ -107,7 +107,8 @@ impl GroupConsumer {
         let config = Arc::new(config);
         let backoff = cluster.config().retry_backoff;
         let positions = Positions::new(PositionsConfig { consumer: (*config).clone(), backoff });
-        let core = Arc::new(Core::new(positions, config.auto_store));
+        let core = Arc::new(Core::new(positions, config.auto_store, Some(group.clone())));
+        core.subscribe(topics.clone());
         // Connections and conditions are the member's, whoever of its parts uses or reports them.
         let id = cluster.next_id();
         let fetching = Fetching {
@@ -151,7 +152,8 @@ impl GroupConsumer {
     ///
     /// `State` if the consumer was closed.
     pub fn subscribe<T: Into<TopicName>>(&self, topics: impl IntoIterator<Item = T>) -> Result<()> {
-        let topics = topics.into_iter().map(Into::into).collect();
+        let topics: BTreeSet<TopicName> = topics.into_iter().map(Into::into).collect();
+        self.inner.core.subscribe(topics.clone());
         self.command(Command::Subscribe(topics))
     }
 
@@ -188,28 +190,8 @@ impl GroupConsumer {
     /// was denied once it is allowed.
     pub async fn next_batch(&self) -> Result<Batch> {
         loop {
-            match self.next().await? {
-                Event::Batch(batch) => return Ok(batch),
-                Event::PartitionFailed(failure) if failure.stopped => return Err(failure.error),
-                Event::PartitionFailed(failure) => {
-                    tracing::warn!(partition = %failure.partition, error = %failure.error, "partition is tried again");
-                }
-                Event::FetchFailed { node, error } => {
-                    tracing::warn!(%node, %error, "the fetch is tried again");
-                }
-                Event::Revoked(revocation) => revocation.done(),
-                Event::Condition(ConditionEvent { condition, stage: ConditionStage::Began })
-                    if condition.kind == ConditionKind::NotAuthorized =>
-                {
-                    return Err(condition.error);
-                }
-                // What lasts is logged where it is told, and what was given up where it was.
-                Event::Assigned(_)
-                | Event::Lost(_)
-                | Event::TopicRecreated { .. }
-                | Event::Condition(_)
-                | Event::CommitFailed { .. }
-                | Event::PartitionEnd { .. } => {}
+            if let Some(batch) = self.next().await?.into_batch() {
+                return batch;
             }
         }
     }

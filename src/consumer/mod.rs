@@ -2,10 +2,12 @@
 //!
 //! * [`Batch`], [`Message`], [`Mark`]: what is consumed, and how far.
 //! * [`GroupConsumer`]: a member of a group. [`PartitionReader`]: partitions without one.
-//! * `positions`: the machine of what is read where; `core` shares it between handle and tasks.
+//! * `positions`: the machine of what is read where; `core` shares it between handle and tasks; `condition_pump` tells
+//!   what keeps it from going on.
 //! * `fetch`: sessions, answers, look-ups. `group`: membership and commits.
 
 mod batch;
+mod condition_pump;
 mod config;
 mod core;
 mod event;
@@ -22,7 +24,9 @@ mod tests;
 pub use crate::sync::budget::MemoryBudget;
 pub use crate::wire::records::{HeaderRef, HeadersIter, HeadersRef, RecordRef, TimestampType};
 pub use batch::{Batch, Records};
-pub use config::{Assignor, ConsumerConfig, FirstStart, Isolation, OutOfRange, StartOffset, Truncation};
+pub use config::{
+    Assignor, ConsumerConfig, FirstStart, Isolation, NewPartitions, OutOfRange, StartOffset, Truncation,
+};
 pub use event::{Event, PartitionFailure, Revocation};
 pub use group_consumer::{GroupConsumer, GroupConsumerBuilder};
 pub use mark::Mark;

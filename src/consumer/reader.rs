@@ -122,7 +122,7 @@ impl PartitionReader {
         let backoff = cluster.config().retry_backoff;
         let mut positions = Positions::new(PositionsConfig { consumer: (*config).clone(), backoff });
         positions.assign(partitions.into_iter().map(|(partition, start)| (partition, Begin::At(start))));
-        let core = Arc::new(Core::new(positions, false));
+        let core = Arc::new(Core::new(positions, false, None));
         let id = cluster.next_id();
         let fetching = Fetching {
             cluster: cluster.clone(),
@@ -150,14 +150,12 @@ impl PartitionReader {
     ///
     /// # Errors
     ///
-    /// When a partition stops: its error, which names partition and offset. The other partitions are read on by calling it
-    /// again.
+    /// When a partition stops: its error, which names partition and offset. When rights are missing for some seconds: the
+    /// error of that. The other partitions are read on by calling it again, and so is what is in trouble once that is over.
     pub async fn next(&self) -> Result<Batch> {
         loop {
-            match self.next_event().await? {
-                Event::Batch(batch) => return Ok(batch),
-                Event::PartitionFailed(failure) if failure.stopped => return Err(failure.error),
-                _ => {}
+            if let Some(batch) = self.next_event().await?.into_batch() {
+                return batch;
             }
         }
     }

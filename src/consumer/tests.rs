@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep, timeout};
 use super::*;
 use crate::ErrorKind;
 use crate::broker::{self, Action, Matcher};
-use crate::cluster::{Cluster, ClusterConfig, Duty};
+use crate::cluster::{Cluster, ClusterConfig, ConditionKind, Duty, Subject};
 use crate::runtime::Runtime;
 use crate::runtime::sim::SimRuntime;
 use crate::runtime::watched::Watched;
@@ -19,6 +19,9 @@ use crate::wire::ApiKey;
 use crate::wire::compression::{Compression, Compressor};
 use crate::wire::produce::{self, PartitionBatch, RequestHead};
 use crate::wire::records::{BatchHeader, BatchWriter};
+
+mod moving;
+mod recreated;
 
 struct Bench {
     broker: broker::Cluster,
@@ -63,13 +66,17 @@ async fn bench_on(sim: Arc<dyn Runtime>, nodes: u16, topics: &[(&str, i32)]) -> 
         builder = builder.topic(*topic, *partitions);
     }
     let broker = builder.start().await.unwrap();
+    let client = client_of(&broker, &sim);
+    Bench { broker, client }
+}
+
+fn client_of(broker: &broker::Cluster, runtime: &Arc<dyn Runtime>) -> Client {
     let bootstrap = (broker.bootstrap_servers().split(','))
         .map(|server| server.split_once(':').unwrap())
         .map(|(host, port)| (host.to_owned(), port.parse().unwrap()))
         .collect();
-    let cluster = Cluster::new(sim, ClusterConfig { bootstrap, ..ClusterConfig::default() });
-    let client = Client { cluster, budget: MemoryBudget::default() };
-    Bench { broker, client }
+    let config = ClusterConfig { bootstrap, ..ClusterConfig::default() };
+    Client { cluster: Cluster::new(Arc::clone(runtime), config), budget: MemoryBudget::default() }
 }
 
 fn tp(topic: &str, partition: i32) -> TopicPartition {
@@ -312,7 +319,7 @@ async fn a_member_that_was_expelled_loses_and_comes_back() {
     let lost = loop {
         match timeout(Duration::from_secs(120), consumer.next()).await.unwrap().unwrap() {
             Event::Lost(lost) => break lost,
-            Event::Batch(_) | Event::Assigned(_) => {}
+            Event::Batch(_) | Event::Assigned(_) | Event::Condition(_) => {}
             event => panic!("{event:?}"),
         }
     };
@@ -662,6 +669,14 @@ async fn an_answer_that_is_not_valid_is_told_once() {
         Event::FetchFailed { node, error } => {
             assert_eq!(node.0, 1);
             assert_eq!(error.kind(), ErrorKind::Protocol, "{error}");
+        }
+        other => panic!("{other:?}"),
+    }
+    // That it lasts is told as everything that lasts.
+    match timeout(Duration::from_secs(10), reader.next_event()).await.unwrap().unwrap() {
+        Event::Condition(event) => {
+            assert_eq!(event.condition.subject, Subject::Node(crate::types::NodeId(1)));
+            assert_eq!(event.condition.kind, ConditionKind::Refused);
         }
         other => panic!("{other:?}"),
     }

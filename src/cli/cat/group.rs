@@ -91,6 +91,9 @@ impl Member<'_> {
                 self.remove(&partitions);
             }
             Event::PartitionFailed(failure) => self.job.report(failure)?,
+            Event::PositionReset { partition, to, error, .. } => {
+                tracing::warn!(%partition, %to, %error, "reading goes on at another offset");
+            }
             // What became of its partitions is told next; the others are logged where they are told.
             Event::TopicRecreated { .. } | Event::Condition(_) | Event::CommitFailed { .. } => {}
             Event::FetchFailed { node, error } => tracing::warn!(%node, %error, "the fetch is tried again"),

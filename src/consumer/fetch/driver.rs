@@ -9,13 +9,14 @@ use bytes::{Bytes, BytesMut};
 use tokio::time::{Instant, sleep_until};
 
 use crate::cluster::{Call, Cluster, Duty, Metadata};
+use crate::consumer::condition_pump::ConditionPump;
 use crate::consumer::config::ConsumerConfig;
 use crate::consumer::core::Core;
 use crate::consumer::event::Event;
 use crate::consumer::fetch::decode::{DecodeConfig, Place, decode, is_heavy};
 use crate::consumer::fetch::offsets::{LOOKUP_ROUND, isolation_level, look_up};
 use crate::consumer::fetch::session::{Session, Want};
-use crate::consumer::positions::{Fetched, Plan, Planned, Question};
+use crate::consumer::positions::{Fetched, Plan, Planned, Question, Sighting};
 use crate::runtime::{AbortOnDrop, watch};
 use crate::sync::budget::{Credit, MemoryBudget};
 use crate::types::{NodeId, Partition, TopicName, TopicPartition};
@@ -43,7 +44,7 @@ pub(crate) struct Fetching {
     pub(crate) core: Arc<Core>,
     pub(crate) config: Arc<ConsumerConfig>,
     pub(crate) budget: MemoryBudget,
-    /// Names this consumer's connections.
+    /// Names this consumer's connections and conditions.
     pub(crate) id: u64,
 }
 
@@ -54,11 +55,12 @@ impl Fetching {
         runtime.spawn("carafe-positions", Box::pin(self.run())).abort_on_drop()
     }
 
-    /// Follows leaders, starts look-ups, and keeps one fetch task per leader.
+    /// Follows leaders, starts look-ups, keeps one fetch task per leader, and tells what keeps partitions from going on.
     async fn run(self) {
         let _release = Release(&self);
         let mut metadata = self.cluster.subscribe();
         let mut changes = self.core.changes();
+        let mut conditions = ConditionPump::new(self.cluster.clone(), self.id, Arc::clone(&self.core));
         let mut nodes: BTreeMap<NodeId, AbortOnDrop> = BTreeMap::new();
         loop {
             changes.mark_unchanged();
@@ -66,6 +68,7 @@ impl Fetching {
             let snapshot = Arc::clone(&metadata.borrow_and_update());
             self.follow_leaders(&snapshot);
             self.start_lookups(now);
+            conditions.report();
             let (wanted, next) = self.core.with(|positions| (positions.nodes(), positions.next_lookup()));
             nodes.retain(|node, _| wanted.contains(node));
             for node in wanted {
@@ -81,28 +84,40 @@ impl Fetching {
                     task.abort_on_drop()
                 });
             }
-            // Biased: the order does not matter, since every turn looks at everything.
+            // Biased: the order does not matter, since every turn looks at everything; conditions are rare.
             tokio::select! {
                 biased;
                 changed = metadata.changed() => if changed.is_err() { return },
                 changed = changes.changed() => if changed.is_err() { return },
+                () = conditions.tell() => {}
                 () = sleep_until_some(next) => {}
             }
         }
     }
 
     fn follow_leaders(&self, snapshot: &Metadata) {
+        let topics = self.core.topics();
         let (missing, changed) = self.core.with(|positions| {
+            for topic in &topics {
+                match (snapshot.topic(topic), snapshot.errors.get(topic)) {
+                    (Some(known), _) => positions.handle_topic_seen(topic, known.partition_count()),
+                    (None, Some(_)) => positions.handle_topic_seen(topic, 0),
+                    (None, None) => {}
+                }
+            }
             let before = positions.nodes();
             let missing = positions.handle_leaders(|partition| {
                 let topic = snapshot.topic(&partition.topic)?;
-                let info = topic.partition(partition.partition)?;
-                Some((info.leader?, info.leader_epoch.0, topic.id))
+                let info = topic.partition(partition.partition);
+                Some(Sighting {
+                    topic_id: topic.id,
+                    count: topic.partition_count(),
+                    leader: info.and_then(|info| Some((info.leader?, info.leader_epoch.0))),
+                })
             });
             (missing, before != positions.nodes())
         });
-        let topics: BTreeSet<TopicName> = missing.into_iter().map(|partition| partition.topic).collect();
-        for topic in topics {
+        for topic in missing {
             self.cluster.want_topic(&topic, false);
         }
         if changed {
@@ -169,10 +184,6 @@ impl Fetcher {
                     wait(&mut changes, at).await;
                     continue;
                 }
-                Plan::Idle => {
-                    wait(&mut changes, None).await;
-                    continue;
-                }
             }
             let credit = self.credit().await;
             // Much may have changed while waiting for credit.
@@ -181,7 +192,10 @@ impl Fetcher {
                 continue;
             };
             match self.fetch(planned, credit).await {
-                Ok(()) => self.failures = 0,
+                Ok(()) => {
+                    self.failures = 0;
+                    core.with(|positions| positions.handle_node_well(self.node));
+                }
                 Err(error) => {
                     self.session.reset();
                     self.failures += 1;
@@ -194,6 +208,8 @@ impl Fetcher {
                         return core.fail(error);
                     }
                     tracing::debug!(node = %self.node, %error, "fetch failed");
+                    core.with(|positions| positions.handle_node_failed(self.node, error.clone()));
+                    core.wake_tasks();
                     // One event for a row of failures: a broker that sends garbage does so again and again.
                     if error.kind() == ErrorKind::Protocol && self.failures == 1 {
                         core.emit(Event::FetchFailed { node: self.node, error });
@@ -299,7 +315,7 @@ impl Fetcher {
         if !check.is_empty() {
             self.fetching.core.update(|positions| {
                 for planned in &check {
-                    positions.check_epoch(&planned.partition, planned.version);
+                    positions.check_epoch(planned);
                 }
             });
         }
@@ -372,9 +388,13 @@ impl Fetcher {
                 fetch_error(&partition, plan.offset, code, !news)
             };
             let dice = cluster.runtime().random();
-            self.fetching.core.with(|positions| {
-                positions.handle_fetched(&partition, plan.version, fetched, Instant::now(), dice);
-            });
+            let wanted = self
+                .fetching
+                .core
+                .with(|positions| positions.handle_fetched(plan, fetched, Instant::now(), dice));
+            if !wanted {
+                self.session.renew(partition);
+            }
         }
         self.fetching.core.wake_tasks();
         Ok(())
@@ -467,7 +487,7 @@ fn fetch_error(partition: &TopicPartition, offset: i64, code: ErrorCode, pause: 
     let error = || Error::from_code(code, format!("reading {partition} at offset {offset} failed"));
     match code {
         ErrorCode::OFFSET_OUT_OF_RANGE => Fetched::OutOfRange,
-        ErrorCode::TOPIC_AUTHORIZATION_FAILED => Fetched::Denied(error()),
+        ErrorCode::TOPIC_AUTHORIZATION_FAILED => Fetched::Retry { pause: true, error: error() },
         ErrorCode::CORRUPT_MESSAGE => Fetched::Fatal(
             Error::new(ErrorKind::CorruptRecord, format!("{partition} cannot be read at offset {offset}"))
                 .code(code)
@@ -482,7 +502,7 @@ fn fetch_error(partition: &TopicPartition, offset: i64, code: ErrorCode, pause: 
                     | ErrorCode::INCONSISTENT_TOPIC_ID
             ) =>
         {
-            Fetched::Retry { pause }
+            Fetched::Retry { pause, error: error() }
         }
         _ => Fetched::Fatal(error()),
     }

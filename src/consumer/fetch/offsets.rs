@@ -1,7 +1,7 @@
 //! Look-ups of offsets at partition leaders: ListOffsets and OffsetForLeaderEpoch. What to ask and what an answer means
 //! is decided by [`Positions`](crate::consumer::positions::Positions).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -43,36 +43,32 @@ pub(crate) async fn look_up(
     };
     let dice = cluster.runtime().random();
     let now = Instant::now();
-    let mut stale = Vec::new();
-    core.update(|positions| match answers {
-        Ok(mut answers) => {
-            for lookup in &lookups {
-                let answer = answers.remove(&lookup.partition).unwrap_or_else(|| {
-                    let message = format!("the broker left {} out of its answer", lookup.partition);
-                    Err(Error::new(ErrorKind::Protocol, message).retriable(true))
-                });
-                match answer {
-                    Ok(answer) => positions.handle_answer(&lookup.partition, lookup.version, answer),
-                    Err(error) => {
-                        if error.error_code().is_some_and(ErrorCode::needs_metadata) {
-                            stale.push(lookup.partition.topic.clone());
-                        }
-                        positions.handle_lookup_failed(&lookup.partition, lookup.version, error, now, dice);
-                    }
-                }
+    let mut stale = BTreeSet::new();
+    core.update(|positions| {
+        let (mut answers, failure) = match answers {
+            Ok(answers) => (answers, None),
+            // All of it may be tried again: another node may lead by then.
+            Err(error) => {
+                let again =
+                    error.is_retriable() || matches!(error.kind(), ErrorKind::Network | ErrorKind::Timeout);
+                (Answers::new(), Some(error.retriable(again)))
             }
-        }
-        Err(error) => {
-            let text = error.to_string();
-            for lookup in &lookups {
-                stale.push(lookup.partition.topic.clone());
-                let mut each = Error::new(error.kind(), text.clone()).retriable(
-                    error.is_retriable() || matches!(error.kind(), ErrorKind::Network | ErrorKind::Timeout),
-                );
-                if let Some(code) = error.error_code() {
-                    each = each.code(code);
+        };
+        for lookup in &lookups {
+            let answer = answers.remove(&lookup.partition).unwrap_or_else(|| {
+                Err(failure.clone().unwrap_or_else(|| {
+                    let message = format!("the broker left {} out of its answer", lookup.partition);
+                    Error::new(ErrorKind::Protocol, message).retriable(true)
+                }))
+            });
+            match answer {
+                Ok(answer) => positions.handle_answer(lookup, answer),
+                Err(error) => {
+                    if failure.is_some() || error.error_code().is_some_and(ErrorCode::needs_metadata) {
+                        stale.insert(lookup.partition.topic.clone());
+                    }
+                    positions.handle_lookup_failed(lookup, error, now, dice);
                 }
-                positions.handle_lookup_failed(&lookup.partition, lookup.version, each, now, dice);
             }
         }
     });

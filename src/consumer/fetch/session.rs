@@ -1,7 +1,7 @@
 //! A fetch session (KIP-227) as a machine: what to put into the next request so that the broker knows all that is
 //! wanted, while only what changed is sent.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::ErrorCode;
 use crate::types::TopicPartition;
@@ -41,6 +41,8 @@ pub(crate) struct Session {
     /// Number of the next request; 0 for a full one.
     epoch: i32,
     told: BTreeMap<TopicPartition, Told>,
+    /// What the broker told of these was not taken; it would not tell it again to those who stay.
+    renewed: BTreeSet<TopicPartition>,
     by_id: bool,
     /// Grows with every full request, to begin with another partition each time.
     turn: usize,
@@ -79,17 +81,29 @@ impl Session {
         if full {
             self.told.clear();
         }
+        let renewed = std::mem::take(&mut self.renewed);
         let mut forget: Vec<(TopicPartition, Uuid)> = Vec::new();
         self.told.retain(|partition, told| {
             // A topic that was made anew has another id: the old one leaves, the new one enters.
-            let keep = wanted.get(partition).is_some_and(|want| want.topic_id == told.topic_id);
+            let keep = wanted.get(partition).is_some_and(|want| want.topic_id == told.topic_id)
+                && !renewed.contains(partition);
             if !keep {
                 forget.push((partition.clone(), told.topic_id));
             }
             keep
         });
-        let mut send: Vec<(&TopicPartition, Told)> =
-            wanted.into_iter().filter(|(partition, want)| self.told.get(*partition) != Some(want)).collect();
+        // A request cannot take a partition out and in again: those that are renewed enter with the next, at once.
+        let leaves = |partition: &TopicPartition, want: &Told| {
+            forget.iter().any(|(left, topic_id)| left == partition && *topic_id == want.topic_id)
+        };
+        let mut send: Vec<(&TopicPartition, Told)> = Vec::new();
+        for (partition, want) in wanted {
+            if renewed.contains(partition) && leaves(partition, &want) {
+                request.max_wait_ms = 0;
+            } else if self.told.get(partition) != Some(&want) {
+                send.push((partition, want));
+            }
+        }
         if full && !send.is_empty() {
             self.turn = self.turn.wrapping_add(1);
             let turn = self.turn % send.len();
@@ -142,6 +156,12 @@ impl Session {
         self.epoch = self.epoch.checked_add(1).unwrap_or(1);
     }
 
+    /// What the broker told of `partition` was not taken, since it was asked under a state that is over. Its next answer
+    /// shall tell everything of it again.
+    pub(crate) fn renew(&mut self, partition: TopicPartition) {
+        self.renewed.insert(partition);
+    }
+
     /// The broker answered the whole request with an error. True if a new session will help.
     pub(crate) fn refuse(&mut self, code: ErrorCode) -> bool {
         let id = self.id;
@@ -165,6 +185,7 @@ impl Session {
         self.id = 0;
         self.epoch = 0;
         self.told.clear();
+        self.renewed.clear();
     }
 }
 
@@ -267,6 +288,22 @@ mod tests {
         let mut anew = want("a", 0, 0);
         anew.topic_id = Uuid([7; 16]);
         assert_eq!(build(&mut session, &[anew]), "9/1 +a0@0 -a0");
+    }
+
+    #[test]
+    fn what_was_not_taken_is_told_again() {
+        let mut session = Session::default();
+        build(&mut session, &[want("a", 0, 0), want("a", 1, 0)]);
+        accept(&mut session, 9, &[("a", 0), ("a", 1)]);
+        session.renew(TopicPartition::new("a", 0));
+        let request =
+            session.build(Request { max_wait_ms: 500, ..Request::default() }, &[want("a", 0, 5)], 1000, 13);
+        assert_eq!(
+            (request.topics.len(), request.forgotten[0].partitions.as_slice(), request.max_wait_ms),
+            (0, &[0, 1][..], 0)
+        );
+        accept(&mut session, 9, &[]);
+        assert_eq!(build(&mut session, &[want("a", 0, 5)]), "9/2 +a0@5 -");
     }
 
     #[test]

@@ -1,0 +1,292 @@
+//! What is fetched from whom, and what an answer means for a partition.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::consumer::Isolation;
+use crate::consumer::batch::Batch;
+use crate::consumer::config::{OutOfRange, Truncation};
+use crate::consumer::event::Event;
+use crate::consumer::positions::handing_out::Item;
+use crate::consumer::positions::{DENIED_PAUSE, EARLIEST, LATEST, Positions, Question, Stage};
+use crate::types::{NodeId, Offset, TopicPartition};
+use crate::wire::Uuid;
+use crate::{Error, ErrorKind};
+
+/// Times in a row that an answer may hold nothing but the beginning of a batch.
+pub(super) const CUTS_MAX: u32 = 10;
+/// How long the first fetch after an assignment waits for look-ups, so that it covers what is assigned together.
+const LOOKUP_PATIENCE: Duration = Duration::from_millis(100);
+/// A partition that stopped for a reason that may go away is tried again after this time.
+const STOPPED_PAUSE: Duration = Duration::from_secs(60);
+
+/// What is asked of a node for a partition, and under which state the answer counts.
+#[derive(Clone, Debug)]
+pub(crate) struct Planned {
+    pub(crate) partition: TopicPartition,
+    pub(crate) topic_id: Uuid,
+    pub(crate) version: u64,
+    pub(crate) assignment: u64,
+    pub(crate) offset: i64,
+    pub(crate) leader_epoch: i32,
+    pub(crate) last_epoch: i32,
+    /// The leader's epoch changed since the position was known to be valid.
+    pub(crate) unchecked: bool,
+}
+
+/// What a node's fetch loop has to do.
+#[derive(Debug)]
+pub(crate) enum Plan {
+    Fetch(Vec<Planned>),
+    /// Nothing now; ask again after a change, or at this time.
+    Wait(Option<Instant>),
+}
+
+/// What a fetch brought for a partition.
+#[derive(Debug)]
+pub(crate) enum Fetched {
+    Records {
+        batch: Option<Batch>,
+        next_offset: i64,
+        last_epoch: i32,
+        high_watermark: i64,
+        last_stable_offset: i64,
+        fault: Option<Error>,
+        cut: bool,
+    },
+    OutOfRange,
+    Diverging {
+        epoch: i32,
+        end_offset: i64,
+    },
+    /// Try again after a pause (not at all if a new leader is known already).
+    Retry {
+        pause: bool,
+        error: Error,
+    },
+    Fatal(Error),
+}
+
+impl Positions {
+    /// What to fetch from `node`. Waits while anything of its last answer can still be handed out, and for a moment while
+    /// partitions that were just assigned are being looked up.
+    pub(crate) fn plan(&mut self, node: NodeId, now: Instant) -> Plan {
+        let share = self.config.consumer.partition_max_bytes;
+        let mut planned = Vec::new();
+        let mut next: Option<Instant> = None;
+        for (partition, state) in &mut self.partitions {
+            let Some((leader, leader_epoch)) = state.leader else { continue };
+            if leader != node {
+                continue;
+            }
+            if state.is_deliverable() {
+                return Plan::Wait(None);
+            }
+            if state.revoking || state.paused || state.starved {
+                continue;
+            }
+            match &state.stage {
+                Stage::Fetching | Stage::Stopped { again: true } => {}
+                // A look-up that takes long, or failed, is not waited for.
+                Stage::Ask { asked, .. } if state.failures == 0 => {
+                    let until = asked.unwrap_or(now) + LOOKUP_PATIENCE;
+                    if until > now {
+                        return Plan::Wait(Some(until));
+                    }
+                    continue;
+                }
+                _ => continue,
+            }
+            if let Some(at) = state.retry_at.filter(|at| *at > now) {
+                next = Some(next.map_or(at, |next| next.min(at)));
+                continue;
+            }
+            state.stage = Stage::Fetching;
+            // More than its share is buffered and cannot be handed out: it leaves the session.
+            if state.buffered.len() >= 2 || (!state.buffered.is_empty() && state.buffered_bytes >= share) {
+                continue;
+            }
+            planned.push(Planned {
+                partition: partition.clone(),
+                topic_id: state.topic_id,
+                version: state.version,
+                assignment: state.assignment,
+                offset: state.position,
+                leader_epoch,
+                last_epoch: state.last_epoch,
+                unchecked: state.last_epoch >= 0 && leader_epoch >= 0 && state.checked_epoch != leader_epoch,
+            });
+        }
+        if planned.is_empty() { Plan::Wait(next) } else { Plan::Fetch(planned) }
+    }
+
+    /// The broker is too old to detect truncation while fetching: ask for the end of the epoch first.
+    pub(crate) fn check_epoch(&mut self, planned: &Planned) {
+        let Some(state) = self.current(&planned.partition, planned.version) else { return };
+        if state.stage == Stage::Fetching && state.last_epoch >= 0 {
+            state.ask(Question::Epoch(state.last_epoch));
+        }
+    }
+
+    /// A fetch brought something for a partition. False if it is not what is wanted any more: the answer is held against
+    /// what was asked of whom under which state.
+    pub(crate) fn handle_fetched(
+        &mut self,
+        planned: &Planned,
+        fetched: Fetched,
+        now: Instant,
+        dice: u64,
+    ) -> bool {
+        let partition = &planned.partition;
+        let config = &self.config.consumer;
+        let backoff = self.config.backoff;
+        let (read_committed, ends, out_of_range) =
+            (config.isolation == Isolation::ReadCommitted, config.partition_end_events, config.out_of_range);
+        let wanted = self
+            .current(partition, planned.version)
+            .filter(|state| state.stage == Stage::Fetching && state.position == planned.offset);
+        let Some(state) = wanted else { return false };
+        match fetched {
+            Fetched::Records {
+                batch,
+                next_offset,
+                last_epoch,
+                high_watermark,
+                last_stable_offset,
+                fault,
+                cut,
+            } => {
+                state.failures = 0;
+                state.retry_at = None;
+                state.checked_epoch = planned.leader_epoch;
+                state.high_watermark = high_watermark;
+                state.cuts = if cut { state.cuts + 1 } else { 0 };
+                let moved = next_offset > state.position;
+                if moved {
+                    // The epoch belongs to the record in front of the position: they move together.
+                    state.position = next_offset;
+                    state.last_epoch = last_epoch;
+                }
+                if moved || batch.is_some() {
+                    state.end_told = false;
+                }
+                match batch {
+                    Some(batch) => {
+                        state.buffered_bytes += batch.held_bytes();
+                        state.buffered.push_back(Item::Batch(batch));
+                    }
+                    None if moved && state.buffered.is_empty() => {
+                        state.step_over(partition, next_offset, last_epoch);
+                    }
+                    None if moved => state.buffered.push_back(Item::Nothing(next_offset, last_epoch)),
+                    None => {}
+                }
+                let position = state.position;
+                let never_fits = || {
+                    let message = format!(
+                        "{partition} has a batch at offset {position} that does not fit into a fetch"
+                    );
+                    Error::new(ErrorKind::TooLarge, message).hint("raise the limit of bytes per partition")
+                };
+                let fault = fault.or_else(|| (state.cuts > CUTS_MAX).then(never_fits));
+                let end = if read_committed && last_stable_offset >= 0 {
+                    last_stable_offset
+                } else {
+                    high_watermark
+                };
+                if fault.is_none() {
+                    if ends && !state.end_told && end >= 0 && position >= end {
+                        state.end_told = true;
+                        state.buffered.push_back(Item::End(position));
+                    }
+                    state.stop_told = false;
+                }
+                match fault {
+                    Some(error) => {
+                        self.stop_until(partition, error, Some(position), Some(now + STOPPED_PAUSE));
+                    }
+                    None => self.end_trouble(partition),
+                }
+                self.make_ready(partition);
+            }
+            Fetched::OutOfRange => {
+                let position = state.position;
+                let target = match out_of_range {
+                    OutOfRange::Earliest => Some((EARLIEST, "the first offset")),
+                    OutOfRange::Latest => Some((LATEST, "the end")),
+                    OutOfRange::Stop => None,
+                };
+                match target {
+                    Some((timestamp, place)) => {
+                        let message = format!(
+                            "{partition} has no offset {position} (any more); by policy reading goes on at {place}"
+                        );
+                        state.ask(Question::Offset(timestamp));
+                        state.moving = Some(Error::new(ErrorKind::OffsetOutOfRange, message));
+                    }
+                    None => state.ask(Question::Range),
+                }
+            }
+            Fetched::Diverging { epoch, end_offset } => self.truncated(partition, epoch, end_offset),
+            Fetched::Retry { pause, error } => {
+                if pause {
+                    state.failures += 1;
+                    let pause = match error.kind() {
+                        ErrorKind::Authorization => DENIED_PAUSE,
+                        _ => backoff.delay(state.failures, dice),
+                    };
+                    state.retry_at = Some(now + pause);
+                    self.raise_failure(partition, error);
+                }
+            }
+            Fetched::Fatal(error) => {
+                let position = state.position;
+                self.stop_until(partition, error, Some(position), Some(now + STOPPED_PAUSE));
+            }
+        }
+        true
+    }
+
+    /// What was read up to the position, with records of `epoch` at last, is in the log up to `end_offset` alone.
+    pub(super) fn truncated(&mut self, partition: &TopicPartition, epoch: i32, end_offset: i64) {
+        let policy = self.config.consumer.truncation;
+        let version = self.next_version();
+        let Some(state) = self.partitions.get_mut(partition) else { return };
+        // Without a known end there is nothing to compare with.
+        if end_offset < 0 {
+            return;
+        }
+        // What was fetched and not handed out may be of the log that is gone.
+        let taken = state.taken;
+        state.discard(version);
+        state.position = taken;
+        if end_offset >= taken {
+            // Nothing that the application has seen is void.
+            return state.move_to(taken, if end_offset == taken { epoch } else { -1 });
+        }
+        let error = Error::new(
+            ErrorKind::OffsetOutOfRange,
+            format!(
+                "{partition} was truncated: reading had come to {taken}, but the log has changed from {end_offset} on"
+            ),
+        );
+        match policy {
+            Truncation::Resume => {
+                state.move_to(end_offset, epoch);
+                self.events.push_back(Event::PositionReset {
+                    partition: partition.clone(),
+                    from: Offset(taken),
+                    to: Offset(end_offset),
+                    error,
+                });
+            }
+            Truncation::Stop => {
+                let error = error.hint(
+                    "a leader without all records was elected; seek to where to go on, or set the policy for truncation",
+                );
+                self.stop(partition, error, Some(taken));
+            }
+        }
+    }
+}

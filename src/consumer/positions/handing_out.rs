@@ -1,0 +1,88 @@
+//! What the application gets, in its order: events before batches, batches and failures of a partition as they lie in its
+//! log.
+
+use crate::Error;
+use crate::consumer::batch::Batch;
+use crate::consumer::event::{Event, PartitionFailure};
+use crate::consumer::positions::Positions;
+use crate::types::{Offset, TopicPartition};
+
+/// What waits to be handed out.
+#[derive(Debug)]
+pub(super) enum Item {
+    Batch(Batch),
+    /// Up to this offset there is nothing that the application may see; the record in front of it has this epoch.
+    Nothing(i64, i32),
+    Failed(Error, Option<i64>),
+    End(i64),
+}
+
+impl Positions {
+    pub(super) fn make_ready(&mut self, partition: &TopicPartition) {
+        if let Some(state) =
+            self.partitions.get_mut(partition).filter(|state| state.is_deliverable() && !state.queued)
+        {
+            state.queued = true;
+            self.ready.push_back(partition.clone());
+        }
+    }
+
+    /// Tells something that goes before all batches.
+    pub(crate) fn push_event(&mut self, event: Event) {
+        self.events.push_back(event);
+    }
+
+    /// The next event or batch. The flag says that the answer it came from was used up, so that a fetch may follow.
+    pub(crate) fn pop(&mut self) -> Option<(Event, bool)> {
+        if let Some(event) = self.events.pop_front() {
+            return Some((event, false));
+        }
+        while let Some(partition) = self.ready.pop_front() {
+            let hold = self.config.consumer.hold_after_delivery;
+            let Some(state) = self.partitions.get_mut(&partition) else { continue };
+            state.queued = false;
+            if state.is_hidden() {
+                continue;
+            }
+            let Some(item) = state.buffered.pop_front() else { continue };
+            let event = match item {
+                Item::Batch(batch) => {
+                    state.buffered_bytes = state.buffered_bytes.saturating_sub(batch.held_bytes());
+                    state.taken = batch.next_offset().0;
+                    state.handed_out = Some(batch.mark());
+                    state.held = hold;
+                    // Nothing to hand out is nothing to wait for.
+                    while let Some(Item::Nothing(to, epoch)) = state.buffered.front() {
+                        state.step_over(&partition, *to, *epoch);
+                        state.buffered.pop_front();
+                    }
+                    Event::Batch(batch)
+                }
+                Item::Nothing(to, epoch) => {
+                    state.step_over(&partition, to, epoch);
+                    self.make_ready(&partition);
+                    continue;
+                }
+                Item::Failed(error, offset) => Event::PartitionFailed(PartitionFailure {
+                    partition: partition.clone(),
+                    offset: offset.map(Offset),
+                    error,
+                    stopped: true,
+                }),
+                Item::End(offset) => {
+                    Event::PartitionEnd { partition: partition.clone(), offset: Offset(offset) }
+                }
+            };
+            let leader = state.leader;
+            self.make_ready(&partition);
+            let more = self.ready.iter().any(|other| {
+                self.partitions.get(other).is_some_and(|state| {
+                    state.is_deliverable()
+                        && state.leader.map(|(node, _)| node) == leader.map(|(node, _)| node)
+                })
+            });
+            return Some((event, !more));
+        }
+        None
+    }
+}

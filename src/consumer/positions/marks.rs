@@ -1,0 +1,124 @@
+//! What is done: marks that wait for a commit.
+
+use crate::consumer::mark::Mark;
+use crate::consumer::positions::{Positions, State, not_assigned};
+use crate::types::{LeaderEpoch, Offset, TopicPartition};
+use crate::{Error, ErrorKind};
+
+impl Positions {
+    /// Everything handed out so far counts as done.
+    pub(crate) fn store_handed_out(&mut self) {
+        for state in self.partitions.values_mut() {
+            if let Some(mark) = state.handed_out.take() {
+                state.stored = Some(mark);
+            }
+        }
+    }
+
+    /// Checks that a mark belongs to an assignment in force.
+    pub(crate) fn check_mark(&self, mark: &Mark) -> Result<(), Error> {
+        let partition = mark.topic_partition();
+        let state = self.partitions.get(partition).ok_or_else(|| not_assigned(partition))?;
+        if mark.assignment().is_some_and(|assignment| assignment != state.assignment) {
+            return Err(Error::new(
+                ErrorKind::Fenced,
+                format!("the mark for {partition} belongs to an assignment that was lost"),
+            ));
+        }
+        if mark.offset().0 < 0 {
+            return Err(Error::new(
+                ErrorKind::Config,
+                format!("offset {} of {partition} is negative", mark.offset()),
+            ));
+        }
+        Ok(())
+    }
+
+    /// Makes a mark one of the assignment in force, if it may be one.
+    pub(crate) fn bind(&self, mut mark: Mark) -> Result<Mark, Error> {
+        self.check_mark(&mark)?;
+        if let Some(state) = self.partitions.get(mark.topic_partition()) {
+            mark.bind(state.assignment);
+        }
+        Ok(mark)
+    }
+
+    /// Keeps a mark for the next automatic commit.
+    pub(crate) fn store(&mut self, mark: Mark) -> Result<(), Error> {
+        let mark = self.bind(mark)?;
+        if let Some(state) = self.partitions.get_mut(mark.topic_partition()) {
+            state.stored = Some(state.beyond_gap(mark));
+        }
+        Ok(())
+    }
+
+    /// True if `mark` is to be committed by the next automatic commit.
+    pub(crate) fn is_stored(&self, mark: &Mark) -> bool {
+        self.partitions.get(mark.topic_partition()).is_some_and(|state| state.stored.as_ref() == Some(mark))
+    }
+
+    /// `mark` will never be committed. True if it, or an older one, was stored.
+    pub(crate) fn give_up(&mut self, mark: &Mark) -> bool {
+        let Some(state) = self.partitions.get_mut(mark.topic_partition()) else { return false };
+        let stored = state
+            .stored
+            .take_if(|stored| stored.assignment() == mark.assignment() && stored.offset() <= mark.offset());
+        stored.is_some()
+    }
+
+    /// Stored marks that are not committed, of all partitions or of some.
+    pub(crate) fn stored(&self, only: Option<&[TopicPartition]>) -> Vec<Mark> {
+        let wanted = |partition: &TopicPartition| only.is_none_or(|only| only.contains(partition));
+        self.partitions
+            .iter()
+            .filter(|(partition, _)| wanted(partition))
+            .filter_map(|(_, state)| {
+                state.stored.clone().filter(|mark| state.committed != Some(mark.offset()))
+            })
+            .collect()
+    }
+
+    /// A mark was committed.
+    pub(crate) fn handle_mark_committed(&mut self, mark: &Mark) {
+        if self.check_mark(mark).is_err() {
+            return;
+        }
+        if let Some(state) = self.partitions.get_mut(mark.topic_partition()) {
+            state.committed = Some(mark.offset());
+            // What is stored below an explicit commit would take it back.
+            if state.stored.as_ref().is_some_and(|stored| stored.offset() < mark.offset()) {
+                state.stored = None;
+            }
+        }
+    }
+}
+
+impl State {
+    /// Whoever is done up to where there is nothing to see for the application is done up to the end of that: otherwise
+    /// the group's lag would never become zero.
+    fn beyond_gap(&self, mark: Mark) -> Mark {
+        match self.gap {
+            Some((from, to, epoch)) if (from..to).contains(&mark.offset().0) => {
+                let beyond = Mark::new(mark.topic_partition().clone(), Offset(to))
+                    .leader_epoch(LeaderEpoch(epoch))
+                    .of_assignment(self.assignment);
+                match mark.text_bytes() {
+                    Some(text) => beyond.metadata(text),
+                    None => beyond,
+                }
+            }
+            _ => mark,
+        }
+    }
+
+    /// From where reading has come to up to `to` there is nothing for the application.
+    pub(super) fn step_over(&mut self, partition: &TopicPartition, to: i64, epoch: i32) {
+        let from = self.gap.filter(|(_, end, _)| *end == self.taken).map_or(self.taken, |(from, ..)| from);
+        self.gap = Some((from, to, epoch));
+        self.taken = to;
+        self.handed_out = self.handed_out.take().map(|mark| self.beyond_gap(mark));
+        let committed = || self.committed.map(|offset| Mark::new(partition.clone(), offset));
+        let done = self.stored.clone().or_else(committed);
+        self.stored = done.map(|mark| self.beyond_gap(mark));
+    }
+}

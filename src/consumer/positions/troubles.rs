@@ -1,0 +1,109 @@
+//! What keeps partitions from going on, as it is reported to [`Conditions`](crate::cluster::Subject): there it is decided
+//! what is worth a word.
+
+use std::collections::VecDeque;
+
+use tokio::time::Instant;
+
+use crate::cluster::{ConditionKind, Subject};
+use crate::consumer::positions::handing_out::Item;
+use crate::consumer::positions::{Positions, Stage};
+use crate::types::{NodeId, TopicPartition};
+use crate::{Error, ErrorKind};
+
+/// News of what keeps a partition from going on.
+#[derive(Debug)]
+pub(crate) enum Trouble {
+    /// Met for the first time, or again.
+    Met(Subject, ConditionKind, Error),
+    Over(Subject, ConditionKind),
+}
+
+impl Positions {
+    /// News since the last call.
+    pub(crate) fn take_troubles(&mut self) -> VecDeque<Trouble> {
+        std::mem::take(&mut self.troubles)
+    }
+
+    /// Something keeps `partition` from going on. One thing at a time: what it was before is over.
+    pub(super) fn raise(
+        &mut self,
+        partition: &TopicPartition,
+        subject: Subject,
+        kind: ConditionKind,
+        error: Error,
+    ) {
+        let Some(state) = self.partitions.get_mut(partition) else { return };
+        let before = state.trouble.replace((subject.clone(), kind));
+        if let Some((before, what)) = before.filter(|before| *before != (subject.clone(), kind)) {
+            self.troubles.push_back(Trouble::Over(before, what));
+        }
+        self.troubles.push_back(Trouble::Met(subject, kind, error));
+    }
+
+    /// A question about `partition`, or a fetch, failed and is tried again.
+    pub(super) fn raise_failure(&mut self, partition: &TopicPartition, error: Error) {
+        let (subject, kind) = match error.kind() {
+            // Rights belong to the topic.
+            ErrorKind::Authorization => {
+                (Subject::Topic(partition.topic.clone()), ConditionKind::NotAuthorized)
+            }
+            ErrorKind::Network | ErrorKind::Timeout => {
+                (Subject::Partition(partition.clone()), ConditionKind::Unreachable)
+            }
+            _ => (Subject::Partition(partition.clone()), ConditionKind::Refused),
+        };
+        self.raise(partition, subject, kind, error);
+    }
+
+    /// A fetch from `node` failed as a whole and is tried again.
+    pub(crate) fn handle_node_failed(&mut self, node: NodeId, error: Error) {
+        let kind = match error.kind() {
+            ErrorKind::Network | ErrorKind::Timeout => ConditionKind::Unreachable,
+            _ => ConditionKind::Refused,
+        };
+        if let Some(before) = self.failing.insert(node, kind).filter(|before| *before != kind) {
+            self.troubles.push_back(Trouble::Over(Subject::Node(node), before));
+        }
+        self.troubles.push_back(Trouble::Met(Subject::Node(node), kind, error));
+    }
+
+    /// A fetch from `node` was answered, or is not wanted any more.
+    pub(crate) fn handle_node_well(&mut self, node: NodeId) {
+        if let Some(kind) = self.failing.remove(&node) {
+            self.troubles.push_back(Trouble::Over(Subject::Node(node), kind));
+        }
+    }
+
+    /// `partition` goes on.
+    pub(super) fn end_trouble(&mut self, partition: &TopicPartition) {
+        let Some(state) = self.partitions.get_mut(partition) else { return };
+        if let Some((subject, kind)) = state.trouble.take() {
+            self.troubles.push_back(Trouble::Over(subject, kind));
+        }
+    }
+
+    /// Stops `partition` at `offset`, which is how far reading got: what is in front of it is still handed out.
+    pub(super) fn stop(&mut self, partition: &TopicPartition, error: Error, offset: Option<i64>) {
+        self.stop_until(partition, error, offset, None);
+    }
+
+    /// As [`stop`](Self::stop); with `again`, reading is tried again then, since what is wrong may go away by itself.
+    pub(super) fn stop_until(
+        &mut self,
+        partition: &TopicPartition,
+        error: Error,
+        offset: Option<i64>,
+        again: Option<Instant>,
+    ) {
+        let Some(state) = self.partitions.get_mut(partition) else { return };
+        state.stage = Stage::Stopped { again: again.is_some() };
+        state.retry_at = again;
+        if !state.stop_told {
+            state.stop_told = true;
+            state.buffered.push_back(Item::Failed(error.clone(), offset));
+        }
+        self.raise(partition, Subject::Partition(partition.clone()), ConditionKind::Stopped, error);
+        self.make_ready(partition);
+    }
+}
