@@ -17,7 +17,8 @@ impl Backoff {
         let base = (self.first.as_secs_f64() * factor).min(self.max.as_secs_f64());
         // 53 bits of the dice give a number in [-1, 1).
         let spread = (dice >> 11) as f64 / (1u64 << 52) as f64 - 1.0;
-        Duration::from_secs_f64(base * (1.0 + self.jitter * spread))
+        // More than a duration can say is for ever.
+        Duration::try_from_secs_f64(base * (1.0 + self.jitter * spread)).unwrap_or(Duration::MAX)
     }
 }
 
@@ -36,5 +37,12 @@ mod tests {
                 assert!((expected * 0.8..=expected * 1.2).contains(&millis), "{failures} {dice}: {millis}");
             }
         }
+    }
+
+    #[test]
+    fn a_pause_may_last_for_ever() {
+        let backoff = Backoff { first: Duration::MAX, max: Duration::MAX, jitter: 1.0 };
+        assert_eq!(backoff.delay(5, u64::MAX), Duration::MAX);
+        assert_eq!(Backoff { first: Duration::ZERO, ..backoff }.delay(5, 7), Duration::ZERO);
     }
 }

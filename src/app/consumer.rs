@@ -19,8 +19,8 @@ pub trait Consumer: Send + 'static {
     /// Format of the values: [`Json<T>`](super::Json), [`Text`](super::Text), [`Raw`](super::Raw) or your own.
     type Payload: Payload;
 
-    /// Handles a batch. `Ok` marks all its messages as consumed, unless marks are manual or the handler paused or
-    /// sought. After `Err` or a panic the messages that are not marked are handled again, by the route's
+    /// Handles a batch. `Ok` marks all its messages as consumed, unless marks are manual, the handler marked, paused or
+    /// sought, or it learned that the partition goes away ([ending early](Context#ending-early)). After `Err` or a panic the messages that are not marked are handled again, by the route's
     /// [`Retry`](super::Retry) and [`DeadLetter`](super::DeadLetter).
     ///
     /// A forced stop drops the future at an `await`.
@@ -31,12 +31,13 @@ pub trait Consumer: Send + 'static {
     ) -> impl Future<Output = Result<()>> + Send;
 
     /// The partition goes away. Marks made here still count if it was revoked in order, not if it was lost
-    /// ([`Context::is_lost`]). Not called for a partition that never had a batch. An error is reported, not retried.
+    /// ([`Context::is_lost`]). Does not wait for a worker. Not called for a partition that never had a batch. An error is
+    /// reported, not retried.
     fn revoked(&mut self, _ctx: &mut Context) -> impl Future<Output = Result<()>> + Send {
         async { Ok(()) }
     }
 
-    /// The application stops. Not called after [`revoked`](Self::revoked). An error is reported, not retried.
+    /// The application stops. Does not wait for a worker. Not called after [`revoked`](Self::revoked). An error is reported, not retried.
     fn shutdown(&mut self, _ctx: &mut Context) -> impl Future<Output = Result<()>> + Send {
         async { Ok(()) }
     }
@@ -75,13 +76,12 @@ impl<C: Consumer> Handler for Erased<C> {
 /// An async function of one message.
 pub(crate) struct MessageFn<P, F> {
     handle: F,
-    mark: bool,
     format: PhantomData<fn() -> P>,
 }
 
 impl<P, F> MessageFn<P, F> {
-    pub(crate) fn new(handle: F, mark: bool) -> Self {
-        Self { handle, mark, format: PhantomData }
+    pub(crate) fn new(handle: F) -> Self {
+        Self { handle, format: PhantomData }
     }
 }
 
@@ -97,8 +97,8 @@ where
         for message in batch.messages() {
             let offset = message.offset();
             (self.handle)(message, ctx.clone()).await?;
-            if self.mark {
-                ctx.mark_as_consumed(offset)?;
+            if !ctx.message_done(offset)? {
+                break;
             }
         }
         Ok(())

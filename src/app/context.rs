@@ -4,10 +4,11 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::batch::AtOffset;
-use super::processing::coordinator::Ending;
+use super::processing::coordinator::{Ending, Marks};
 use super::processing::outputs::{Delivering, Outputs};
 use crate::producer::{Outcome, ProduceError, Producer, Receipt, Record};
 use crate::runtime::Runtime;
@@ -16,6 +17,19 @@ use crate::types::{GroupId, Offset, TopicPartition};
 use crate::{Error, ErrorKind, Result};
 
 /// One run of a handler. Cheap to clone; a clone that outlives the run can produce and mark no more.
+///
+/// # Ending early
+///
+/// When [`is_ending`](Self::is_ending) turns true, return soon: what is not handled by then goes to the next owner of the
+/// partition. Returning early never counts as having handled the rest. With automatic marks,
+///
+/// * a run that [marks](Self::mark_as_consumed) anything itself has done what it marked, and nothing else;
+/// * a run that learned of the end (from `is_ending`, [`is_lost`](Self::is_lost) or [`ended`](Self::ended)) and marked
+///   nothing has done nothing: a handler that finishes its batch nonetheless marks it;
+/// * `Ok` of any other run says that all its messages are done.
+///
+/// A [handler](super::TopicRoute::handler) of single messages is not called for further messages once the partition goes
+/// away. Its `Ok` says that its message is done, at the end too: it returns an error for one that is not.
 #[derive(Clone)]
 pub struct Context {
     run: Arc<Run>,
@@ -26,10 +40,13 @@ pub(crate) struct Run {
     pub(crate) partition: TopicPartition,
     pub(crate) lane: u32,
     pub(crate) attempt: u32,
+    pub(crate) marks: Marks,
     pub(crate) producer: Producer,
     pub(crate) runtime: Arc<dyn Runtime>,
     pub(crate) ending: watch::Receiver<Option<Ending>>,
     pub(crate) state: Mutex<RunState>,
+    /// Told when the last record that was being produced as the run ended is in the producer's hands.
+    pub(crate) quiet: Notify,
 }
 
 /// What the handler asked for; read by the driver.
@@ -38,6 +55,12 @@ pub(crate) struct RunState {
     outputs: Outputs<Delivery>,
     pause: Option<(Option<Offset>, Duration)>,
     seek: Option<Offset>,
+    /// The handler marked something: its marks say what is done.
+    marked: bool,
+    /// The handler knows that the partition goes away.
+    told: bool,
+    /// Calls that produce and have not returned.
+    producing: usize,
     /// When the handler was called; it may have waited for a worker before.
     begun: Option<Instant>,
     /// The run is over: late clones are refused.
@@ -80,52 +103,85 @@ impl Context {
         ContextProducer { context: self }
     }
 
-    /// Marks a message and all before it (in this virtual partition) as consumed. Takes effect once everything produced
-    /// before through [`producer`](Self::producer) is acknowledged; committed by the group's commit interval.
+    /// Marks a message and all before it (in this virtual partition) as consumed, in this batch and in earlier ones. Takes
+    /// effect once everything produced before through [`producer`](Self::producer) is acknowledged, and is committed by the
+    /// group's commit interval once the other virtual partitions have marked what comes before it.
+    ///
+    /// A run that marks has done what it marked and nothing else, also with automatic marks: what follows stays unmarked
+    /// until a later mark or run covers it.
     ///
     /// # Errors
     /// [`ErrorKind::State`] if the partition was lost or the run is over: another member will see the message again.
     pub fn mark_as_consumed(&self, message: impl AtOffset) -> Result<()> {
-        let mut state = self.state();
-        if state.closed || self.is_lost() {
-            return Err(self.refused("the mark"));
-        }
-        state.outputs.mark(message.at_offset().0);
-        Ok(())
+        let ending = *self.run.ending.borrow();
+        self.mark(&mut self.state(), ending, message.at_offset())
     }
 
     /// Stops consuming this partition for `pause` once the handler returns; messages that are not marked are handled
-    /// again after it.
+    /// again after it. A [handler](super::TopicRoute::handler) of single messages is not called for the rest of the batch
+    /// before; its `Ok` marks the message that it was called for. `Duration::MAX` pauses until the partition goes away.
     pub fn pause(&self, pause: Duration) {
         self.state().pause = Some((None, pause));
     }
 
-    /// Like [`pause`](Self::pause); every message from `message` on that is not marked is handled again, even if it was
-    /// handled by an earlier run.
+    /// Like [`pause`](Self::pause); every message from `message` on that is not marked is handled again (in this virtual
+    /// partition), even if it was handled by an earlier run.
     pub fn pause_at(&self, message: impl AtOffset, pause: Duration) {
         self.state().pause = Some((Some(message.at_offset()), pause));
     }
 
-    /// Continues at `offset` once the handler returns. Messages that are not marked are not marked automatically.
+    /// Continues at `offset` once the handler returns, whatever it returns: retries and dead letters of the position that
+    /// is left are void. Messages that are not marked are not marked automatically.
     pub fn seek(&self, offset: Offset) {
         self.state().seek = Some(offset);
     }
 
-    /// True if the partition goes away (revoked, lost or the application stops): return soon.
+    /// True if the partition goes away (revoked, lost or the application stops): return soon; see
+    /// [ending early](Self#ending-early).
     pub fn is_ending(&self) -> bool {
-        self.run.ending.borrow().is_some()
+        self.tell(|ending| ending.is_some())
     }
 
     /// True if the partition was lost: marks are refused.
     pub fn is_lost(&self) -> bool {
-        *self.run.ending.borrow() == Some(Ending::Lost)
+        self.tell(|ending| ending == Some(Ending::Lost))
     }
 
-    /// Waits until the partition goes away. Cancel-safe.
+    /// Waits until the partition goes away; see [ending early](Self#ending-early). Cancel-safe.
     pub async fn ended(&self) {
-        let mut ending = self.run.ending.clone();
-        // An error means that the listener is gone, and the partition with it.
-        let _ = ending.wait_for(Option::is_some).await;
+        self.run.end_announced().await;
+        self.state().told = true;
+    }
+
+    /// What the handler is told of the end of its partition, and that it knows.
+    fn tell(&self, question: impl FnOnce(Option<Ending>) -> bool) -> bool {
+        let answer = question(*self.run.ending.borrow());
+        if answer {
+            self.state().told = true;
+        }
+        answer
+    }
+
+    /// A message of a batch was handled. True if the next one may follow at once.
+    pub(crate) fn message_done(&self, offset: Offset) -> Result<bool> {
+        let ending = *self.run.ending.borrow();
+        let mut state = self.state();
+        let again = |from: Option<Offset>| from.is_some_and(|from| from <= offset);
+        let comes_again = again(state.seek) || again(state.pause.and_then(|(from, _)| from));
+        if self.run.marks == Marks::Automatic && !comes_again {
+            self.mark(&mut state, ending, offset)?;
+        }
+        state.told |= ending.is_some();
+        Ok(state.pause.is_none() && state.seek.is_none() && ending.is_none())
+    }
+
+    fn mark(&self, state: &mut RunState, ending: Option<Ending>, offset: Offset) -> Result<()> {
+        if state.closed || ending == Some(Ending::Lost) {
+            return Err(self.refused("the mark"));
+        }
+        state.marked = true;
+        state.outputs.mark(offset.0);
+        Ok(())
     }
 
     pub(crate) fn runtime(&self) -> Arc<dyn Runtime> {
@@ -135,6 +191,22 @@ impl Context {
     /// The highest mark that may be committed.
     pub(crate) fn marked(&self) -> Option<i64> {
         self.state().outputs.marked()
+    }
+
+    /// True if only what the handler marked is done, even if it returned success.
+    pub(crate) fn only_marks_count(&self) -> bool {
+        let state = self.state();
+        state.marked || state.told
+    }
+
+    /// True once the partition goes away. Tells the handler nothing.
+    pub(crate) fn is_over(&self) -> bool {
+        self.run.ending.borrow().is_some()
+    }
+
+    /// Waits until the partition goes away. Tells the handler nothing.
+    pub(crate) async fn over(&self) {
+        self.run.end_announced().await;
     }
 
     /// The handler is called now.
@@ -153,7 +225,7 @@ impl Context {
         state.begun.filter(|_| !state.closed)
     }
 
-    /// Ends the run without waiting: whoever still holds the context can mark no more.
+    /// Ends the run without waiting: whoever still holds the context can produce and mark no more.
     pub(crate) fn close(&self) {
         self.state().closed = true;
     }
@@ -161,6 +233,9 @@ impl Context {
     /// Ends the run: waits for everything that was produced.
     pub(crate) async fn settle(&self) -> Result<()> {
         self.close();
+        while self.state().producing > 0 {
+            self.run.quiet.notified().await;
+        }
         loop {
             let Some(delivery) = self.state().outputs.next_delivery() else { break };
             let result = delivery.0.await;
@@ -194,6 +269,38 @@ impl Context {
     }
 }
 
+impl Run {
+    async fn end_announced(&self) {
+        let mut ending = self.ending.clone();
+        // An error means that the listener is gone, and the partition with it.
+        let _ = ending.wait_for(Option::is_some).await;
+    }
+}
+
+/// A call that produces: its run waits for it.
+struct Producing<'a>(&'a Context);
+
+impl<'a> Producing<'a> {
+    fn begin(context: &'a Context) -> Result<Self, ProduceError> {
+        let mut state = context.state();
+        if state.closed {
+            return Err(ProduceError::not_written(context.refused("a record")));
+        }
+        state.producing += 1;
+        Ok(Self(context))
+    }
+}
+
+impl Drop for Producing<'_> {
+    fn drop(&mut self) {
+        let mut state = self.0.state();
+        state.producing -= 1;
+        if state.closed && state.producing == 0 {
+            self.0.run.quiet.notify_one();
+        }
+    }
+}
+
 impl fmt::Debug for Context {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Context")
@@ -215,18 +322,21 @@ impl ContextProducer<'_> {
     /// acknowledgement.
     ///
     /// # Errors
-    /// As [`Producer::enqueue`].
+    /// As [`Producer::enqueue`]; [`ErrorKind::State`] if the run is over.
     pub async fn enqueue(&self, record: Record<'_>) -> Result<(), ProduceError> {
+        let producing = Producing::begin(self.context)?;
         let receipt = self.context.run.producer.enqueue(record).await?;
         self.context.state().outputs.produced(Delivery(receipt));
+        drop(producing);
         Ok(())
     }
 
     /// Sends a record and waits for its acknowledgement.
     ///
     /// # Errors
-    /// As [`Producer::send`].
+    /// As [`Producer::send`]; [`ErrorKind::State`] if the run is over.
     pub async fn send(&self, record: Record<'_>) -> Result<crate::producer::Delivery, ProduceError> {
+        let _producing = Producing::begin(self.context)?;
         self.context.run.producer.send(record).await
     }
 }

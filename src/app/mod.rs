@@ -26,6 +26,7 @@ mod payload;
 mod processing;
 pub mod routing;
 mod server;
+mod stop;
 
 use std::fmt;
 use std::time::Duration;
@@ -39,15 +40,18 @@ pub use routing::{DeadLetter, GroupRoute, Retry, Routes, Throttle, TopicRoute, V
 pub use server::{Server, ShutdownHandle};
 
 use crate::client::{Client, ClientBuilder};
+use crate::consumer::{FirstStart, OutOfRange, Truncation};
 use crate::types::GroupId;
 use crate::{Error, ErrorKind, Result};
 use instrument::Monitor;
+use routing::Reading;
 use server::Parts;
 
 /// Configuration and routes of an application, checked once by [`build`](Self::build).
 pub struct App {
     name: String,
-    source: Source,
+    bootstrap_servers: Option<String>,
+    client: Option<Client>,
     routes: Routes,
     settings: Settings,
     listeners: Vec<Box<dyn Listener>>,
@@ -59,19 +63,13 @@ impl fmt::Debug for App {
     }
 }
 
-/// Where the application's connections come from.
-#[derive(Debug)]
-enum Source {
-    Builder(Box<ClientBuilder>),
-    Shared(Client),
-}
-
 /// Settings of the whole application.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Settings {
     pub(crate) concurrency: usize,
     pub(crate) shutdown_timeout: Duration,
     pub(crate) revoke_timeout: Duration,
+    pub(crate) reading: Reading,
 }
 
 impl Default for Settings {
@@ -80,6 +78,7 @@ impl Default for Settings {
             concurrency: 5,
             shutdown_timeout: Duration::from_secs(25),
             revoke_timeout: Duration::from_secs(30),
+            reading: Reading::default(),
         }
     }
 }
@@ -89,7 +88,8 @@ impl App {
     pub fn new(name: impl Into<String>) -> Self {
         let name = name.into();
         Self {
-            source: Source::Builder(Box::new(Client::builder().client_id(name.as_str()))),
+            bootstrap_servers: None,
+            client: None,
             routes: Routes::new(GroupId::from(name.as_str())),
             settings: Settings::default(),
             listeners: Vec::new(),
@@ -97,21 +97,18 @@ impl App {
         }
     }
 
-    /// The cluster, as `host:port` separated by commas.
+    /// The cluster, as `host:port` separated by commas, for a client of the application's own.
     #[must_use]
     pub fn bootstrap_servers(mut self, servers: impl AsRef<str>) -> Self {
-        let builder = match self.source {
-            Source::Builder(builder) => *builder,
-            Source::Shared(_) => Client::builder().client_id(self.name.as_str()),
-        };
-        self.source = Source::Builder(Box::new(builder.bootstrap_servers(servers.as_ref())));
+        self.bootstrap_servers = Some(servers.as_ref().to_owned());
         self
     }
 
-    /// Uses an existing client, with its connections, its settings and its runtime.
+    /// Uses an existing client, with its connections, its settings and its runtime, in place of
+    /// [`bootstrap_servers`](Self::bootstrap_servers).
     #[must_use]
     pub fn client(mut self, client: Client) -> Self {
-        self.source = Source::Shared(client);
+        self.client = Some(client);
         self
     }
 
@@ -130,7 +127,9 @@ impl App {
         self
     }
 
-    /// How long a stop waits for running handlers before it drops them; default 25 s.
+    /// How long a stop may take in all, from [`ShutdownHandle::stop`] or the signal on; default 25 s. Running handlers have
+    /// it less a fifth, 2 s at most, which is kept for last commits, leaving the groups and the producer; then they are
+    /// dropped where they wait. Zero drops them at once, `Duration::MAX` waits for them without limit.
     #[must_use]
     pub fn shutdown_timeout(mut self, time: Duration) -> Self {
         self.settings.shutdown_timeout = time;
@@ -138,10 +137,35 @@ impl App {
     }
 
     /// How long a revocation waits for running handlers before the partition counts as lost; default 30 s. The group's
-    /// rebalance timeout bounds it as well.
+    /// rebalance timeout, less 6 s, bounds it as well. Marks made until then are committed.
     #[must_use]
     pub fn revoke_timeout(mut self, time: Duration) -> Self {
         self.settings.revoke_timeout = time;
+        self
+    }
+
+    /// Where partitions begin for which the group has committed nothing (`auto.offset.reset`); default: at their first
+    /// offset.
+    #[must_use]
+    pub fn first_start(mut self, policy: FirstStart) -> Self {
+        self.settings.reading.first_start = Some(policy);
+        self
+    }
+
+    /// What happens when a partition no longer has the position, because retention has passed it
+    /// (`auto.offset.reset`). Default: it goes on at the first offset that there is, with an [`Event::Error`] that names
+    /// both. [`OutOfRange::Stop`] leaves the partition to a person, with a [condition](Event::Condition) that lasts.
+    #[must_use]
+    pub fn out_of_range(mut self, policy: OutOfRange) -> Self {
+        self.settings.reading.out_of_range = Some(policy);
+        self
+    }
+
+    /// What happens when a partition was truncated below the position (KIP-320). Default: it stops, with a
+    /// [condition](Event::Condition) that lasts.
+    #[must_use]
+    pub fn truncation(mut self, policy: Truncation) -> Self {
+        self.settings.reading.truncation = Some(policy);
         self
     }
 
@@ -162,9 +186,17 @@ impl App {
             problems.push("concurrency is 0; it must be at least 1".to_owned());
         }
         routing::check(&mut self.routes.groups, &mut problems);
-        let client = match self.source {
-            Source::Builder(builder) => builder.build().await,
-            Source::Shared(client) => Ok(client),
+        if self.client.is_some() && self.bootstrap_servers.is_some() {
+            problems.push(
+                "both a client and bootstrap_servers are given; the client knows its cluster".to_owned(),
+            );
+        }
+        let client = match (self.client, self.bootstrap_servers) {
+            (Some(client), _) => Ok(client),
+            (None, servers) => {
+                let builder = Client::builder().client_id(self.name);
+                servers.into_iter().fold(builder, ClientBuilder::bootstrap_servers).build().await
+            }
         };
         let client = match client {
             Ok(client) if problems.is_empty() => client,
@@ -184,7 +216,8 @@ impl App {
         Server::new(parts)
     }
 
-    /// Builds and runs the application until it is told to stop by SIGINT or SIGTERM, then finishes what runs.
+    /// Builds and runs the application until it is told to stop by SIGINT or SIGTERM, then finishes what runs. A second
+    /// signal ends it at once ([`ShutdownHandle::stop_now`]).
     ///
     /// # Errors
     /// Those of [`build`](Self::build) and [`Server::run`].
@@ -196,6 +229,8 @@ impl App {
             Box::pin(async move {
                 crate::runtime::termination().await;
                 handle.stop();
+                crate::runtime::termination().await;
+                handle.stop_now();
             }),
         );
         let result = server.run().await;

@@ -1,18 +1,16 @@
 //! A running application: one listener per consumer group, one pool of workers, one producer.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::Settings;
 use super::instrument::{Event, Monitor};
 use super::processing::health::Health;
-use super::processing::listener::GroupListener;
+use super::processing::listener::{GroupListener, Shared};
 use super::processing::workers::Workers;
 use super::routing::GroupRoute;
+use super::stop::Stop;
 use crate::client::Client;
-use crate::producer::Producer;
 use crate::runtime::Runtime;
-use crate::runtime::watch;
 use crate::{Error, ErrorKind, Result};
 
 /// What an application is made of, checked.
@@ -27,11 +25,8 @@ pub(crate) struct Parts {
 /// A built application. It consumes once it [runs](Self::run).
 #[derive(Debug)]
 pub struct Server {
-    parts: Parts,
-    producer: Producer,
-    workers: Workers,
-    health: Health,
-    stop: Arc<watch::Sender<bool>>,
+    groups: Vec<GroupRoute>,
+    shared: Shared,
 }
 
 /// Stops, scales and probes a [`Server`] from elsewhere.
@@ -39,14 +34,22 @@ pub struct Server {
 pub struct ShutdownHandle {
     workers: Workers,
     health: Health,
-    stop: Arc<watch::Sender<bool>>,
+    stop: Stop,
 }
 
 impl ShutdownHandle {
     /// Asks the application to stop: nothing new starts, running handlers finish, offsets are committed, the groups are
-    /// left. Returns at once; [`Server::run`] returns when it is done. Idempotent.
+    /// left, all within [`shutdown_timeout`](super::App::shutdown_timeout) from now. Returns at once; [`Server::run`]
+    /// returns when it is done. Handlers of partitions that were lost are not waited for. Idempotent.
     pub fn stop(&self) {
-        self.stop.send_replace(true);
+        self.stop.begin();
+    }
+
+    /// Ends the application at once, whether it is stopping or not: running handlers are dropped where they wait, what is
+    /// not committed is handled again by the next owner of its partition. [`Server::run`] returns an error that names what
+    /// was not done.
+    pub fn stop_now(&self) {
+        self.stop.end();
     }
 
     /// Changes how many handlers run at once, at least 1. Running handlers finish; fewer take effect as they do.
@@ -54,8 +57,14 @@ impl ShutdownHandle {
         self.workers.scale(workers);
     }
 
-    /// False while a handler has been running for longer than its route's
-    /// [`stuck_after`](crate::app::TopicRoute::stuck_after): for a liveness probe.
+    /// For a liveness probe. False while
+    ///
+    /// * a handler has been running for longer than its route's [`stuck_after`](crate::app::TopicRoute::stuck_after),
+    /// * a [condition](Event::Condition) lasts that concerns a group, a topic, a partition or a dead letter topic of the
+    ///   application: no such topic, missing rights, no leader, no coordinator, a partition that stopped,
+    /// * a partition stands because a dead letter of it is not accepted.
+    ///
+    /// Brokers that cannot be reached do not count: a restart mends none.
     pub fn is_live(&self) -> bool {
         self.health.is_live()
     }
@@ -63,81 +72,98 @@ impl ShutdownHandle {
 
 impl Server {
     pub(crate) fn new(parts: Parts) -> Result<Self> {
-        let producer = parts.client.producer().build()?;
-        let workers = Workers::new(parts.settings.concurrency);
-        Ok(Self {
-            parts,
-            producer,
-            workers,
-            health: Health::new(),
-            stop: Arc::new(watch::Sender::new(false)),
-        })
+        let Parts { client, groups, settings, monitor } = parts;
+        let producer = client.producer().build()?;
+        let workers = Workers::new(settings.concurrency);
+        let stop = Stop::new(settings.shutdown_timeout);
+        let shared = Shared { client, producer, workers, health: Health::new(), settings, monitor, stop };
+        Ok(Self { groups, shared })
     }
 
     /// A handle that stops the application.
     pub fn handle(&self) -> ShutdownHandle {
-        ShutdownHandle { workers: self.workers.clone(), health: self.health.clone(), stop: self.stop.clone() }
+        let Shared { workers, health, stop, .. } = &self.shared;
+        ShutdownHandle { workers: workers.clone(), health: health.clone(), stop: stop.clone() }
     }
 
     pub(crate) fn runtime(&self) -> Arc<dyn Runtime> {
-        self.parts.client.runtime()
+        self.shared.client.runtime()
     }
 
-    /// Consumes until the application is told to [stop](ShutdownHandle::stop), then finishes what runs: handlers for up
-    /// to `shutdown_timeout`, then commits, leaves the groups and flushes the producer.
+    /// Consumes until the application is told to [stop](ShutdownHandle::stop), then finishes what runs: handlers, then
+    /// commits, leaving the groups and the producer, all within one
+    /// [`shutdown_timeout`](super::App::shutdown_timeout).
     ///
     /// Dropping the future drops running handlers where they wait and leaves the groups without a last commit; what was
     /// not committed is handled again.
     ///
     /// # Errors
     /// What makes consuming impossible (authorization, a fenced member, …): the other groups are stopped in order first.
-    /// [`ErrorKind::Timeout`] if handlers had to be dropped.
+    /// [`ErrorKind::Timeout`] if the stop could not be finished in time, naming who did not return and what was not done.
     pub async fn run(self) -> Result<()> {
-        let Parts { client, groups, settings, monitor } = self.parts;
+        let Self { groups, shared } = self;
+        let Shared { client, producer, monitor, stop, .. } = &shared;
         monitor.emit(&Event::Running);
         let mut listeners = Vec::new();
         for group in groups {
-            let listener = GroupListener::new(
-                group,
-                &client,
-                self.producer.clone(),
-                self.workers.clone(),
-                self.health.clone(),
-                settings,
-                monitor.clone(),
-            )?;
-            let stop = self.stop.clone();
+            let listener = GroupListener::new(group, shared.clone())?;
             let (done, result) = tokio::sync::oneshot::channel();
+            let ends = StopAtEnd(stop.clone());
             let task = client.runtime().spawn(
                 "group listener",
                 Box::pin(async move {
-                    let result = listener.run(stop.subscribe()).await;
-                    // One group that cannot go on ends the application, in order.
-                    if result.is_err() {
-                        stop.send_replace(true);
-                    }
-                    let _ = done.send(result);
+                    let _ends = ends;
+                    let _ = done.send(listener.run().await);
                 }),
             );
             listeners.push((task.abort_on_drop(), result));
         }
-        let mut stopping = self.stop.subscribe();
-        // The sender is ours: it cannot be gone.
-        let _ = stopping.wait_for(|&stop| stop).await;
+        stop.begun().await;
         monitor.emit(&Event::Stopping);
-        let mut outcome = Ok(());
+        let mut errors = Vec::new();
         for (task, result) in listeners {
-            let result = result.await.unwrap_or_else(|_| {
-                Err(Error::new(
-                    ErrorKind::Handler,
-                    "the listener of a group panicked; this is a defect of carafe",
-                ))
-            });
+            errors.extend(result.await.unwrap_or_else(|_| {
+                let text = "the listener of a group panicked; this is a defect of carafe";
+                vec![Error::new(ErrorKind::Handler, text)]
+            }));
             drop(task);
-            outcome = outcome.and(result);
         }
-        let flushed = self.producer.close(Duration::from_secs(10)).await;
+        let flushed = tokio::select! {
+            biased; // The producer ends at the same deadline, and knows better what was not sent.
+            flushed = producer.close(stop.left()) => flushed,
+            () = stop.over() => {
+                Err(Error::new(ErrorKind::Timeout, "the producer was not flushed in time"))
+            }
+        };
+        errors.extend(flushed.err());
         monitor.emit(&Event::Stopped);
-        outcome.and(flushed)
+        one(errors)
+    }
+}
+
+/// A listener that ends, in whatever way, ends the application.
+struct StopAtEnd(Stop);
+
+impl Drop for StopAtEnd {
+    fn drop(&mut self) {
+        self.0.begin();
+    }
+}
+
+/// One error that tells all: of the kind, and with the advice, of the first.
+fn one(mut errors: Vec<Error>) -> Result<()> {
+    match errors.len() {
+        0 => Ok(()),
+        1 => Err(errors.remove(0)),
+        _ => {
+            let texts: Vec<String> = errors.iter().map(ToString::to_string).collect();
+            let error = Error::new(errors[0].kind(), texts.join("; "));
+            let hint = errors[0].advice().map(str::to_owned);
+            let error = error.source(errors.remove(0));
+            Err(match hint {
+                Some(hint) => error.hint(hint),
+                None => error,
+            })
+        }
     }
 }

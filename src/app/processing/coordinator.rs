@@ -14,9 +14,10 @@
 //! combinations are the rows of the decision table in the tests.
 //!
 //! Invariants: at most one batch is held; no lane runs twice at once; an offset is offered for commit only when it and
-//! all before it are marked; after the end was announced nothing new starts.
+//! all before it are marked, by a running handler or in its last callback; after the end was announced nothing new
+//! starts; what belongs to a position (attempts, a dispatch that is due, pauses of retries, progress) ends with it.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,6 +25,7 @@ use tokio::time::Instant;
 
 use super::progress::Progress;
 use crate::backoff::Backoff;
+use crate::deadline;
 
 /// What a route asks of the coordinators of its partitions.
 #[derive(Clone, Debug)]
@@ -80,21 +82,25 @@ pub(crate) enum Verdict {
 /// How one lane ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
-    /// The handler returned success and all that it produced is acknowledged.
+    /// The handler returned success, all that it produced is acknowledged, and all its records are done.
     Success,
+    /// As success, but done is only what the handler marked: it marks itself, or returned because the end was announced.
+    Marked,
     /// The handler or a delivery failed, or the handler panicked.
     Failure,
+    /// The handler was not called: the end was announced while it waited for a worker.
+    NotBegun,
 }
 
-/// Why a partition ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Why a partition ends; ordered by how little may still be done about it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Ending {
+    /// The application stops.
+    Stopped,
     /// It goes to another member, which waits for our last commit.
     Revoked,
     /// It already belongs to somebody else: no marks, no retries, no dead letters any more.
     Lost,
-    /// The application stops.
-    Stopped,
 }
 
 /// What the driver has to do. Results of effects come back through `handle_*`.
@@ -143,18 +149,9 @@ struct Lane {
     id: u32,
     /// Ascending indexes of its records.
     records: Arc<[u32]>,
-    /// Records before this position in `records` are marked.
-    marked: usize,
+    /// The handler paused or sought: it decides for itself what is done.
+    interrupted: bool,
     outcome: Option<Outcome>,
-}
-
-#[derive(Debug)]
-struct Held {
-    progress: Progress,
-    /// Lane of each record, where the route has virtual partitions.
-    split: Option<Vec<u32>>,
-    /// A failure makes the rest of the batch run in one lane, so that retries and dead letters are unambiguous.
-    collapsed: bool,
 }
 
 #[derive(Debug)]
@@ -180,27 +177,33 @@ impl Pauses {
     }
 }
 
+/// What is known of the record that fails.
+#[derive(Debug, Default)]
+struct Failing {
+    /// Runs since the last success, dispatch or (independent counting) progress.
+    attempt: u32,
+    /// Offset of the first record that the last run left to be done.
+    offset: Option<i64>,
+    /// Its retries are used up: it is dispatched, again if need be, without running the handler.
+    dispatch: Option<u32>,
+    /// Dispatches that failed.
+    refused: u32,
+}
+
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Coordinator {
     policy: Policy,
     filters: Vec<Box<dyn Filter>>,
     state: State,
-    held: Option<Held>,
+    progress: Progress,
+    /// A failure makes the rest of the batch run in one lane, so that retries and dead letters are unambiguous.
+    collapsed: bool,
+    failing: Failing,
     pauses: Pauses,
     deadline: Option<Instant>,
-    /// Runs since the last success, dispatch or (independent counting) progress.
-    attempt: u32,
-    /// Offset of the first pending record when the last run failed.
-    failed_at: Option<i64>,
-    /// A dispatch that failed is repeated without running the handler again.
-    redispatch: bool,
     /// Where the handler asked to continue.
     seek: Option<i64>,
-    /// The handler paused during this run; automatic marks are withheld.
-    paused_by_user: bool,
-    /// The highest offset offered for commit in this assignment.
-    marked: i64,
     ending: Option<Ending>,
     outputs: VecDeque<Output>,
 }
@@ -211,15 +214,12 @@ impl Coordinator {
             policy,
             filters,
             state: State::Idle,
-            held: None,
+            progress: Progress::default(),
+            collapsed: false,
+            failing: Failing::default(),
             pauses: Pauses::default(),
             deadline: None,
-            attempt: 0,
-            failed_at: None,
-            redispatch: false,
             seek: None,
-            paused_by_user: false,
-            marked: -1,
             ending: None,
             outputs: VecDeque::new(),
         }
@@ -231,49 +231,35 @@ impl Coordinator {
         now: Instant,
         offsets: Vec<i64>,
         next_offset: i64,
-        split: Option<Vec<u32>>,
+        lanes: Option<Vec<u32>>,
     ) {
-        debug_assert!(self.held.is_none(), "one batch at a time");
         if self.ending.is_some() {
             return;
         }
-        self.held = Some(Held { progress: Progress::new(offsets, next_offset), split, collapsed: false });
+        debug_assert!(matches!(self.state, State::Idle), "one batch at a time");
+        self.progress.begin(offsets, next_offset, lanes);
         self.state = State::Ready;
         self.advance(now);
     }
 
-    /// A running handler marked a record, and what it produced before that is acknowledged. Marks the earlier
-    /// records of its lane as well.
+    /// A handler marked a record, in a run or in its last callback, and what it produced before that is acknowledged.
+    /// Marks the earlier records of its lane as well, those of earlier batches included.
     pub(crate) fn handle_mark(&mut self, lane: u32, offset: i64) {
-        if matches!(self.ending, Some(Ending::Lost)) {
-            return;
+        if self.ending != Some(Ending::Lost) {
+            self.progress.mark(lane, offset);
+            self.offer();
         }
-        let (State::Running(lanes), Some(held)) = (&mut self.state, &mut self.held) else { return };
-        let Some(lane) = lanes.iter_mut().find(|l| l.id == lane) else { return };
-        let Some(index) = held.progress.index_at_or_below(offset) else {
-            // A record of an earlier batch: manual marks may lag behind.
-            self.offer(offset + 1);
-            return;
-        };
-        while let Some(&record) = lane.records.get(lane.marked).filter(|&&record| record <= index) {
-            held.progress.mark(record);
-            lane.marked += 1;
-        }
-        if held.split.is_none() || held.collapsed {
-            // One lane: everything up to the record, handled in earlier runs or not, precedes the mark.
-            held.progress.mark_through(index);
-        }
-        self.offer_progress();
     }
 
     /// The handler of `lane` ended. `dice` is any random number, for the jitter of a retry.
     pub(crate) fn handle_finished(&mut self, now: Instant, lane: u32, outcome: Outcome, dice: u64) {
-        let State::Running(lanes) = &mut self.state else { return };
-        if let Some(lane) = lanes.iter_mut().find(|l| l.id == lane) {
+        if let Some(lane) = self.running(lane) {
             lane.outcome = Some(outcome);
         }
+        let State::Running(lanes) = &mut self.state else { return };
         if lanes.iter().all(|lane| lane.outcome.is_some()) {
-            let State::Running(lanes) = std::mem::replace(&mut self.state, State::Ready) else { return };
+            let lanes = std::mem::take(lanes);
+            self.state = State::Ready;
             self.outcome(now, &lanes, dice);
             self.advance(now);
         }
@@ -283,39 +269,44 @@ impl Coordinator {
     pub(crate) fn handle_dispatched(&mut self, now: Instant, written: bool, dice: u64) {
         let State::Dispatching(record) = self.state else { return };
         self.state = State::Ready;
-        let (Some(held), Some(policy)) = (&mut self.held, self.policy.dead_letter) else { return };
-        self.redispatch = !written;
+        let Some(policy) = self.policy.dead_letter else { return };
         if written {
+            self.failing = Failing::default();
             if policy.mark_after_dispatch {
-                held.progress.mark(record);
+                self.progress.mark_one(record);
             } else {
-                held.progress.handled(record);
+                self.progress.left(record);
             }
-            self.attempt = 0;
-            self.failed_at = None;
             if policy.atomic {
                 // The transaction carried the offset.
-                self.marked = self.marked.max(held.progress.committable());
+                self.progress.take_committable();
             }
-            self.offer_progress();
+            self.offer();
+        } else {
+            self.failing.refused += 1;
         }
-        let delay = self.policy.retry.delay(self.attempt, dice);
-        self.pauses.retry = Some(now + delay);
+        let delay = self.policy.retry.delay(self.failing.refused, dice);
+        self.pauses.retry = Some(deadline::after(now, delay));
         self.advance(now);
     }
 
-    /// The handler asked to stop for `pause` and to see the records from `offset` on again.
-    pub(crate) fn handle_pause(&mut self, now: Instant, offset: Option<i64>, pause: Duration) {
-        self.pauses.user = Some(now + pause);
-        self.paused_by_user = true;
-        if let (Some(offset), Some(held)) = (offset, &mut self.held) {
-            held.progress.reopen(offset);
+    /// The handler of `lane` asked to stop for `pause`, and to see its records from `offset` on again.
+    pub(crate) fn handle_pause(&mut self, now: Instant, lane: u32, offset: Option<i64>, pause: Duration) {
+        self.pauses.user = Some(deadline::after(now, pause));
+        if let Some(offset) = offset {
+            self.progress.reopen(lane, offset);
+        }
+        if let Some(lane) = self.running(lane) {
+            lane.interrupted = true;
         }
     }
 
-    /// The handler asked to continue at `offset` once it returns.
-    pub(crate) fn handle_seek(&mut self, offset: i64) {
+    /// The handler of `lane` asked to continue at `offset` once it returns.
+    pub(crate) fn handle_seek(&mut self, lane: u32, offset: i64) {
         self.seek = Some(offset);
+        if let Some(lane) = self.running(lane) {
+            lane.interrupted = true;
+        }
     }
 
     /// The deadline passed.
@@ -326,9 +317,7 @@ impl Coordinator {
     /// The partition goes away. Running handlers may finish; nothing new starts.
     pub(crate) fn handle_end(&mut self, now: Instant, ending: Ending) {
         // A revocation that turns into a loss is a loss; nothing turns back.
-        if self.ending != Some(Ending::Lost) {
-            self.ending = Some(ending);
-        }
+        self.ending = self.ending.max(Some(ending));
         self.advance(now);
     }
 
@@ -341,60 +330,66 @@ impl Coordinator {
         self.deadline
     }
 
-    /// True once the end was announced.
-    pub(crate) fn is_ending(&self) -> bool {
-        self.ending.is_some()
+    /// Why the partition goes away, once that was announced.
+    pub(crate) fn ending(&self) -> Option<Ending> {
+        self.ending
+    }
+
+    /// True while the result of a dispatch is awaited.
+    pub(crate) fn is_dispatching(&self) -> bool {
+        matches!(self.state, State::Dispatching(_))
+    }
+
+    fn running(&mut self, lane: u32) -> Option<&mut Lane> {
+        let State::Running(lanes) = &mut self.state else { return None };
+        lanes.iter_mut().find(|running| running.id == lane)
     }
 
     /// Stage *outcome*: what the results of a run mean.
     fn outcome(&mut self, now: Instant, lanes: &[Lane], dice: u64) {
-        let Some(held) = &mut self.held else { return };
-        let withheld = std::mem::take(&mut self.paused_by_user);
-        for lane in lanes.iter().filter(|lane| lane.outcome == Some(Outcome::Success)) {
-            match self.policy.marks {
-                // Who paused or sought decides for themselves what is done.
-                _ if withheld || self.seek.is_some() => {}
-                Marks::Automatic => lane.records.iter().for_each(|&record| held.progress.mark(record)),
-                Marks::Manual => lane.records.iter().for_each(|&record| held.progress.handled(record)),
+        for lane in lanes.iter().filter(|lane| !lane.interrupted) {
+            match (lane.outcome, self.policy.marks) {
+                (Some(Outcome::Success), Marks::Automatic) => {
+                    if let Some(&last) = lane.records.last() {
+                        self.progress.mark(lane.id, self.progress.offset(last));
+                    }
+                }
+                (Some(Outcome::Success | Outcome::Marked), _) => {
+                    lane.records.iter().for_each(|&record| self.progress.handled(record));
+                }
+                _ => {}
             }
         }
-        let failed = lanes.iter().any(|lane| lane.outcome == Some(Outcome::Failure));
+        // The record that failed is one that its handler got: a failure after the last mark leaves nothing to run again.
+        let failed = lanes.iter().filter(|lane| lane.outcome == Some(Outcome::Failure));
+        let left = failed.flat_map(|lane| lane.records.iter().copied());
+        match left.filter(|&record| self.progress.is_pending(record)).min() {
+            Some(record) if self.seek.is_none() => self.fail(now, record, dice),
+            _ => self.failing = Failing::default(),
+        }
+        self.offer();
+    }
+
+    /// A run failed at `record`: dead letter or retry.
+    fn fail(&mut self, now: Instant, record: u32, dice: u64) {
         if self.ending == Some(Ending::Lost) {
             return;
         }
-        if failed {
-            self.fail(now, dice);
-        } else {
-            self.attempt = 0;
-            self.failed_at = None;
+        let offset = self.progress.offset(record);
+        let ambiguous = self.progress.is_split() && !self.collapsed;
+        self.collapsed = true;
+        let progressed = self.failing.offset.replace(offset).is_some_and(|before| before != offset);
+        if progressed && self.policy.dead_letter.is_none_or(|policy| policy.independent) {
+            self.failing.attempt = 1;
         }
-        self.offer_progress();
-    }
-
-    /// A run failed: dead letter or retry.
-    fn fail(&mut self, now: Instant, dice: u64) {
-        let Some(held) = &mut self.held else { return };
-        // All records marked and yet a failure: nothing is left to run again.
-        let Some(first) = held.progress.first_pending() else { return };
-        let first_offset = held.progress.offset(first);
-        let ambiguous = held.split.is_some() && !held.collapsed;
-        held.collapsed = true;
-        let progressed = self.failed_at.is_some_and(|offset| offset != first_offset);
-        self.failed_at = Some(first_offset);
-        if let Some(policy) = self.policy.dead_letter {
-            if policy.independent && progressed {
-                self.attempt = 1;
-            }
-            if self.attempt > policy.max_retries && !ambiguous {
-                self.redispatch = true;
-                return;
-            }
-        } else if progressed {
-            self.attempt = 1;
+        let attempt = self.failing.attempt;
+        if self.policy.dead_letter.is_some_and(|policy| attempt > policy.max_retries) && !ambiguous {
+            self.failing.dispatch = Some(record);
+            return;
         }
-        let delay = self.policy.retry.delay(self.attempt, dice);
-        self.pauses.retry = Some(now + delay);
-        self.outputs.push_back(Output::Retrying { attempt: self.attempt, offset: first_offset, delay });
+        let delay = self.policy.retry.delay(attempt, dice);
+        self.pauses.retry = Some(deadline::after(now, delay));
+        self.outputs.push_back(Output::Retrying { attempt, offset, delay });
     }
 
     /// Stages *after*, *filter*, *split* and *run*: goes on as far as it can.
@@ -404,7 +399,6 @@ impl Coordinator {
             let busy = matches!(self.state, State::Running(_) | State::Dispatching(_) | State::Ended);
             if !busy {
                 self.state = State::Ended;
-                self.held = None;
                 self.outputs.push_back(Output::Ended(ending));
             }
             return;
@@ -413,52 +407,49 @@ impl Coordinator {
             return;
         }
         if let Some(offset) = self.seek.take() {
-            self.held = None;
-            self.state = State::Idle;
-            self.marked = -1;
+            self.progress.reset();
+            self.pauses = Pauses { user: self.pauses.user, ..Pauses::default() };
             self.outputs.push_back(Output::Seek(offset));
-            self.outputs.push_back(Output::Release);
+            self.release();
             return;
         }
-        let Some(held) = &self.held else { return };
-        if held.progress.first_pending().is_none() {
-            match self.policy.marks {
-                // The end of the batch may lie beyond its last record, or the batch may hold none.
-                Marks::Automatic => self.offer(held.progress.committable()),
-                Marks::Manual => self.offer_progress(),
-            }
-            self.held = None;
-            self.state = State::Idle;
-            self.attempt = 0;
-            self.outputs.push_back(Output::Release);
+        if self.progress.pending().next().is_none() {
+            self.offer();
+            self.progress.finish();
+            self.release();
             return;
         }
         if let Some(until) = self.pauses.until(now) {
             self.deadline = Some(until);
             return;
         }
-        if self.redispatch {
-            self.dispatch();
-        } else {
-            self.run(now);
+        match self.failing.dispatch {
+            Some(record) => self.dispatch(record),
+            None => self.run(now),
         }
     }
 
-    fn dispatch(&mut self) {
-        let (Some(held), Some(policy)) = (&self.held, self.policy.dead_letter) else { return };
-        let Some(record) = held.progress.first_pending() else { return };
+    /// The batch is done with, and so is what was known of its records.
+    fn release(&mut self) {
+        self.state = State::Idle;
+        self.collapsed = false;
+        self.failing = Failing::default();
+        self.outputs.push_back(Output::Release);
+    }
+
+    fn dispatch(&mut self, record: u32) {
+        let Some(policy) = self.policy.dead_letter else { return };
         self.state = State::Dispatching(record);
         let marks = policy.atomic && policy.mark_after_dispatch;
-        let atomic = marks.then(|| held.progress.committable_with(record));
-        self.outputs.push_back(Output::Dispatch { record, attempts: self.attempt, atomic });
+        let atomic = marks.then(|| self.progress.committable_with(record));
+        self.outputs.push_back(Output::Dispatch { record, attempts: self.failing.attempt, atomic });
     }
 
     fn run(&mut self, now: Instant) {
-        let Some(held) = &self.held else { return };
-        let mut records: Vec<u32> = held.progress.pending().take(self.policy.max_messages).collect();
+        let mut records: Vec<u32> = self.progress.pending().take(self.policy.max_messages).collect();
         self.pauses.filter = None;
         for filter in &mut self.filters {
-            let mut offsets = records.iter().map(|&record| held.progress.offset(record));
+            let mut offsets = records.iter().map(|&record| self.progress.offset(record));
             if let Verdict::Cut { keep, until } = filter.apply(now, &mut offsets) {
                 records.truncate(keep);
                 if records.is_empty() {
@@ -468,44 +459,28 @@ impl Coordinator {
                 }
             }
         }
-        self.attempt += 1;
-        let mut lanes: Vec<Lane> = Vec::new();
-        match &held.split {
-            Some(split) if !held.collapsed => {
-                let mut by_lane = std::collections::BTreeMap::<u32, Vec<u32>>::new();
-                for record in records {
-                    by_lane.entry(split[record as usize]).or_default().push(record);
-                }
-                for (id, records) in by_lane {
-                    lanes.push(Lane { id, records: records.into(), marked: 0, outcome: None });
-                }
-            }
-            _ => lanes.push(Lane { id: 0, records: records.into(), marked: 0, outcome: None }),
+        self.failing.attempt += 1;
+        let mut lanes = BTreeMap::<u32, Vec<u32>>::new();
+        for record in records {
+            let lane = if self.collapsed { 0 } else { self.progress.lane(record) };
+            self.progress.start(record, lane);
+            lanes.entry(lane).or_default().push(record);
         }
+        let lanes: Vec<Lane> = lanes
+            .into_iter()
+            .map(|(id, records)| Lane { id, records: records.into(), interrupted: false, outcome: None })
+            .collect();
         for lane in &lanes {
-            self.outputs.push_back(Output::Run {
-                lane: lane.id,
-                records: lane.records.clone(),
-                attempt: self.attempt,
-            });
+            let (records, attempt) = (lane.records.clone(), self.failing.attempt);
+            self.outputs.push_back(Output::Run { lane: lane.id, records, attempt });
         }
         self.state = State::Running(lanes);
     }
 
-    fn offer_progress(&mut self) {
-        if let Some(held) = &self.held {
-            let committable = held.progress.committable();
-            // Nothing of this batch is marked: its first offset is no progress of ours.
-            if committable > held.progress.first_offset() {
-                self.offer(committable);
-            }
-        }
-    }
-
-    fn offer(&mut self, offset: i64) {
-        if offset > self.marked && self.ending != Some(Ending::Lost) {
-            self.marked = offset;
-            self.outputs.push_back(Output::Mark(offset));
+    /// What is done may be committed.
+    fn offer(&mut self) {
+        if self.ending != Some(Ending::Lost) {
+            self.outputs.extend(self.progress.take_committable().map(Output::Mark));
         }
     }
 }

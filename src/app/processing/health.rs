@@ -1,10 +1,10 @@
-//! How many handlers are stuck, for liveness probes.
+//! What is wrong with an application, for liveness probes.
 
 use std::sync::Arc;
 
 use crate::runtime::watch;
 
-/// Counts the handlers of an application that have been running for longer than their routes allow. Cheap to clone.
+/// Counts what keeps an application from handling all its partitions. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(crate) struct Health(Arc<watch::Sender<usize>>);
 
@@ -13,23 +13,23 @@ impl Health {
         Self(Arc::new(watch::Sender::new(0)))
     }
 
-    /// True if no handler is stuck.
+    /// True if nothing is wrong.
     pub(crate) fn is_live(&self) -> bool {
         *self.0.borrow() == 0
     }
 
-    /// A handler is stuck, until this is dropped.
-    pub(super) fn stuck(&self) -> Stuck {
+    /// Something is wrong, until this is dropped.
+    pub(super) fn trouble(&self) -> Trouble {
         self.0.send_modify(|count| *count += 1);
-        Stuck(self.clone())
+        Trouble(self.clone())
     }
 }
 
-/// A handler that is stuck.
+/// Something that is wrong: a handler that is stuck, a partition that stands, a condition that lasts.
 #[derive(Debug)]
-pub(super) struct Stuck(Health);
+pub(super) struct Trouble(Health);
 
-impl Drop for Stuck {
+impl Drop for Trouble {
     fn drop(&mut self) {
         self.0.0.send_modify(|count| *count -= 1);
     }

@@ -2,6 +2,7 @@
 //! out what they decide. It decides nothing itself and never waits for a handler.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,32 +10,48 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::{Instant, sleep_until};
 
 use super::coordinator::{Ending, Outcome, Output};
-use super::health::Health;
+use super::health::{Health, Trouble};
+use super::letter::Letter;
 use super::partition::{PartitionState, Run};
 use super::route::Route;
-use super::run::{Finished, Job, run};
+use super::run::{Finished, Job, Means, run};
 use super::workers::Workers;
 use crate::app::Settings;
 use crate::app::context::Context;
 use crate::app::instrument::{Event, Monitor};
 use crate::app::routing::GroupRoute;
-use crate::client::Client;
+use crate::app::stop::Stop;
+use crate::client::{Client, ConditionEvent, ConditionEvents, ConditionKind, ConditionStage, Subject};
 use crate::consumer::{
     Batch, ConsumerConfig, Event as GroupEvent, GroupConsumer, Mark, Revocation, StartOffset,
 };
-use crate::producer::{Producer, Record};
+use crate::deadline;
+use crate::producer::Producer;
 use crate::runtime::Runtime;
-use crate::runtime::watch;
-use crate::types::{GroupId, Offset, Partition, TopicName, TopicPartition};
-use crate::{Error, Result};
+use crate::types::{GroupId, Offset, TopicName, TopicPartition};
+use crate::{Error, ErrorKind, Result};
 
 /// How often the marks of running handlers are collected and handlers are checked for being stuck.
 const SWEEP: Duration = Duration::from_millis(500);
+/// How long before the group takes partitions away they are given up here, so that their last marks are committed.
+const MARGIN: Duration = Duration::from_secs(1);
 
 /// What comes back from the tasks.
 enum Report {
     Finished(Finished),
     Dispatched { partition: TopicPartition, record: u32, attempts: u32, result: Result<()> },
+}
+
+/// What the listeners of an application share.
+#[derive(Clone, Debug)]
+pub(crate) struct Shared {
+    pub(crate) client: Client,
+    pub(crate) producer: Producer,
+    pub(crate) workers: Workers,
+    pub(crate) health: Health,
+    pub(crate) settings: Settings,
+    pub(crate) monitor: Monitor,
+    pub(crate) stop: Stop,
 }
 
 pub(crate) struct GroupListener {
@@ -47,34 +64,34 @@ pub(crate) struct GroupListener {
     health: Health,
     settings: Settings,
     monitor: Monitor,
+    stop: Stop,
     routes: BTreeMap<TopicName, Arc<Route>>,
     partitions: BTreeMap<TopicPartition, PartitionState>,
     /// Deadlines of the coordinators.
     timers: BTreeSet<(Instant, TopicPartition)>,
     /// Revocations that wait for handlers, with the time at which the rest is lost.
     revocations: Vec<(Revocation, Instant)>,
+    /// News of what concerns dead letter topics; the consumer tells what concerns the group's own.
+    news: ConditionEvents,
+    /// What lasts and concerns the group.
+    conditions: BTreeMap<(Subject, ConditionKind), Trouble>,
     reports: UnboundedReceiver<Report>,
     reporter: UnboundedSender<Report>,
 }
 
 impl GroupListener {
-    pub(crate) fn new(
-        group: GroupRoute,
-        client: &Client,
-        producer: Producer,
-        workers: Workers,
-        health: Health,
-        settings: Settings,
-        monitor: Monitor,
-    ) -> Result<Self> {
+    pub(crate) fn new(group: GroupRoute, shared: Shared) -> Result<Self> {
+        let Shared { client, producer, workers, health, settings, monitor, stop } = shared;
         let topics: Vec<TopicName> = group.topics.iter().map(|route| route.topic.clone()).collect();
+        // The coordinators say what is done and when the next batch may come.
+        let config = ConsumerConfig::new().hold_after_delivery(true).auto_store(false);
+        let config = group.reading.or(settings.reading).apply(config);
         let mut routes = BTreeMap::new();
         for route in group.topics {
             let topic = route.topic.clone();
             routes.extend(Route::new(route).map(|route| (topic, Arc::new(route))));
         }
-        // The coordinators say what is done and when the next batch may come.
-        let config = ConsumerConfig::new().hold_after_delivery(true).auto_store(false);
+        let news = client.condition_events();
         let consumer = client.group_consumer(group.id.clone()).config(config).topics(topics).build()?;
         let (reporter, reports) = unbounded_channel();
         let runtime = client.runtime();
@@ -88,25 +105,32 @@ impl GroupListener {
             health,
             settings,
             monitor,
+            stop,
             routes,
             partitions: BTreeMap::new(),
             timers: BTreeSet::new(),
             revocations: Vec::new(),
+            news,
+            conditions: BTreeMap::new(),
             reports,
             reporter,
         })
     }
 
-    /// Consumes until `stop` turns true, then finishes what runs and leaves the group.
-    pub(crate) async fn run(mut self, mut stop: watch::Receiver<bool>) -> Result<()> {
+    /// Consumes until the application stops, then finishes what runs and leaves the group. Returns what went wrong.
+    pub(crate) async fn run(mut self) -> Vec<Error> {
+        let stop = self.stop.clone();
+        let mut stopping = pin!(stop.begun());
         let mut sweep = Instant::now() + SWEEP;
-        let outcome = loop {
-            let next_timer = self.timers.first().map_or(sweep, |(deadline, _)| sweep.min(*deadline));
+        let failed = loop {
+            let next_timer = self.timers.first().map(|(deadline, _)| *deadline);
+            let next_timer = next_timer.into_iter().chain(self.next_loss()).fold(sweep, Instant::min);
             tokio::select! {
-                // What ended goes before what begins; reports are bounded by the workers, so batches get their turn.
+                // A stop comes once. What ended goes before what begins; reports are bounded by the workers, so batches
+                // get their turn.
                 biased;
+                () = &mut stopping => break None,
                 Some(report) = self.reports.recv() => self.handle_report(report),
-                _ = stop.wait_for(|&stop| stop) => break Ok(()),
                 late = self.runtime.sleep_until(next_timer) => {
                     if let Some(late) = late {
                         self.monitor.emit(&Event::Starved { group: &self.group, late });
@@ -118,55 +142,84 @@ impl GroupListener {
                         sweep = now + SWEEP;
                     }
                 }
+                Some(event) = self.news.next() => self.handle_news(&event),
                 event = self.consumer.next() => match event {
                     Ok(event) => self.handle_event(event),
-                    Err(error) => break Err(error),
+                    Err(error) => break Some(error),
                 },
             }
-            self.finish_revocations().await;
+            self.finish_revocations();
         };
-        if let Err(error) = &outcome {
+        if let Some(error) = &failed {
             self.emit_error("connection.listener.fetch_loop.error", None, error);
+            // One group that cannot go on ends the application, in order.
+            stop.begin();
         }
-        let stopped = self.stop().await;
-        outcome.and(stopped)
+        failed.into_iter().chain(self.finish().await).collect()
     }
 
-    /// Lets running handlers finish, then commits and leaves the group.
-    async fn stop(mut self) -> Result<()> {
-        let deadline = Instant::now() + self.settings.shutdown_timeout;
+    /// Lets running handlers finish, then commits and leaves the group. Returns what could not be done in time.
+    async fn finish(mut self) -> Vec<Error> {
+        let stop = self.stop.clone();
         for partition in self.partitions.keys().cloned().collect::<Vec<_>>() {
             self.end(&partition, Ending::Stopped);
         }
-        while !self.partitions.is_empty() {
+        let mut over = pin!(stop.handlers_over());
+        loop {
+            // Handlers of lost partitions work in vain: their records are others' by now, and their marks are refused.
+            let in_vain =
+                |state: &PartitionState| state.coordinator.ending() == Some(Ending::Lost) && !state.closing;
+            self.partitions.retain(|_, state| !in_vain(state));
+            if self.partitions.is_empty() {
+                break;
+            }
+            let next_loss = self.next_loss();
             tokio::select! {
                 biased; // A report that is there counts, even at the deadline.
                 Some(report) = self.reports.recv() => self.handle_report(report),
-                () = sleep_until(deadline) => break,
+                () = &mut over => break,
+                () = sleep_until(next_loss.unwrap_or_else(Instant::now)), if next_loss.is_some() => {}
                 // The consumer is polled on, so that rebalances find an answer; new batches stay where they are.
                 Ok(event) = self.consumer.next() => if !matches!(event, GroupEvent::Batch(_)) {
                     self.handle_event(event);
                 },
             }
-            self.finish_revocations().await;
+            self.finish_revocations();
         }
-        let forced: Vec<String> = self.partitions.keys().map(ToString::to_string).collect();
+        let mut errors = Vec::new();
+        errors.extend(self.drop_handlers());
+        let closed = tokio::select! {
+            biased; // The consumer ends at the same deadline, and knows better what was not done.
+            closed = self.consumer.close(stop.left()) => closed,
+            () = stop.over() => {
+                let text = format!("group {} was not left in time", self.group);
+                Err(Error::new(ErrorKind::Timeout, text))
+            }
+        };
+        errors.extend(closed.err());
+        for error in &errors {
+            self.emit_error("app.stopping.error", None, error);
+        }
+        errors
+    }
+
+    /// Drops the handlers that have not returned; the marks that they made so far count. Returns an error if there were any.
+    fn drop_handlers(&mut self) -> Option<Error> {
+        let mut blockers = Vec::new();
+        for partition in self.partitions.keys().cloned().collect::<Vec<_>>() {
+            let Some(state) = self.partitions.get_mut(&partition) else { continue };
+            blockers.push(state.blocker(&partition));
+            state.runs.values().for_each(|run| run.context.close());
+            state.collect_marks();
+            self.carry_out(&partition);
+        }
         // Dropping the runs drops the futures of their handlers.
         self.partitions.clear();
-        let closed = self.consumer.close(self.settings.shutdown_timeout).await;
-        if forced.is_empty() {
-            return closed;
-        }
-        let error = Error::new(
-            crate::ErrorKind::Timeout,
-            format!(
-                "handlers of {} did not return within the shutdown timeout and were dropped",
-                forced.join(", ")
-            ),
-        )
-        .hint("return when Context::is_ending() turns true, or raise shutdown_timeout");
-        self.monitor.emit(&Event::Error { context: "app.stopping.error", partition: None, error: &error });
-        Err(error)
+        (!blockers.is_empty()).then(|| {
+            let text = format!("group {} could not stop in time: {}", self.group, blockers.join("; "));
+            Error::new(ErrorKind::Timeout, text)
+                .hint("return when Context::is_ending() turns true, or raise shutdown_timeout")
+        })
     }
 
     fn handle_event(&mut self, event: GroupEvent) {
@@ -178,7 +231,8 @@ impl GroupListener {
             GroupEvent::Revoked(revocation) => {
                 let partitions = revocation.partitions().to_vec();
                 self.monitor.emit(&Event::Revoked { group: &self.group, partitions: &partitions });
-                let lost_at = revocation.deadline().min(Instant::now() + self.settings.revoke_timeout);
+                let lost_at = revocation.deadline().checked_sub(MARGIN).unwrap_or(revocation.deadline());
+                let lost_at = lost_at.min(deadline::after(Instant::now(), self.settings.revoke_timeout));
                 partitions.iter().for_each(|partition| self.end(partition, Ending::Revoked));
                 self.revocations.push((revocation, lost_at));
             }
@@ -199,9 +253,7 @@ impl GroupListener {
             GroupEvent::TopicRecreated { topic, old, new } => {
                 self.monitor.emit(&Event::TopicRecreated { group: &self.group, topic: &topic, old, new });
             }
-            GroupEvent::Condition(event) => {
-                self.monitor.emit(&Event::Condition { group: &self.group, event: &event });
-            }
+            GroupEvent::Condition(event) => self.handle_condition(&event),
             GroupEvent::CommitFailed { partition, offset: _, error } => {
                 self.emit_error("offsets.commit.error", Some(&partition), &error);
             }
@@ -210,10 +262,33 @@ impl GroupListener {
         }
     }
 
+    /// Conditions of anybody: those of dead letter topics concern the group.
+    fn handle_news(&mut self, event: &ConditionEvent) {
+        let concerned = event.condition.subject.topic().is_some_and(|topic| {
+            let ours = self.routes.values().any(|route| route.dead_letter_topic.as_ref() == Some(topic));
+            ours && !self.routes.contains_key(topic)
+        });
+        if concerned {
+            self.handle_condition(event);
+        }
+    }
+
+    fn handle_condition(&mut self, event: &ConditionEvent) {
+        let key = (event.condition.subject.clone(), event.condition.kind);
+        match (event.stage, &key.0) {
+            (ConditionStage::Ended, _) => drop(self.conditions.remove(&key)),
+            // A restart mends no broker.
+            (_, Subject::Cluster | Subject::Node(_)) => {}
+            _ => drop(self.conditions.entry(key).or_insert_with(|| self.health.trouble())),
+        }
+        self.monitor.emit(&Event::Condition { group: &self.group, event });
+    }
+
     fn handle_batch(&mut self, batch: Batch) {
         let partition = batch.topic_partition().clone();
         let Some(route) = self.routes.get(&partition.topic) else { return };
-        if let Some(state) = self.partitions.get_mut(&partition).filter(|state| state.coordinator.is_ending())
+        if let Some(state) =
+            self.partitions.get_mut(&partition).filter(|state| state.coordinator.ending().is_some())
         {
             // The partition went and came back while a handler was running: its successor waits for it.
             state.successor = Some(batch);
@@ -248,6 +323,10 @@ impl GroupListener {
                 }
                 let dice = self.dice.u64(..);
                 if let Some(state) = self.partitions.get_mut(&partition) {
+                    state.undelivered = match state.undelivered.take() {
+                        _ if written => None,
+                        known => Some(known.unwrap_or_else(|| self.health.trouble())),
+                    };
                     state.coordinator.handle_dispatched(Instant::now(), written, dice);
                     self.carry_out(&partition);
                 }
@@ -256,46 +335,48 @@ impl GroupListener {
     }
 
     fn handle_finished(&mut self, finished: Finished) {
-        let Finished { partition, lane, handler, error_context, result } = finished;
+        let Finished { partition, lane, consumer, error_context, result } = finished;
         let dice = self.dice.u64(..);
         let now = Instant::now();
         let Some(state) = self.partitions.get_mut(&partition) else { return };
         let Some(run) = state.runs.remove(&lane) else { return };
-        state.handlers.extend(handler.map(|handler| (lane, handler)));
-        let success = result.is_ok();
-        if let Err(error) = &result {
+        state.consumers.extend(consumer.map(|consumer| (lane, consumer)));
+        if let Some(Err(error)) = &result {
             self.monitor.emit(&Event::Error { context: error_context, partition: Some(&partition), error });
         }
-        let marked = run.context.marked();
-        if let Some(ending) = state.closing {
+        if let Some(offset) = run.context.marked() {
+            state.coordinator.handle_mark(lane, offset);
+        }
+        if state.closing {
             let last = state.runs.is_empty();
-            // One of the last callbacks: its marks count if the partition is still ours.
-            if let Some(offset) = marked.filter(|_| ending != Ending::Lost) {
-                self.store(&partition, offset + 1);
-            }
+            self.carry_out(&partition);
             if last {
                 self.remove(&partition);
             }
             return;
         }
-        self.monitor.emit(&Event::Consumed {
-            partition: &partition,
-            lane,
-            records: run.records,
-            success,
-            time: now - run.context.begun().unwrap_or(now),
-        });
-        if let Some(offset) = marked {
-            state.coordinator.handle_mark(lane, offset);
+        let outcome = match &result {
+            None => Outcome::NotBegun,
+            Some(Err(_)) => Outcome::Failure,
+            Some(Ok(())) if run.context.only_marks_count() => Outcome::Marked,
+            Some(Ok(())) => Outcome::Success,
+        };
+        if let Some(result) = &result {
+            self.monitor.emit(&Event::Consumed {
+                partition: &partition,
+                lane,
+                records: run.records,
+                success: result.is_ok(),
+                time: now - run.context.begun().unwrap_or(now),
+            });
         }
         let (pause, seek) = run.context.take_requests();
         if let Some((offset, pause)) = pause {
-            state.coordinator.handle_pause(now, offset.map(|offset| offset.0), pause);
+            state.coordinator.handle_pause(now, lane, offset.map(|offset| offset.0), pause);
         }
         if let Some(offset) = seek {
-            state.coordinator.handle_seek(offset.0);
+            state.coordinator.handle_seek(lane, offset.0);
         }
-        let outcome = if success { Outcome::Success } else { Outcome::Failure };
         state.coordinator.handle_finished(now, lane, outcome, dice);
         self.carry_out(&partition);
     }
@@ -330,7 +411,7 @@ impl GroupListener {
                     };
                     let time = now - since;
                     if time >= limit && run.stuck.is_none() {
-                        run.stuck = Some(self.health.stuck());
+                        run.stuck = Some(self.health.trouble());
                         self.monitor.emit(&Event::Stuck { partition: &partition, lane, time });
                     }
                 }
@@ -342,9 +423,7 @@ impl GroupListener {
     /// Announces the end of a partition to its coordinator and its handlers.
     fn end(&mut self, partition: &TopicPartition, ending: Ending) {
         let Some(state) = self.partitions.get_mut(partition) else { return };
-        state.successor = None;
-        state.ending.send_replace(Some(ending));
-        state.coordinator.handle_end(Instant::now(), ending);
+        state.end(Instant::now(), ending);
         self.carry_out(partition);
     }
 
@@ -390,26 +469,33 @@ impl GroupListener {
         } else {
             held.select(records.iter().map(|&record| record as usize))
         };
-        self.monitor.emit(&Event::Consume { partition, lane, records: records.len(), attempt });
         self.spawn(partition, lane, attempt, Job::Consume(batch));
     }
 
     fn spawn(&mut self, partition: &TopicPartition, lane: u32, attempt: u32, job: Job) {
         let Some(state) = self.partitions.get_mut(partition) else { return };
-        let handler = state.handlers.remove(&lane);
+        let consumer = state.consumers.remove(&lane);
         let context = Context::new(crate::app::context::Run {
             group: self.group.clone(),
             partition: partition.clone(),
             lane,
             attempt,
+            marks: state.route.policy.marks,
             producer: self.producer.clone(),
             runtime: self.runtime.clone(),
             ending: state.ending.subscribe(),
             state: std::sync::Mutex::default(),
+            quiet: tokio::sync::Notify::new(),
         });
         let records = if let Job::Consume(batch) = &job { batch.len() } else { 0 };
         let reporter = self.reporter.clone();
-        let future = run(handler, state.route.factory.clone(), job, context.clone(), self.workers.clone());
+        let means = Means {
+            factory: state.route.factory.clone(),
+            workers: self.workers.clone(),
+            monitor: self.monitor.clone(),
+            stop: self.stop.clone(),
+        };
+        let future = run(consumer, job, context.clone(), means);
         let task = self.runtime.spawn(
             "handler",
             Box::pin(async move {
@@ -426,40 +512,27 @@ impl GroupListener {
         let Some(state) = self.partitions.get(partition) else { return };
         let (Some(held), Some(topic)) = (&state.held, state.route.dead_letter_topic.clone()) else { return };
         let Some(message) = held.message(record as usize) else { return };
+        let ending = state.ending.subscribe();
         let (producer, reporter) = (self.producer.clone(), self.reporter.clone());
-        let (partition, group) = (partition.clone(), self.group.clone());
+        let letter =
+            Letter { topic, message, source: partition.clone(), group: self.group.clone(), attempts };
         // The task needs neither the batch nor the listener; if the application is dropped, the record is sent again.
         self.runtime.spawn(
             "dead letter",
             Box::pin(async move {
-                let (number, offset) = (partition.partition.to_string(), message.offset().to_string());
-                let attempts_text = attempts.to_string();
-                let mut letter = Record::to(topic.as_str()).timestamp(message.timestamp());
-                letter = letter.maybe_key(message.key()).maybe_value(message.value());
-                for header in message.headers() {
-                    letter = letter.maybe_header(header.key, header.value);
-                }
-                for (name, value) in [
-                    ("source_topic", partition.topic.as_str()),
-                    ("source_partition", &number),
-                    ("source_offset", &offset),
-                    ("source_consumer_group", group.as_str()),
-                    ("source_attempts", &attempts_text),
-                ] {
-                    letter = letter.header(name, value);
-                }
-                let result = send_letter(&producer, letter, partition.partition).await;
+                let result = letter.send(&producer, ending).await;
+                let partition = letter.source;
                 let _ = reporter.send(Report::Dispatched { partition, record, attempts, result });
             }),
         );
     }
 
-    /// The coordinator ended: runs the last callback of every handler.
+    /// The coordinator ended: runs the last callback of every consumer.
     fn close(&mut self, partition: &TopicPartition, ending: Ending) {
         let Some(state) = self.partitions.get_mut(partition) else { return };
-        state.closing = Some(ending);
-        state.held = None;
-        let lanes: Vec<u32> = state.handlers.keys().copied().collect();
+        state.closing = true;
+        state.undelivered = None;
+        let lanes: Vec<u32> = state.consumers.keys().copied().collect();
         if lanes.is_empty() {
             self.remove(partition);
         }
@@ -479,8 +552,16 @@ impl GroupListener {
         }
     }
 
+    /// When the next revocation is given up.
+    fn next_loss(&self) -> Option<Instant> {
+        self.revocations.iter().map(|(_, lost_at)| *lost_at).min()
+    }
+
     /// Hands over the partitions whose handlers are done, and gives up on those whose time is over.
-    async fn finish_revocations(&mut self) {
+    fn finish_revocations(&mut self) {
+        if self.revocations.is_empty() {
+            return;
+        }
         let now = Instant::now();
         let mut waiting = Vec::new();
         for (revocation, lost_at) in std::mem::take(&mut self.revocations) {
@@ -495,7 +576,11 @@ impl GroupListener {
             } else if now < lost_at {
                 waiting.push((revocation, lost_at));
             } else {
-                // Marks that come now are refused; the handlers run on until they return.
+                // Marks made so far count, those that come later are refused; the handlers run on until they return.
+                for partition in &busy {
+                    self.partitions.get_mut(partition).into_iter().for_each(PartitionState::collect_marks);
+                    self.carry_out(partition);
+                }
                 self.monitor.emit(&Event::Lost { group: &self.group, partitions: &busy });
                 busy.iter().for_each(|partition| self.end(partition, Ending::Lost));
                 revocation.done();
@@ -526,14 +611,6 @@ impl GroupListener {
     fn emit_error(&self, context: &'static str, partition: Option<&TopicPartition>, error: &Error) {
         self.monitor.emit(&Event::Error { context, partition, error });
     }
-}
-
-/// Sends a dead letter. Letters of one partition go to one partition, so that they keep their order.
-async fn send_letter(producer: &Producer, letter: Record<'_>, source: Partition) -> Result<()> {
-    let topic = producer.topic(TopicName::from(letter.topic_name().to_owned())).await?;
-    let partitions = i32::try_from(topic.partition_count()).unwrap_or(i32::MAX).max(1);
-    producer.send(letter.partition(source.0 % partitions)).await?;
-    Ok(())
 }
 
 impl std::fmt::Debug for GroupListener {

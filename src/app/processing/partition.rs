@@ -7,15 +7,16 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use super::coordinator::{Coordinator, Ending};
-use super::health::Stuck;
+use super::health::Trouble;
 use super::route::Route;
-use crate::app::consumer::Handler;
+use super::run::Instance;
 use crate::app::context::Context;
 use crate::consumer::Batch;
 use crate::runtime::AbortOnDrop;
 use crate::runtime::watch;
+use crate::types::TopicPartition;
 
-/// Invariant: a lane is in `runs` or in `handlers`, never in both.
+/// Invariant: a lane is in `runs` or in `consumers`, never in both.
 pub(super) struct PartitionState {
     pub(super) route: Arc<Route>,
     pub(super) coordinator: Coordinator,
@@ -23,17 +24,19 @@ pub(super) struct PartitionState {
     pub(super) assignment: u64,
     /// The batch that the coordinator works on.
     pub(super) held: Option<Batch>,
-    /// Handlers that do not run at the moment, by lane.
-    pub(super) handlers: BTreeMap<u32, Box<dyn Handler>>,
+    /// Consumers that do not run at the moment, by lane.
+    pub(super) consumers: BTreeMap<u32, Instance>,
     pub(super) runs: BTreeMap<u32, Run>,
-    /// Tells handlers that the partition goes away.
+    /// Tells handlers that the partition goes away: what the coordinator was told.
     pub(super) ending: watch::Sender<Option<Ending>>,
+    /// A dead letter is not accepted: the partition stands until it is.
+    pub(super) undelivered: Option<Trouble>,
     /// The entry in the listener's timers, if there is one.
     pub(super) timer: Option<Instant>,
     /// A batch of the partition's next assignment, which came before the last handler of this one had returned.
     pub(super) successor: Option<Batch>,
-    /// The coordinator has ended; what is left are the handlers' last callbacks.
-    pub(super) closing: Option<Ending>,
+    /// The coordinator has ended; what is left are the consumers' last callbacks.
+    pub(super) closing: bool,
 }
 
 /// A handler that runs.
@@ -41,14 +44,14 @@ pub(super) struct Run {
     pub(super) context: Context,
     pub(super) records: usize,
     /// It has been running for longer than the route allows.
-    pub(super) stuck: Option<Stuck>,
+    pub(super) stuck: Option<Trouble>,
     /// Dropping the run drops the handler's future.
     pub(super) _task: AbortOnDrop,
 }
 
 impl Drop for Run {
     fn drop(&mut self) {
-        // What a forced stop cannot end, a blocking handler for one, must not mark any more.
+        // What a forced stop cannot end, a blocking handler for one, must neither produce nor mark any more.
         self.context.close();
     }
 }
@@ -60,13 +63,34 @@ impl PartitionState {
             route,
             assignment,
             held: None,
-            handlers: BTreeMap::new(),
+            consumers: BTreeMap::new(),
             runs: BTreeMap::new(),
             ending: watch::Sender::new(None),
+            undelivered: None,
             timer: None,
             successor: None,
-            closing: None,
+            closing: false,
         }
+    }
+
+    /// Announces the end to the coordinator and to handlers.
+    pub(super) fn end(&mut self, now: Instant, ending: Ending) {
+        self.successor = None;
+        self.coordinator.handle_end(now, ending);
+        self.ending.send_replace(self.coordinator.ending());
+    }
+
+    /// Who keeps the partition from being given back, in words.
+    pub(super) fn blocker(&self, partition: &TopicPartition) -> String {
+        if self.runs.values().any(|run| run.context.running_since().is_some()) {
+            let what = if self.closing { "last callback" } else { "handler" };
+            return format!("the {what} of {partition} did not return and was dropped");
+        }
+        if self.coordinator.is_dispatching() {
+            let topic = self.route.dead_letter_topic.as_deref().unwrap_or_default();
+            return format!("a dead letter of {partition} was not acknowledged by {topic}");
+        }
+        format!("what the handler of {partition} produced was not acknowledged")
     }
 
     /// Hands the marks that running handlers made so far to the coordinator.

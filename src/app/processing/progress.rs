@@ -1,39 +1,80 @@
-//! Which records of a held batch are done, and the offset up to which that is contiguous.
+//! How far one assignment of a partition is done: the only place that knows which offset may be committed.
+//!
+//! A mark says that its lane has done a record and all before it *of that lane*. What a lane has not marked holds the
+//! offset back, whichever batch it was in: of batches that are gone, a lane's span of unmarked offsets is kept.
 
-/// State of one record of a held batch; ordered by how far it has come.
+use std::collections::BTreeMap;
+
+/// State of one record of the held batch; ordered by how far it has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum State {
     /// To be handed to a handler (again).
     Pending,
-    /// A handler succeeded on it or it was skipped by policy, but nobody marked it.
+    /// It went elsewhere without counting as consumed; the next mark behind it passes it.
+    Left,
+    /// A handler succeeded on it, but nobody marked it.
     Handled,
     /// Marked as consumed: its offset may be committed once all before it are marked too.
     Marked,
 }
 
-/// Progress over the records of one batch. `pending_from <= len`, every record before it is not pending;
-/// `marked_to <= len`, every record before it is marked.
-#[derive(Debug)]
+/// What a lane has not marked of batches that are gone: none of its records below `from`, perhaps some up to `last`.
+#[derive(Clone, Copy, Debug)]
+struct Rest {
+    from: i64,
+    last: i64,
+}
+
+/// Progress over the records of one assignment. `pending_from <= len`, every record of the held batch before it is not
+/// pending; `marked_to <= len`, every record before it is marked; those from `started` on were never handed out.
+#[derive(Debug, Default)]
 pub(crate) struct Progress {
     offsets: Vec<i64>,
     states: Vec<State>,
+    /// Which lane handles each record, where there are several.
+    lanes: Option<Vec<u32>>,
     next_offset: i64,
     pending_from: usize,
     marked_to: usize,
+    started: usize,
+    rests: BTreeMap<u32, Rest>,
+    /// Up to here nothing is progress of ours: where reading began, or what was committed before.
+    committed: Option<i64>,
 }
 
 impl Progress {
-    /// Nothing is done yet. `offsets` ascend; `next_offset` follows the batch (it may lie beyond the last record when
-    /// compaction or control records left a gap).
-    pub(crate) fn new(offsets: Vec<i64>, next_offset: i64) -> Self {
+    /// A batch came: nothing of it is done yet. `offsets` ascend; `next_offset` follows the batch (it may lie beyond the
+    /// last record when compaction or control records left a gap); `lanes` names the lane of each record.
+    pub(crate) fn begin(&mut self, offsets: Vec<i64>, next_offset: i64, lanes: Option<Vec<u32>>) {
         debug_assert!(offsets.is_sorted() && offsets.last().is_none_or(|&last| last < next_offset));
-        let states = vec![State::Pending; offsets.len()];
-        Self { offsets, states, next_offset, pending_from: 0, marked_to: 0 }
+        let first = offsets.first().copied().unwrap_or(next_offset - 1);
+        if first < self.next_offset {
+            // The log was truncated and is read again: what was known of these offsets is void.
+            self.reset();
+        }
+        self.committed.get_or_insert(first);
+        self.states = vec![State::Pending; offsets.len()];
+        self.offsets = offsets;
+        self.lanes = lanes;
+        self.next_offset = next_offset;
+        (self.pending_from, self.marked_to, self.started) = (0, 0, 0);
     }
 
-    /// Offset of the first record, or the end of an empty batch.
-    pub(crate) fn first_offset(&self) -> i64 {
-        self.offsets.first().copied().unwrap_or(self.next_offset)
+    /// The batch is done with; what its lanes have not marked is remembered.
+    pub(crate) fn finish(&mut self) {
+        for index in self.marked_to..self.states.len() {
+            if self.states[index] == State::Handled {
+                let (lane, offset) = (self.lane(index as u32), self.offsets[index]);
+                self.rests.entry(lane).or_insert(Rest { from: offset, last: offset }).last = offset;
+            }
+        }
+        (self.offsets, self.states, self.lanes) = Default::default();
+        (self.pending_from, self.marked_to, self.started) = (0, 0, 0);
+    }
+
+    /// Reading goes on elsewhere: nothing that is known here counts there.
+    pub(crate) fn reset(&mut self) {
+        *self = Self::default();
     }
 
     /// Offset of the record at `index`.
@@ -41,9 +82,22 @@ impl Progress {
         self.offsets[index as usize]
     }
 
-    /// Index of the last record at or below `offset`, if there is one.
-    pub(crate) fn index_at_or_below(&self, offset: i64) -> Option<u32> {
-        self.offsets.partition_point(|&o| o <= offset).checked_sub(1).map(|index| index as u32)
+    /// True if the batch has several lanes.
+    pub(crate) fn is_split(&self) -> bool {
+        self.lanes.is_some()
+    }
+
+    /// The lane that handles the record.
+    pub(crate) fn lane(&self, index: u32) -> u32 {
+        self.lanes.as_ref().map_or(0, |lanes| lanes[index as usize])
+    }
+
+    /// Hands the record to a lane, which may be another than before.
+    pub(crate) fn start(&mut self, index: u32, lane: u32) {
+        self.started = self.started.max(index as usize + 1);
+        if let Some(lanes) = &mut self.lanes {
+            lanes[index as usize] = lane;
+        }
     }
 
     /// Notes that a handler succeeded on the record.
@@ -51,30 +105,42 @@ impl Progress {
         self.raise(index, State::Handled);
     }
 
-    /// Marks the record as consumed.
-    pub(crate) fn mark(&mut self, index: u32) {
+    /// Notes that the record went elsewhere and is not to be handled again.
+    pub(crate) fn left(&mut self, index: u32) {
+        self.raise(index, State::Left);
+    }
+
+    /// Marks one record as consumed.
+    pub(crate) fn mark_one(&mut self, index: u32) {
         self.raise(index, State::Marked);
     }
 
-    /// Marks the record and all before it.
-    pub(crate) fn mark_through(&mut self, index: u32) {
-        let end = index as usize + 1;
-        if end > self.marked_to {
-            self.states[self.marked_to..end].fill(State::Marked);
-            self.settle();
-        }
-    }
-
-    /// Makes every record from `offset` on pending again, unless it is marked.
-    pub(crate) fn reopen(&mut self, offset: i64) {
-        let from = self.offsets.partition_point(|&o| o < offset);
-        for state in &mut self.states[from..] {
-            if *state == State::Handled {
-                *state = State::Pending;
+    /// Marks everything up to `offset` that was handed to `lane`.
+    pub(crate) fn mark(&mut self, lane: u32, offset: i64) {
+        if let Some(rest) = self.rests.get_mut(&lane) {
+            rest.from = rest.from.max(offset.saturating_add(1));
+            if rest.from > rest.last {
+                self.rests.remove(&lane);
             }
         }
-        self.pending_from = self.pending_from.min(from);
+        let end = self.offsets.partition_point(|&o| o <= offset).min(self.started);
+        for index in self.marked_to..end {
+            if self.lane(index as u32) == lane {
+                self.states[index] = State::Marked;
+            }
+        }
         self.settle();
+    }
+
+    /// Makes every record of `lane` from `offset` on pending again, unless it is marked.
+    pub(crate) fn reopen(&mut self, lane: u32, offset: i64) {
+        let from = self.offsets.partition_point(|&o| o < offset);
+        for index in from..self.states.len() {
+            if self.states[index] == State::Handled && self.lane(index as u32) == lane {
+                self.states[index] = State::Pending;
+                self.pending_from = self.pending_from.min(index);
+            }
+        }
     }
 
     /// Indexes of the records still to be handled, in order.
@@ -84,24 +150,34 @@ impl Progress {
             .map(|index| index as u32)
     }
 
-    /// The first record still to be handled.
-    pub(crate) fn first_pending(&self) -> Option<u32> {
-        (self.pending_from < self.states.len()).then_some(self.pending_from as u32)
+    /// True if the record is still to be handled.
+    pub(crate) fn is_pending(&self, index: u32) -> bool {
+        self.states[index as usize] == State::Pending
     }
 
-    /// The offset to commit: that of the first record that is not marked, or the end of the batch.
-    pub(crate) fn committable(&self) -> i64 {
-        self.offsets.get(self.marked_to).copied().unwrap_or(self.next_offset)
+    /// The offset up to which every record is marked.
+    fn committable(&self) -> i64 {
+        let held = self.offsets.get(self.marked_to).copied().unwrap_or(self.next_offset);
+        self.rests.values().map(|rest| rest.from).min().map_or(held, |rest| rest.min(held))
     }
 
-    /// What [`committable`](Self::committable) will be once `index` is marked too.
+    /// What may be committed once `index` is marked too; see [`take_committable`](Self::take_committable).
     pub(crate) fn committable_with(&self, index: u32) -> i64 {
-        if self.marked_to < index as usize {
+        if self.marked_to < index as usize || !self.rests.is_empty() {
             return self.committable();
         }
         let behind = &self.states[index as usize + 1..];
         let gap = behind.iter().position(|&state| state < State::Marked);
         gap.map_or(self.next_offset, |found| self.offsets[index as usize + 1 + found])
+    }
+
+    /// The offset to commit, if it is beyond what this has returned before: that of the first record that is not marked,
+    /// or the end of the batch.
+    pub(crate) fn take_committable(&mut self) -> Option<i64> {
+        let committable = self.committable();
+        let committed = self.committed.as_mut().filter(|committed| **committed < committable)?;
+        *committed = committable;
+        Some(committable)
     }
 
     fn raise(&mut self, index: u32, state: State) {
@@ -114,7 +190,7 @@ impl Progress {
         let open = |states: &[State], from: usize, below: State| {
             states[from..].iter().position(|&state| state < below).map_or(states.len(), |found| from + found)
         };
-        self.pending_from = open(&self.states, self.pending_from, State::Handled);
+        self.pending_from = open(&self.states, self.pending_from, State::Left);
         self.marked_to = open(&self.states, self.marked_to, State::Marked);
     }
 }

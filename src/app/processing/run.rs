@@ -6,10 +6,12 @@ use std::task::Poll;
 
 use tokio::time::Instant;
 
-use super::workers::Workers;
+use super::workers::{Permit, Workers};
 use crate::app::consumer::{BoxFuture, Handler};
 use crate::app::context::Context;
+use crate::app::instrument::{Event, Monitor};
 use crate::app::routing::Factory;
+use crate::app::stop::Stop;
 use crate::consumer::Batch;
 use crate::types::TopicPartition;
 use crate::{Error, ErrorKind, Result};
@@ -32,62 +34,128 @@ impl Job {
     }
 }
 
-/// A run that ended. After a panic there is no handler any more: its state is not to be trusted.
+/// A consumer of the application. Its panics are contained, that of its `Drop` included.
+pub(super) struct Instance {
+    handler: Option<Box<dyn Handler>>,
+    partition: TopicPartition,
+    monitor: Monitor,
+}
+
+impl Instance {
+    fn make(factory: &Factory, context: &Context, monitor: Monitor) -> Result<Self> {
+        let handler = catch_unwind(AssertUnwindSafe(|| factory()))
+            .map_err(|panic| panicked("the handler panicked", &*panic))?;
+        Ok(Self { handler: Some(handler), partition: context.partition().clone(), monitor })
+    }
+
+    /// Calls user code. The outer error is a panic.
+    async fn call(&mut self, job: Job, context: &mut Context) -> Result<Result<()>> {
+        let Some(handler) = &mut self.handler else { return Ok(Ok(())) };
+        let called = match job {
+            Job::Consume(batch) => handler.consume(batch, context),
+            Job::Revoked => handler.revoked(context),
+            Job::Shutdown => handler.shutdown(context),
+        };
+        contained(called).await
+    }
+}
+
+impl Drop for Instance {
+    fn drop(&mut self) {
+        let handler = self.handler.take();
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| drop(handler))) {
+            let error = panicked("the consumer panicked as it was dropped", &*panic);
+            let partition = Some(&self.partition);
+            self.monitor.emit(&Event::Error { context: "consumer.drop.error", partition, error: &error });
+        }
+    }
+}
+
+/// What a run needs of its listener.
+pub(super) struct Means {
+    pub(super) factory: Factory,
+    pub(super) workers: Workers,
+    pub(super) monitor: Monitor,
+    pub(super) stop: Stop,
+}
+
+/// A run that ended. After a panic there is no consumer any more: its state is not to be trusted.
 pub(super) struct Finished {
     pub(super) partition: TopicPartition,
     pub(super) lane: u32,
-    pub(super) handler: Option<Box<dyn Handler>>,
+    pub(super) consumer: Option<Instance>,
     pub(super) error_context: &'static str,
-    pub(super) result: Result<()>,
+    /// `None` if user code was not called, because the partition went away before.
+    pub(super) result: Option<Result<()>>,
 }
 
-/// The task of one run. Without a `handler` the `factory` makes one.
+/// The task of one run. Without a `consumer` the factory makes one.
 pub(super) async fn run(
-    handler: Option<Box<dyn Handler>>,
-    factory: Factory,
+    consumer: Option<Instance>,
     job: Job,
     mut context: Context,
-    workers: Workers,
+    means: Means,
 ) -> Finished {
-    let permit = workers.permit().await;
+    let (partition, lane, error_context) = (context.partition().clone(), context.lane(), job.error_context());
+    // Last calls wait for nobody: a partition without work is given back however busy the workers are.
+    let permit = match &job {
+        Job::Consume(batch) => {
+            let Some(permit) = permit(&context, &means).await else {
+                return Finished { partition, lane, consumer, error_context, result: None };
+            };
+            let (records, attempt) = (batch.len(), context.attempt());
+            means.monitor.emit(&Event::Consume { partition: &partition, lane, records, attempt });
+            Some(permit)
+        }
+        Job::Revoked | Job::Shutdown => None,
+    };
     context.begin(Instant::now());
-    let error_context = job.error_context();
-    let called = contained(Box::pin(async {
-        let mut handler = handler.unwrap_or_else(|| factory());
-        let result = match job {
-            Job::Consume(batch) => handler.consume(batch, &mut context).await,
-            Job::Revoked => handler.revoked(&mut context).await,
-            Job::Shutdown => handler.shutdown(&mut context).await,
-        };
-        (handler, result)
-    }));
-    let (handler, result) = match called.await {
-        Ok((handler, result)) => (Some(handler), result),
+    let instance = match consumer {
+        Some(instance) => Ok(instance),
+        None => Instance::make(&means.factory, &context, means.monitor),
+    };
+    let (consumer, result) = match instance {
+        Ok(mut instance) => match instance.call(job, &mut context).await {
+            Ok(result) => (Some(instance), result),
+            Err(panic) => (None, Err(panic)),
+        },
         Err(panic) => (None, Err(panic)),
     };
     // The worker is free while the output is on its way.
     drop(permit);
     let settled = context.settle().await;
-    Finished {
-        partition: context.partition().clone(),
-        lane: context.lane(),
-        handler,
-        error_context,
-        result: result.and(settled),
-    }
+    Finished { partition, lane, consumer, error_context, result: Some(result.and(settled)) }
+}
+
+/// Waits for a worker; `None` if the partition goes away before there is one.
+async fn permit(context: &Context, means: &Means) -> Option<Permit> {
+    let permit = tokio::select! {
+        biased; // What is over goes first: nothing new starts then.
+        () = context.over() => return None,
+        () = means.stop.begun() => return None,
+        permit = means.workers.permit() => permit,
+    };
+    (!context.is_over() && !means.stop.has_begun()).then_some(permit)
 }
 
 /// Polls user code; a panic becomes an error.
 async fn contained<T>(mut future: BoxFuture<'_, T>) -> Result<T> {
-    poll_fn(|task| match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(task))) {
+    let called = poll_fn(|task| match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(task))) {
         Ok(Poll::Pending) => Poll::Pending,
         Ok(Poll::Ready(output)) => Poll::Ready(Ok(output)),
-        Err(panic) => {
-            let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-            let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
-            let text = text.unwrap_or_else(|| "with a payload that is no text".to_owned());
-            Poll::Ready(Err(Error::new(ErrorKind::Handler, format!("the handler panicked: {text}"))))
-        }
-    })
-    .await
+        Err(panic) => Poll::Ready(Err(panicked("the handler panicked", &*panic))),
+    });
+    let result = called.await;
+    // What the handler held across its last await is dropped within its own wall.
+    match catch_unwind(AssertUnwindSafe(|| drop(future))) {
+        Ok(()) => result,
+        Err(panic) => result.and(Err(panicked("the handler panicked", &*panic))),
+    }
+}
+
+fn panicked(what: &str, panic: &(dyn std::any::Any + Send)) -> Error {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
+    let text = text.unwrap_or_else(|| "with a payload that is no text".to_owned());
+    Error::new(ErrorKind::Handler, format!("{what}: {text}"))
 }

@@ -4,6 +4,7 @@
 //! checked when the application is built, all problems at once.
 
 mod dead_letter;
+mod reading;
 mod retry;
 mod throttle;
 mod virtual_partitions;
@@ -13,6 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use dead_letter::DeadLetter;
+pub(crate) use reading::Reading;
 pub use retry::Retry;
 pub use throttle::Throttle;
 pub use virtual_partitions::{VirtualPartitions, by_key};
@@ -23,6 +25,7 @@ use super::context::Context;
 use super::payload::Payload;
 use super::processing::coordinator::{Marks, Policy};
 use crate::Result;
+use crate::consumer::{FirstStart, OutOfRange, Truncation};
 use crate::types::{GroupId, TopicName};
 
 /// Makes the handler of one partition (and lane).
@@ -61,11 +64,33 @@ impl Routes {
 pub struct GroupRoute {
     pub(crate) id: GroupId,
     pub(crate) topics: Vec<TopicRoute>,
+    pub(crate) reading: Reading,
 }
 
 impl GroupRoute {
     fn new(id: GroupId) -> Self {
-        Self { id, topics: Vec::new() }
+        Self { id, topics: Vec::new(), reading: Reading::default() }
+    }
+
+    /// Where the group begins with partitions for which it has committed nothing. Default: as the application
+    /// ([`App::first_start`](super::App::first_start)).
+    pub fn first_start(&mut self, policy: FirstStart) -> &mut Self {
+        self.reading.first_start = Some(policy);
+        self
+    }
+
+    /// What the group does when a partition no longer has its position. Default: as the application
+    /// ([`App::out_of_range`](super::App::out_of_range)).
+    pub fn out_of_range(&mut self, policy: OutOfRange) -> &mut Self {
+        self.reading.out_of_range = Some(policy);
+        self
+    }
+
+    /// What the group does when a partition was truncated below its position. Default: as the application
+    /// ([`App::truncation`](super::App::truncation)).
+    pub fn truncation(&mut self, policy: Truncation) -> &mut Self {
+        self.reading.truncation = Some(policy);
+        self
     }
 
     /// Adds a topic to the group.
@@ -110,16 +135,15 @@ impl TopicRoute {
     }
 
     /// Handles each message with an async function. A message is marked as consumed when the function returned `Ok`,
-    /// unless marks are [manual](Self::manual_offset_management).
+    /// unless marks are [manual](Self::manual_offset_management). Between two messages it stops for a pause, a seek and the
+    /// end of the partition; see [ending early](super::Context#ending-early).
     pub fn handler<P, F, Fut>(&mut self, handle: F) -> &mut Self
     where
         P: Payload,
         F: Fn(Message<P>, Context) -> Fut + Clone + Send + Sync + 'static,
         Fut: Future<Output = Result<()>> + Send + 'static,
     {
-        let mark = move |route: &Self| route.marks == Marks::Automatic;
-        let mark = mark(self);
-        self.consumer(move || MessageFn::new(handle.clone(), mark))
+        self.consumer(move || MessageFn::new(handle.clone()))
     }
 
     /// Handles each batch with an async function.

@@ -46,6 +46,12 @@ impl Script {
         self.drain()
     }
 
+    /// The handler returned success, but only its marks count.
+    fn marked(&mut self, lane: u32) -> String {
+        self.coordinator.handle_finished(self.now, lane, Outcome::Marked, 0);
+        self.drain()
+    }
+
     fn mark(&mut self, lane: u32, offset: i64) -> String {
         self.coordinator.handle_mark(lane, offset);
         self.drain()
@@ -212,7 +218,7 @@ fn a_pause_by_the_handler_withholds_the_automatic_mark() {
     let mut script = Script::new(policy());
     script.batch(10, 2, &[]);
     script.mark(0, 10);
-    script.coordinator.handle_pause(script.now, None, 7 * SECOND);
+    script.coordinator.handle_pause(script.now, 0, None, 7 * SECOND);
     assert_eq!(script.ok(0), "");
     assert_eq!(script.coordinator.deadline(), Some(script.now + 7 * SECOND));
     assert_eq!(script.wait(), "run 0 [1] #1");
@@ -223,7 +229,7 @@ fn a_pause_by_the_handler_withholds_the_automatic_mark() {
 fn the_latest_pause_wins() {
     let mut script = Script::new(policy());
     script.batch(10, 1, &[]);
-    script.coordinator.handle_pause(script.now, None, 7 * SECOND);
+    script.coordinator.handle_pause(script.now, 0, None, 7 * SECOND);
     assert_eq!(script.fail(0), "retry 10 #1 in 1s");
     assert_eq!(script.coordinator.deadline(), Some(script.now + 7 * SECOND));
     assert_eq!(script.wait(), "run 0 [0] #2");
@@ -233,7 +239,7 @@ fn the_latest_pause_wins() {
 fn a_seek_drops_what_is_held() {
     let mut script = Script::new(policy());
     script.batch(10, 3, &[]);
-    script.coordinator.handle_seek(5);
+    script.coordinator.handle_seek(0, 5);
     assert_eq!(script.ok(0), "seek 5, release");
     script.batch(5, 1, &[]);
     assert_eq!(script.ok(0), "mark 6, release");
@@ -315,4 +321,184 @@ fn all_policies_at_once() {
     // A mark covers what was handled before it.
     assert_eq!(script.mark(0, 14), "mark 15");
     assert_eq!(script.ok(0), "release");
+}
+
+#[test]
+fn a_run_that_marks_has_done_what_it_marked() {
+    let mut script = Script::new(policy());
+    script.batch(10, 4, &[]);
+    assert_eq!(script.mark(0, 11), "mark 12");
+    assert_eq!(script.marked(0), "release");
+    // The next run covers what was left unmarked.
+    script.batch(14, 2, &[]);
+    assert_eq!(script.ok(0), "mark 16, release");
+}
+
+/// Early returns of automatic consumers, with and without marks of their own, for each end.
+#[test]
+fn an_early_return_marks_nothing_that_was_not_handled() {
+    for (ending, name) in [(Ending::Stopped, "Stopped"), (Ending::Revoked, "Revoked"), (Ending::Lost, "Lost")]
+    {
+        for mode in [Marks::Automatic, Marks::Manual] {
+            let mut script = Script::new(Policy { marks: mode, ..policy() });
+            script.batch(10, 100, &[]);
+            script.mark(0, 14);
+            script.end(ending);
+            let late = if ending == Ending::Lost { "" } else { "mark 18" };
+            assert_eq!(script.mark(0, 17), late);
+            assert_eq!(script.marked(0), format!("ended {name}"));
+
+            let mut script = Script::new(Policy { marks: mode, ..policy() });
+            script.batch(10, 100, &[]);
+            script.end(ending);
+            assert_eq!(script.marked(0), format!("ended {name}"));
+        }
+    }
+}
+
+#[test]
+fn marks_of_an_earlier_batch_do_not_pass_what_another_lane_left_there() {
+    let mut script = Script::new(Policy { marks: Marks::Manual, ..policy() });
+    script.batch(10, 4, &[1, 2, 1, 2]);
+    script.ok(1);
+    assert_eq!(script.ok(2), "release");
+    script.batch(14, 2, &[2, 2]);
+    // Lane 2 marks what it kept of the first batch, then all it has; lane 1 has done nothing.
+    assert_eq!(script.mark(2, 13), "");
+    assert_eq!(script.mark(2, 15), "");
+    assert_eq!(script.ok(2), "release");
+    script.batch(16, 1, &[1]);
+    assert_eq!(script.mark(1, 10), "mark 11");
+    assert_eq!(script.mark(1, 12), "mark 16");
+    assert_eq!(script.mark(1, 16), "mark 17");
+}
+
+#[test]
+fn marks_of_last_callbacks_are_contiguous_too_and_none_goes_back() {
+    let mut script = Script::new(Policy { marks: Marks::Manual, ..policy() });
+    script.batch(10, 4, &[1, 2, 1, 2]);
+    script.ok(1);
+    script.ok(2);
+    assert_eq!(script.end(Ending::Stopped), "ended Stopped");
+    assert_eq!(script.mark(2, 13), "");
+    assert_eq!(script.mark(1, 10), "mark 11");
+    assert_eq!(script.mark(1, 12), "mark 14");
+    assert_eq!(script.mark(1, 10), "");
+    // It may still be lost meanwhile.
+    let mut script = Script::new(Policy { marks: Marks::Manual, ..policy() });
+    script.batch(10, 1, &[]);
+    script.ok(0);
+    script.end(Ending::Revoked);
+    assert_eq!(script.end(Ending::Lost), "");
+    assert_eq!(script.mark(0, 10), "");
+}
+
+#[test]
+fn a_mark_in_one_lane_does_not_cover_what_another_kept_when_the_batch_collapses() {
+    let mut script = Script::new(Policy { marks: Marks::Manual, ..policy() });
+    script.batch(10, 3, &[1, 2, 1]);
+    script.ok(2);
+    assert_eq!(script.fail(1), "retry 10 #1 in 1s");
+    assert_eq!(script.wait(), "run 0 [0, 2] #2");
+    assert_eq!(script.mark(0, 12), "mark 11");
+    assert_eq!(script.ok(0), "release");
+    assert_eq!(script.mark(2, 11), "mark 13");
+}
+
+#[test]
+fn a_mark_covers_only_what_was_handed_out() {
+    let mut script = Script::new(Policy { marks: Marks::Manual, max_messages: 2, ..policy() });
+    script.batch(10, 4, &[]);
+    assert_eq!(script.mark(0, 99), "mark 12");
+    assert_eq!(script.ok(0), "run 0 [2, 3] #1");
+}
+
+#[test]
+fn a_seek_voids_the_failure_that_came_with_it() {
+    let mut script = Script::new(Policy { dead_letter: Some(dead_letter(0)), ..policy() });
+    script.batch(10, 3, &[]);
+    script.coordinator.handle_seek(0, 13);
+    assert_eq!(script.fail(0), "seek 13, release");
+    // No dispatch, no pause, no attempts of the old position; marks begin anew.
+    assert_eq!(script.batch(13, 2, &[]), "run 0 [0, 1] #1");
+    assert_eq!(script.ok(0), "mark 15, release");
+}
+
+#[test]
+fn a_failure_behind_the_last_mark_dispatches_nothing_that_was_not_handed_out() {
+    let policy = Policy { dead_letter: Some(dead_letter(0)), max_messages: 2, ..policy() };
+    let mut script = Script::new(policy);
+    script.batch(10, 3, &[]);
+    assert_eq!(script.mark(0, 11), "mark 12");
+    assert_eq!(script.fail(0), "run 0 [2] #1");
+}
+
+#[test]
+fn records_that_are_to_come_again_are_not_taken_for_the_failing_one() {
+    let policy =
+        Policy { marks: Marks::Manual, dead_letter: Some(dead_letter(0)), max_messages: 1, ..policy() };
+    let mut script = Script::new(policy);
+    script.batch(10, 2, &[]);
+    assert_eq!(script.ok(0), "run 0 [1] #1");
+    script.coordinator.handle_pause(script.now, 0, Some(10), SECOND);
+    assert_eq!(script.fail(0), "");
+    assert_eq!(script.wait(), "dispatch 1 #1");
+}
+
+#[test]
+fn a_pause_in_one_lane_withholds_the_marks_of_that_lane_alone() {
+    let mut script = Script::new(policy());
+    script.batch(10, 4, &[1, 2, 1, 2]);
+    script.coordinator.handle_pause(script.now, 2, None, 7 * SECOND);
+    script.ok(1);
+    assert_eq!(script.ok(2), "mark 11");
+    assert_eq!(script.wait(), "run 2 [1, 3] #1");
+    assert_eq!(script.ok(2), "mark 14, release");
+}
+
+#[test]
+fn a_log_that_is_read_again_is_marked_again() {
+    let mut script = Script::new(policy());
+    script.batch(10, 5, &[]);
+    assert_eq!(script.ok(0), "mark 15, release");
+    // Truncated to 12 and resumed there.
+    script.batch(12, 2, &[]);
+    assert_eq!(script.ok(0), "mark 14, release");
+}
+
+#[test]
+fn what_was_not_begun_before_the_end_is_neither_done_nor_failed() {
+    let mut script = Script::new(policy());
+    script.batch(10, 2, &[]);
+    script.end(Ending::Stopped);
+    script.coordinator.handle_finished(script.now, 0, Outcome::NotBegun, 0);
+    assert_eq!(script.drain(), "ended Stopped");
+}
+
+#[test]
+fn dispatches_that_fail_are_repeated_less_and_less_often() {
+    let mut script = Script::new(Policy { dead_letter: Some(dead_letter(0)), ..policy() });
+    script.batch(10, 1, &[]);
+    script.fail(0);
+    for seconds in [1, 2, 4, 8, 16, 30, 30] {
+        let before = script.now;
+        script.dispatched(false);
+        assert_eq!(script.wait(), "dispatch 0 #1");
+        assert_eq!(script.now - before, seconds * SECOND);
+    }
+}
+
+#[test]
+fn pauses_and_retries_may_last_for_ever() {
+    for time in [Duration::ZERO, SECOND, Duration::MAX] {
+        let retry = Backoff { first: time, max: Duration::MAX, jitter: 1.0 };
+        let mut script = Script::new(Policy { retry, ..policy() });
+        script.batch(10, 1, &[]);
+        script.coordinator.handle_pause(script.now, 0, None, time);
+        script.coordinator.handle_finished(script.now, 0, Outcome::Failure, u64::MAX);
+        script.drain();
+        script.coordinator.handle_timeout(script.now + 3 * SECOND);
+        script.drain();
+        assert_eq!(script.end(Ending::Stopped).is_empty(), time <= SECOND, "{time:?}");
+    }
 }
