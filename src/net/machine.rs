@@ -90,7 +90,7 @@ pub(super) struct Machine<W> {
     state: State,
     limits: Limits,
     next_correlation: i32,
-    /// Requests that wait for the end of a pause; nothing of them was written.
+    /// Requests that wait for the end of a pause, in order; nothing of them was written.
     held: VecDeque<Outgoing<W>>,
     throttled_until: Option<Instant>,
     in_flight: VecDeque<InFlight<W>>,
@@ -141,7 +141,8 @@ impl<W> Machine<W> {
         }
         self.earliest =
             Some(self.earliest.map_or(request.deadline, |earliest| earliest.min(request.deadline)));
-        if self.is_throttled(now) && !throttle::is_exempt(request.key) {
+        // A pause may be over before those that it held have left: order in is order out.
+        if (self.is_throttled(now) || !self.held.is_empty()) && !throttle::is_exempt(request.key) {
             self.held.push_back(request);
         } else {
             self.enqueue(now, request);

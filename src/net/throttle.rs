@@ -31,9 +31,10 @@ const FIRST_FIELD: &[(ApiKey, i16, i16)] = &[
     (ApiKey::CONSUMER_GROUP_HEARTBEAT, 0, 0),
 ];
 
-/// Requests that go out although the broker asked for a pause: holding them back would cost the membership.
+/// Requests that go out although the broker asked for a pause, past those that are held: holding them back would cost the
+/// membership, and nothing depends on what they overtake.
 pub(super) fn is_exempt(key: ApiKey) -> bool {
-    matches!(key, ApiKey::HEARTBEAT | ApiKey::LEAVE_GROUP | ApiKey::CONSUMER_GROUP_HEARTBEAT)
+    matches!(key, ApiKey::HEARTBEAT | ApiKey::CONSUMER_GROUP_HEARTBEAT)
 }
 
 /// The pause that the response `body` asks for, if its API and version say it at the beginning.

@@ -228,6 +228,27 @@ fn a_pause_holds_requests_back_but_not_heartbeats() {
 }
 
 #[test]
+fn what_a_pause_held_back_is_not_overtaken_when_it_ends() {
+    let mut bench = Bench::new();
+    bench.request_of(METADATA, 6, 1, 1000, true);
+    bench.write(usize::MAX);
+    bench.answer(0, &[0, 0, 0, 200]);
+    bench.outputs();
+    bench.request(2, 1000);
+    bench.request_of(ApiKey::LEAVE_GROUP, 0, 3, 1000, true);
+    // The pause is over, and the timer has not said so yet.
+    bench.now += Duration::from_millis(201);
+    bench.request(4, 1000);
+    bench.after(0);
+    bench.request(5, 1000);
+    assert_eq!(bench.write(usize::MAX).len(), 4 * 16);
+    for correlation in 1..=4 {
+        bench.answer(correlation, b"");
+    }
+    assert_eq!(bench.outputs(), ["answered 2", "answered 3", "answered 4", "answered 5"]);
+}
+
+#[test]
 fn a_pause_is_capped_and_read_behind_the_tags_of_the_header() {
     let mut bench = Bench::new();
     bench.request_of(METADATA, 12, 1, 1000, true);
