@@ -201,6 +201,12 @@ impl Cluster {
         self.shared.close();
     }
 
+    /// Waits until the client is closed. Cancel-safe.
+    pub(crate) async fn closed(&self) {
+        // An error would mean that it is gone.
+        let _ = self.shared.closed.subscribe().wait_for(|closed| *closed).await;
+    }
+
     pub(super) fn check_open(&self) -> Result<()> {
         if *self.shared.closed.borrow() {
             return Err(Error::new(ErrorKind::State, "the client was closed"));
@@ -300,6 +306,24 @@ impl Cluster {
                 (Some(code), Err(error)) if error.is_timeout() => return Err(topic_error(code, topic)),
                 (_, waited) => waited?,
             }
+        }
+    }
+
+    /// What brokers say of `topic` when they are asked from now on, unlike [`topic`](Self::topic), which knows already.
+    ///
+    /// # Errors
+    ///
+    /// As [`topic`](Self::topic). Cancel-safe.
+    pub(crate) async fn fresh_topic(&self, topic: &TopicName, deadline: Instant) -> Result<Arc<Topic>> {
+        let mut snapshots = self.subscribe();
+        self.want_topic(topic, false);
+        loop {
+            snapshots.borrow_and_update();
+            if !self.shared.updater().is_awaited(topic) {
+                return self.topic(topic, false, deadline).await;
+            }
+            self.changed(&mut snapshots, deadline, || format!("nothing new is known of topic {topic}"))
+                .await?;
         }
     }
 

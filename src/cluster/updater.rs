@@ -182,6 +182,12 @@ impl Updater {
         self.interests.entry(topic.clone()).or_insert_with(|| Interest::new(now, create, false));
     }
 
+    /// True if news of `topic` are wished or asked for.
+    pub(super) fn is_awaited(&self, topic: &TopicName) -> bool {
+        self.interests.get(topic).is_some_and(|interest| interest.wished)
+            || self.asking.as_ref().is_some_and(|query| query.topics.contains(topic))
+    }
+
     /// Wishes a complete refresh.
     pub(super) fn want_refresh(&mut self) {
         self.wished = true;

@@ -74,6 +74,11 @@ pub(super) struct Batch {
     pub(super) attempts: u32,
     /// It was sent, and it is not known whether it was written.
     pub(super) maybe_written: bool,
+    /// The broker said that sequences are missing before it, which does not tell whether it was written as long as one
+    /// behind it may have been: a broker that was restarted remembers the last batch alone.
+    pub(super) doubted: bool,
+    /// It was sent again because it was damaged on the way.
+    pub(super) damaged: bool,
     /// Why it was not acknowledged yet.
     pub(super) last_error: Option<Arc<Error>>,
     /// Everybody knows its fate.
@@ -101,6 +106,8 @@ impl Batch {
             sequence: None,
             attempts: 0,
             maybe_written: false,
+            doubted: false,
+            damaged: false,
             last_error: None,
             settled: false,
         }
@@ -222,6 +229,8 @@ impl Batch {
                 sequence,
                 attempts: self.attempts,
                 maybe_written: self.maybe_written,
+                doubted: false,
+                damaged: self.damaged,
                 last_error: self.last_error.clone(),
                 settled: false,
             };

@@ -1,5 +1,7 @@
 //! Compression of closed bodies.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
 use bytes::Bytes;
 
 use crate::sync::{Mutex, lock};
@@ -38,16 +40,34 @@ impl Codec {
         if self.is_none() {
             return (Compression::None, body);
         }
+        self.compress_with(body, |bench, body| {
+            let Bench { compressor, out } = bench;
+            compressor.compress(self.compression, self.level, body, out).is_ok()
+        })
+    }
+
+    /// Lets `pack` write into an empty buffer of a bench. What fails, or panics, leaves the body plain: it is delivered all
+    /// the same, and neither an appender nor the driver falls with a codec.
+    fn compress_with(
+        &self,
+        body: Bytes,
+        pack: impl FnOnce(&mut Bench, &Bytes) -> bool,
+    ) -> (Compression, Bytes) {
         let idle = lock(&self.idle).pop();
         let mut bench = idle.unwrap_or_default();
         bench.out.clear();
-        let result = bench.compressor.compress(self.compression, self.level, &body, &mut bench.out);
-        let packed = match result {
-            Ok(()) if bench.out.len() < body.len() => (self.compression, Bytes::copy_from_slice(&bench.out)),
-            _ => (Compression::None, body),
+        // The bench is dropped if it is in doubt, and the body cannot be changed.
+        let Ok(packed) = catch_unwind(AssertUnwindSafe(|| pack(&mut bench, &body))) else {
+            tracing::error!(codec = %self.compression, "the codec panicked: the batch is sent as it is");
+            return (Compression::None, body);
+        };
+        let result = if packed && bench.out.len() < body.len() {
+            (self.compression, Bytes::copy_from_slice(&bench.out))
+        } else {
+            (Compression::None, body)
         };
         lock(&self.idle).push(bench);
-        packed
+        result
     }
 }
 
@@ -69,5 +89,14 @@ mod tests {
         assert_eq!(used, codec);
         assert!(body.len() < 100);
         assert_eq!(lock(&bodies.idle).len(), 1, "contexts are used again");
+    }
+
+    #[test]
+    fn a_codec_that_panics_leaves_the_body_plain() {
+        let bodies = Codec::new(Compression::Lz4, None);
+        let body = Bytes::from_static(b"records");
+        let packed = bodies.compress_with(body.clone(), |_, _| panic!("a bug in the codec"));
+        assert_eq!(packed, (Compression::None, body));
+        assert!(lock(&bodies.idle).is_empty(), "nobody works at that bench again");
     }
 }

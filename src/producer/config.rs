@@ -62,11 +62,13 @@ pub struct ProducerConfig {
     pub(crate) acks: Acks,
     pub(crate) enable_idempotence: bool,
     pub(crate) batch_size: usize,
-    pub(crate) linger: Duration,
+    /// `None`: adaptive.
+    pub(crate) linger: Option<Duration>,
     pub(crate) buffer_memory: usize,
     pub(crate) max_block: Duration,
     pub(crate) delivery_timeout: Duration,
-    pub(crate) request_timeout: Duration,
+    /// `None`: the client's.
+    pub(crate) request_timeout: Option<Duration>,
     pub(crate) max_in_flight: usize,
     pub(crate) compression: Compression,
     /// Of whatever codec there is.
@@ -86,11 +88,11 @@ impl Default for ProducerConfig {
             acks: Acks::All,
             enable_idempotence: true,
             batch_size: 1_000_000,
-            linger: Duration::from_millis(5),
+            linger: None,
             buffer_memory: 32 * 1024 * 1024,
             max_block: Duration::from_secs(60),
             delivery_timeout: Duration::from_secs(120),
-            request_timeout: Duration::from_secs(30),
+            request_timeout: None,
             max_in_flight: 5,
             compression: Compression::None,
             compression_level: None,
@@ -115,7 +117,7 @@ macro_rules! setters {
             $($(#[$doc])*
             #[must_use]
             pub fn $name(mut self, $name: $type) -> Self {
-                self.$name = $name;
+                self.$name = $name.into();
                 self
             })*
 
@@ -134,7 +136,7 @@ macro_rules! setters {
             $($(#[$doc])*
             #[must_use]
             pub fn $name(mut self, $name: $type) -> Self {
-                self.config.$name = $name;
+                self.config.$name = $name.into();
                 self
             })*
 
@@ -161,19 +163,22 @@ setters! {
     /// refuse batches above their `message.max.bytes`, 1,048,588 by default; a batch refused for its size is split. A record
     /// alone may be larger.
     batch_size: usize,
-    /// Longest time that a record waits for others (`linger.ms`). Default: 5 ms; less than the delivery timeout. It is a
-    /// cap: with nothing in flight and few records per round trip a record leaves at once, at higher rates after 1 ms or
-    /// 512 KiB for its broker.
+    /// Time that a record waits for others of its broker (`linger.ms`), unless its batch is full before, memory is short or
+    /// a flush wants it gone: much makes few requests and large batches, and 0 lets each leave at once. Not set, it adapts:
+    /// with nothing in flight and few records per round trip a record leaves at once, at higher rates after 1 ms or 512 KiB
+    /// for its broker. Less than the delivery timeout.
     linger: Duration,
     /// Memory for records that are not acknowledged yet, in bytes (`buffer.memory`). Default: 32 MiB; at least the batch
     /// size. When it is used up, enqueuing waits. Up to a quarter of it stays allocated when it is not in use.
     buffer_memory: usize,
-    /// Longest time that enqueuing waits for metadata and memory (`max.block.ms`). Default: 60 s.
+    /// Longest time that enqueuing waits for metadata and memory (`max.block.ms`). Default: 60 s; [`Duration::MAX`] is for
+    /// ever.
     max_block: Duration,
     /// Time from enqueuing to a record's acknowledgement or failure, retries included (`delivery.timeout.ms`). Default:
-    /// 120 s; at least linger plus request timeout.
+    /// 120 s; at least linger plus request timeout; [`Duration::MAX`] is for ever.
     delivery_timeout: Duration,
-    /// Time that a broker gets for an answer (`request.timeout.ms`). Default: 30 s.
+    /// Time that a broker gets for an answer (`request.timeout.ms`). Default: the client's, 30 s, and no more than the delivery
+    /// timeout leaves.
     request_timeout: Duration,
     /// Requests on the way per broker, and batches per partition (`max.in.flight.requests.per.connection`). Default: 5;
     /// at most 5 with idempotence. Without it, more than 1 may reorder records when a request is retried.
@@ -225,18 +230,16 @@ impl ProducerConfig {
                 self.batch_size.next_power_of_two()
             )
         });
-        check(!self.request_timeout.is_zero(), &|| {
+        check(self.request_timeout.is_none_or(|timeout| !timeout.is_zero()), &|| {
             "request.timeout.ms is 0: a broker needs time to answer".to_owned()
         });
-        check(self.delivery_timeout >= self.linger.saturating_add(self.request_timeout), &|| {
+        let least = self.linger.unwrap_or_default().saturating_add(self.request_timeout.unwrap_or_default());
+        check(self.delivery_timeout >= least && !self.delivery_timeout.is_zero(), &|| {
             format!(
-                "delivery.timeout.ms is {}: at least linger.ms + request.timeout.ms = {}",
+                "delivery.timeout.ms is {}: at least linger.ms + request.timeout.ms = {}, and above 0",
                 self.delivery_timeout.as_millis(),
-                self.linger.saturating_add(self.request_timeout).as_millis()
+                least.as_millis()
             )
-        });
-        check(self.delivery_timeout <= Duration::from_secs(30 * 24 * 3600), &|| {
-            "delivery.timeout.ms is more than 30 days".to_owned()
         });
         check(self.retry_backoff <= self.retry_backoff_max, &|| {
             format!(
@@ -275,6 +278,13 @@ impl ProducerConfig {
         Err(Error::new(ErrorKind::Config, format!("producer settings: {}", problems.join("; "))))
     }
 
+    /// Time that a broker gets for an answer where `of_client` is the client's. Never none at all, and never more than a record
+    /// has left.
+    pub(crate) fn patience(&self, of_client: Duration) -> Duration {
+        let left = self.delivery_timeout.saturating_sub(self.linger.unwrap_or_default());
+        self.request_timeout.unwrap_or(of_client).min(left).max(Duration::from_millis(1))
+    }
+
     /// Level of the codec, `None` for its default. One set for whatever codec there is goes before that of one codec.
     pub(crate) fn level(&self) -> Option<i32> {
         let level = self.compression_level.or(self.codec_levels[self.compression as usize]);
@@ -303,6 +313,7 @@ mod tests {
             .max_in_flight(6)
             .batch_size(10)
             .delivery_timeout(Duration::from_secs(1))
+            .request_timeout(Duration::from_secs(2))
             .retry_backoff(Duration::from_secs(2))
             .compression_level(3);
         let problems = config.problems();
@@ -323,6 +334,20 @@ mod tests {
         assert_eq!(plain.problems(), Vec::<String>::new());
         assert!("2".parse::<Acks>().is_err());
         assert_eq!("-1".parse::<Acks>().ok(), Some(Acks::All));
+    }
+
+    #[test]
+    fn a_broker_gets_the_time_that_the_client_says_as_far_as_delivery_leaves_it() {
+        let (ms, of_client) = (Duration::from_millis, Duration::from_secs(7));
+        for (config, expected) in [
+            (ProducerConfig::new(), of_client),
+            (ProducerConfig::new().request_timeout(ms(50)), ms(50)),
+            (ProducerConfig::new().delivery_timeout(ms(5000)).linger(ms(1000)), ms(4000)),
+            (ProducerConfig::new().delivery_timeout(Duration::MAX).linger(Duration::MAX), ms(1)),
+        ] {
+            assert_eq!(config.problems(), Vec::<String>::new());
+            assert_eq!(config.patience(of_client), expected);
+        }
     }
 
     #[test]

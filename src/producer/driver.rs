@@ -18,9 +18,10 @@ use tokio::time::{Instant, Sleep};
 use super::batch::Batch;
 use super::config::Acks;
 use super::handle::Shared;
-use super::lane::{Gauge, Lane, Left};
-use super::sender::{Effect, Lanes, Outgoing, Sender, SenderConfig};
+use super::lane::{Gauge, Lane, Left, Take, Work};
+use super::sender::{Effect, Lanes, Outgoing, Sender, SenderConfig, Unfinished};
 use crate::cluster::{self, Cluster, Connection, Duty, Metadata, Pending, RequestError, SlowLane};
+use crate::deadline;
 use crate::runtime::BoxFuture;
 use crate::types::{NodeId, Partition, TopicName};
 use crate::wire::compression::Compression;
@@ -42,13 +43,16 @@ pub(super) enum Letter {
     Compressed(usize),
     /// New lanes, in order of their numbers.
     Lanes(Vec<Arc<Lane>>),
-    /// Send everything and tell when it is settled.
-    Flush(oneshot::Sender<()>),
-    /// Send everything, end at the deadline, tell how many records were lost.
-    Close { deadline: Instant, done: oneshot::Sender<u64> },
+    /// Send everything and tell when it is settled, or at the deadline what is not.
+    Flush { deadline: Instant, done: Done },
+    /// Send everything, end at the deadline at the latest, and tell what was given up.
+    Close { deadline: Instant, done: Done },
     /// No handle is left.
     Orphaned,
 }
+
+/// Where somebody waits to hear that all is settled, or what is not.
+pub(super) type Done = oneshot::Sender<std::result::Result<(), Unfinished>>;
 
 /// The way to one broker.
 #[derive(Default)]
@@ -67,10 +71,16 @@ struct Flight {
     connection: Connection,
 }
 
+struct Flush {
+    number: u64,
+    deadline: Instant,
+    done: Done,
+}
+
 struct Closing {
     deadline: Instant,
     flush: u64,
-    done: Vec<oneshot::Sender<u64>>,
+    done: Vec<Done>,
 }
 
 pub(super) struct Driver {
@@ -83,9 +93,13 @@ pub(super) struct Driver {
     look: u64,
     /// Keeps its room between rounds.
     nodes: Vec<NodeId>,
-    flushes: Vec<(u64, oneshot::Sender<()>)>,
+    flushes: Vec<Flush>,
     closing: Option<Closing>,
     orphaned: bool,
+    /// What was given up.
+    lost: Option<Unfinished>,
+    /// Until the client is closed.
+    client: Option<BoxFuture<'static, ()>>,
     metadata: BoxFuture<'static, Option<Arc<Metadata>>>,
     /// Topics as they were when the sender was told of them.
     seen: BTreeMap<TopicName, Arc<cluster::Topic>>,
@@ -125,6 +139,8 @@ impl Driver {
         };
         let dice = shared.cluster.runtime().dice();
         let metadata = next_metadata(&shared.cluster, 0);
+        let cluster = shared.cluster.clone();
+        let client = Box::pin(async move { cluster.closed().await });
         Self {
             shared,
             sender,
@@ -136,6 +152,8 @@ impl Driver {
             flushes: Vec::new(),
             closing: None,
             orphaned: false,
+            lost: None,
+            client: Some(client),
             metadata,
             seen: BTreeMap::new(),
             producer_id: None,
@@ -151,7 +169,8 @@ impl Driver {
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
         loop {
             let now = Instant::now();
-            let mut progress = self.poll_letters(now, context);
+            let mut progress = self.poll_client(now, context);
+            progress |= self.poll_letters(now, context);
             progress |= self.poll_metadata(now, context);
             progress |= self.poll_links(now, context);
             progress |= self.poll_producer_id(now, context);
@@ -184,11 +203,11 @@ impl Driver {
                     self.sender.handle_lane(now, lane, &mut self.lanes);
                 }
                 Letter::Lanes(lanes) => self.add_lanes(now, lanes),
-                Letter::Flush(done) => {
-                    let flush = self.flush(now);
-                    self.flushes.push((flush, done));
+                Letter::Flush { deadline, done } => {
+                    let number = self.flush(now);
+                    self.flushes.push(Flush { number, deadline, done });
                 }
-                Letter::Close { deadline, done } => self.begin_close(Some((deadline, done)), now),
+                Letter::Close { deadline, done } => self.begin_close(now, deadline, Some(done)),
                 Letter::Orphaned => {
                     self.orphaned = true;
                     self.sender.handle_flush();
@@ -199,9 +218,42 @@ impl Driver {
         received
     }
 
+    /// After the client nothing is sent any more: what waits fails now, and what is on the way gets the answers that its
+    /// connections still bring.
+    fn poll_client(&mut self, now: Instant, context: &mut Context<'_>) -> bool {
+        let Some(open) = &mut self.client else { return false };
+        if open.as_mut().poll(context).is_pending() {
+            return false;
+        }
+        self.client = None;
+        self.shared.closed.store(true, Ordering::Relaxed);
+        let error = Error::new(ErrorKind::State, "the client was closed before the record was acknowledged");
+        self.give_up(now, |sender, lanes| sender.handle_end(now, &Arc::new(error), lanes));
+        self.begin_close(now, deadline::after(now, self.shared.request_timeout), None);
+        true
+    }
+
+    /// Refuses records from now on and lets the sender give up those that were enqueued; whoever closes is told.
+    fn give_up(&mut self, now: Instant, give_up: impl FnOnce(&mut Sender, &mut LaneSet)) {
+        for lane in 0..self.lanes.lanes.len() {
+            self.lanes.lanes[lane].shut();
+            self.sender.handle_lane(now, lane, &mut self.lanes);
+        }
+        let before = self.sender.counts().failed;
+        let left = self.sender.unfinished(u64::MAX);
+        give_up(&mut self.sender, &mut self.lanes);
+        let records = self.sender.counts().failed - before;
+        if records > 0 {
+            self.lost.get_or_insert(left).records += records;
+        }
+    }
+
     fn add_lanes(&mut self, now: Instant, lanes: Vec<Arc<Lane>>) {
         let Some(topic) = lanes.first().map(|lane| lane.topic.clone()) else { return };
         for lane in lanes {
+            if self.client.is_none() {
+                lane.shut();
+            }
             self.sender.add_partition(now, lane.id, &lane.topic, lane.partition);
             self.lanes.lanes.push(lane);
         }
@@ -219,15 +271,12 @@ impl Driver {
         self.sender.handle_flush()
     }
 
-    fn begin_close(&mut self, close: Option<(Instant, oneshot::Sender<u64>)>, now: Instant) {
+    fn begin_close(&mut self, now: Instant, deadline: Instant, done: Option<Done>) {
         let flush = self.flush(now);
-        let closing =
-            self.closing.get_or_insert_with(|| Closing { deadline: now + FOREVER, flush, done: Vec::new() });
+        let closing = self.closing.get_or_insert_with(|| Closing { deadline, flush, done: Vec::new() });
         closing.flush = flush;
-        if let Some((deadline, done)) = close {
-            closing.deadline = closing.deadline.min(deadline);
-            closing.done.push(done);
-        }
+        closing.deadline = closing.deadline.min(deadline);
+        closing.done.extend(done);
     }
 
     fn poll_metadata(&mut self, now: Instant, context: &mut Context<'_>) -> bool {
@@ -247,6 +296,7 @@ impl Driver {
         for topic in topics {
             self.learn_topic(now, &topic, metadata);
         }
+        self.sender.handle_news();
     }
 
     /// Tells the sender what is new about `topic`.
@@ -263,11 +313,12 @@ impl Driver {
             return;
         }
         self.sender.handle_topic_id(topic, known.id);
+        self.sender.handle_partition_count(now, topic, known.partition_count(), &mut self.lanes);
         for (index, info) in known.partitions.iter().enumerate() {
             self.sender.handle_leader(now, topic, index as i32, info.leader, &mut self.lanes);
         }
         self.seen.insert(topic.clone(), Arc::clone(known));
-        self.shared.grow(topic, known.partition_count());
+        self.shared.learn(topic);
     }
 
     fn poll_links(&mut self, now: Instant, context: &mut Context<'_>) -> bool {
@@ -385,7 +436,7 @@ impl Driver {
             progress = true;
         }
         if self.producer_id.is_none() && self.sender.poll_producer_id(now) {
-            let deadline = now + self.shared.config.request_timeout;
+            let deadline = deadline::after(now, self.shared.request_timeout);
             self.producer_id = Some(Box::pin(ask_producer_id(self.shared.cluster.clone(), deadline)));
             progress = true;
         }
@@ -411,7 +462,7 @@ impl Driver {
                         0 => None,
                         failures => Some(self.shared.config.backoff().delay(failures, self.dice.u64(..))),
                     };
-                    let deadline = now + self.shared.config.request_timeout;
+                    let deadline = deadline::after(now, self.shared.request_timeout);
                     let cluster = self.shared.cluster.clone();
                     link.opening = Some(Box::pin(async move {
                         if let Some(pause) = pause {
@@ -444,14 +495,14 @@ impl Driver {
         let head = RequestHead {
             transactional_id: None,
             acks: config.acks.code(),
-            timeout_ms: i32::try_from(config.request_timeout.as_millis()).unwrap_or(i32::MAX),
+            timeout_ms: i32::try_from(self.shared.request_timeout.as_millis()).unwrap_or(i32::MAX),
         };
         let encoded = connection
             .version(ApiKey::PRODUCE, versions)
             .and_then(|version| Ok((version, produce::encode_request(&head, &batches, version)?)));
         match encoded {
             Ok((version, body)) => {
-                let deadline = now + config.request_timeout;
+                let deadline = deadline::after(now, self.shared.request_timeout);
                 let answered = config.acks != Acks::None;
                 let pending = connection.send_raw(ApiKey::PRODUCE, version, body, deadline, answered);
                 let flight = Flight { request, pending, connection: connection.clone() };
@@ -465,9 +516,14 @@ impl Driver {
     }
 
     fn run_effects(&mut self) {
-        while let Some(effect) = self.sender.poll_effect() {
+        let Shared { cluster, id, .. } = &*self.shared;
+        for effect in self.sender.take_effects() {
             match effect {
-                Effect::Refresh(topic) => self.shared.cluster.leader_failed(&topic),
+                Effect::Refresh(topic) => cluster.leader_failed(&topic),
+                Effect::Raise(subject, kind, error) => {
+                    cluster.raise(*id, subject, kind, Error::clone(&error))
+                }
+                Effect::Clear(subject, kind) => cluster.clear(*id, &subject, kind),
             }
         }
     }
@@ -481,8 +537,10 @@ impl Driver {
     /// Tells those who wait for a flush; true if the task is over.
     fn finish(&mut self, now: Instant) -> bool {
         let sender = &self.sender;
-        for (_, done) in self.flushes.extract_if(.., |(flush, _)| sender.is_flushed(*flush)) {
-            let _ = done.send(());
+        let is_over = |flush: &mut Flush| sender.is_flushed(flush.number) || flush.deadline <= now;
+        for Flush { number, done, .. } in self.flushes.extract_if(.., is_over) {
+            let flushed = sender.is_flushed(number);
+            let _ = done.send(if flushed { Ok(()) } else { Err(sender.unfinished(number)) });
         }
         if let Some(closing) = &self.closing
             && (self.sender.is_flushed(closing.flush) || closing.deadline <= now)
@@ -506,31 +564,37 @@ impl Driver {
                         closing.done.push(done);
                     }
                 }
-                Letter::Flush(_) | Letter::Nudge | Letter::Pressure | Letter::Orphaned => {}
+                Letter::Flush { .. } | Letter::Nudge | Letter::Pressure | Letter::Orphaned => {}
             }
-        }
-        let before = self.sender.counts().failed;
-        for lane in 0..self.lanes.lanes.len() {
-            self.lanes.lanes[lane].shut();
-            self.sender.handle_lane(now, lane, &mut self.lanes);
         }
         let error =
             Error::new(ErrorKind::State, "the producer was closed before the record was acknowledged");
-        self.sender.abort(now, &Arc::new(error), &mut self.lanes);
+        self.give_up(now, |sender, lanes| sender.abort(now, &Arc::new(error), lanes));
+        // If a panic ended the task, the letter about a lane may have gone with it. Batches that are dropped say so.
+        for lane in self.shared.lanes() {
+            lane.shut();
+            lane.collect(&self.shared.codec, Take::All, &mut Vec::new());
+        }
         self.publish_counts();
-        let lost = self.sender.counts().failed - before;
-        if let Some(closing) = self.closing.take() {
-            for done in closing.done {
-                let _ = done.send(lost);
-            }
+        self.shared.cluster.clear_where(self.shared.id, |_, _| true);
+        let lost = self.lost.take();
+        let done = self.closing.take().map(|closing| closing.done).unwrap_or_default();
+        if done.is_empty() {
+            // Whoever closes it later learns of it.
+            self.shared.end(lost);
+            return;
+        }
+        for done in done {
+            let _ = done.send(lost.clone().map_or(Ok(()), Err));
         }
     }
 
     fn poll_sleep(&mut self, now: Instant, context: &mut Context<'_>) -> bool {
         let links = &self.links;
         let can_send = |node: NodeId| links.get(&node).is_some_and(|link| link.connection.is_some());
-        let closing = self.closing.as_ref().map(|closing| closing.deadline);
-        let Some(at) = self.sender.next_deadline(now, can_send).into_iter().chain(closing).min() else {
+        let closing = self.closing.iter().map(|closing| closing.deadline);
+        let waiting = self.flushes.iter().map(|flush| flush.deadline).chain(closing);
+        let Some(at) = self.sender.next_deadline(now, can_send).into_iter().chain(waiting).min() else {
             return false;
         };
         if at <= now {
@@ -549,9 +613,6 @@ impl Drop for Driver {
         self.end(Instant::now());
     }
 }
-
-/// A time that does not come.
-const FOREVER: std::time::Duration = std::time::Duration::from_secs(30 * 24 * 3600);
 
 /// The next snapshot after the one with generation `seen`.
 fn next_metadata(cluster: &Cluster, seen: u64) -> BoxFuture<'static, Option<Arc<Metadata>>> {
@@ -595,23 +656,46 @@ impl LaneSet {
             };
             self.jobs += 1;
             let (lane, shared) = (Arc::clone(&self.lanes[id]), Arc::clone(&self.shared));
-            let job = move || {
-                lane.run(work, &shared.codec);
-                let _ = shared.mailbox.send(Letter::Compressed(lane.id));
-            };
-            self.shared.cluster.runtime().run_blocking("carafe-compress", Box::new(job));
+            let mut job = Job { lane, shared, work: Some(work) };
+            self.shared.cluster.runtime().run_blocking("carafe-compress", Box::new(move || job.run()));
         }
     }
 }
 
+/// A body that is compressed where blocking is allowed. The driver hears of it once it is done, and as well if the runtime
+/// drops it unrun: then the body stays plain.
+struct Job {
+    lane: Arc<Lane>,
+    shared: Arc<Shared>,
+    work: Option<Work>,
+}
+
+impl Job {
+    fn run(&mut self) {
+        if let Some(work) = self.work.take() {
+            self.lane.run(work, &self.shared.codec);
+        }
+    }
+}
+
+impl Drop for Job {
+    fn drop(&mut self) {
+        if let Some(work) = self.work.take() {
+            self.lane.give_back(work);
+        }
+        // The driver may have ended already.
+        let _ = self.shared.mailbox.send(Letter::Compressed(self.lane.id));
+    }
+}
+
 impl Lanes for LaneSet {
-    fn collect(&mut self, partition: usize, close: bool, into: &mut Vec<Batch>) -> Left {
+    fn collect(&mut self, partition: usize, take: Take, into: &mut Vec<Batch>) -> Left {
         let Some(lane) = self.lanes.get(partition).cloned() else { return Left::default() };
         let codec = &self.shared.codec;
-        let mut left = lane.collect(codec, close, into);
+        let mut left = lane.collect(codec, take, into);
         if left.closed > 0 {
             if lane.compress_inline(codec) {
-                left = lane.collect(codec, false, into);
+                left = lane.collect(codec, Take::Ready, into);
             }
             if left.closed > 0 {
                 self.waiting.push_back(partition);
@@ -639,9 +723,9 @@ impl Lanes for LaneSet {
         self.shared.stock.recycle(body);
     }
 
-    fn shrink(&mut self, partition: usize, bytes: usize) {
+    fn shrink(&mut self, now: Instant, partition: usize, bytes: usize) {
         if let Some(lane) = self.lanes.get(partition) {
-            lane.shrink(bytes);
+            lane.shrink(now, bytes);
         }
     }
 }

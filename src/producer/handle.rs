@@ -16,10 +16,12 @@ use super::error::TryEnqueueError;
 use super::lane::{Blocked, Clocks, Lane, Notice, Run};
 use super::receipt::{Delivery, Receipt, Receipts};
 use super::record::Destination;
+use super::sender::Unfinished;
 use super::stock::Stock;
-use super::topic::{Topic, TopicCell};
+use super::topic::{Refusal, Topic, TopicCell, UNKNOWN_PARTITION};
 use super::{ProduceError, ProducerBuilder, ProducerConfig, Record};
-use crate::cluster::{self, Cluster};
+use crate::cluster::Cluster;
+use crate::deadline;
 use crate::runtime::Runtime;
 use crate::sync::{Held, Mailbox};
 use crate::types::TopicName;
@@ -55,7 +57,11 @@ pub(super) struct Shared {
     pub(super) mailbox: Mailbox<Letter>,
     topics: RwLock<Topics>,
     dice: Mutex<fastrand::Rng>,
-    closed: AtomicBool,
+    pub(super) closed: AtomicBool,
+    /// What the driver gave up when it ended and nobody waited to hear of it.
+    ended: Mutex<Option<Unfinished>>,
+    /// Time that a broker gets for an answer.
+    pub(super) request_timeout: Duration,
     /// Enqueuers that wait for memory.
     pub(super) starving: AtomicUsize,
     pub(super) acked: AtomicU64,
@@ -88,6 +94,8 @@ const TAKEN_MAX: usize = 64;
 /// Why a record was not appended at once.
 enum Obstacle {
     Metadata,
+    /// The topic has no such partition, as far as we know.
+    Partition(i32),
     Credit(usize),
     Refused(Error),
 }
@@ -121,6 +129,8 @@ impl Producer {
             topics: RwLock::default(),
             dice: Mutex::new(dice),
             closed: AtomicBool::new(false),
+            ended: Mutex::default(),
+            request_timeout: config.patience(cluster.config().connection.request_timeout),
             starving: AtomicUsize::new(0),
             acked: AtomicU64::new(0),
             failed: AtomicU64::new(0),
@@ -149,12 +159,13 @@ impl Producer {
     ///
     /// `Timeout`, or what the broker says of the topic. Cancel-safe.
     pub async fn topic(&self, name: impl Into<TopicName>) -> Result<Topic> {
-        let deadline = Instant::now() + self.shared.config.max_block;
+        let deadline = deadline::after(Instant::now(), self.shared.config.max_block);
         self.resolve(&name.into(), deadline).await
     }
 
     /// Enqueues `record` and returns its receipt. Waits while the topic's metadata is not known or the buffer is full, at
-    /// most `max.block.ms` in all. The record is copied into its batch before this returns.
+    /// most `max.block.ms` in all, and up to 3 s of that for a partition that is named and not known, for it may be new. The
+    /// record is copied into its batch before this returns.
     ///
     /// # Errors
     ///
@@ -192,8 +203,8 @@ impl Producer {
     ///
     /// # Errors
     ///
-    /// The record comes back if the buffer is full or the topic's metadata is not known yet (the look-up is started), and
-    /// if it can never be sent.
+    /// The record comes back if the buffer is full, if the topic's metadata or the partition that it names is not known yet
+    /// (the look-up is started), and if it can never be sent.
     #[expect(clippy::result_large_err, reason = "the record comes back as it was, without an allocation")]
     pub fn try_enqueue<'a>(&self, record: Record<'a>) -> Result<Receipt, TryEnqueueError<'a>> {
         match self.attempt(std::slice::from_ref(&record), &mut None) {
@@ -206,12 +217,24 @@ impl Producer {
                 let name = TopicName::from(record.topic_name().to_owned());
                 let shared = &self.shared;
                 shared.cluster.want_topic(&name, shared.config.allow_auto_create_topics);
-                match shared.known(&name) {
-                    Some(count) => {
-                        shared.grow(&name, count);
-                        self.try_enqueue(record)
-                    }
+                match shared.learn(&name) {
+                    Some(_) => self.try_enqueue(record),
                     None => Err(TryEnqueueError::MetadataPending(record)),
+                }
+            }
+            Err(Obstacle::Partition(partition)) => {
+                let name = TopicName::from(record.topic_name().to_owned());
+                let shared = &self.shared;
+                match shared.learn(&name) {
+                    Some(topic) if topic.has(partition) => self.try_enqueue(record),
+                    Some(topic) if topic.is_missed(Instant::now()) => {
+                        let error = ProduceError::not_written(no_partition(&topic, partition));
+                        Err(TryEnqueueError::Refused(error.with_record(Some(record.into_owned()))))
+                    }
+                    _ => {
+                        shared.cluster.want_topic(&name, false);
+                        Err(TryEnqueueError::MetadataPending(record))
+                    }
                 }
             }
             Err(Obstacle::Refused(error)) => {
@@ -277,45 +300,56 @@ impl Producer {
     ///
     /// # Errors
     ///
-    /// `Timeout` after `timeout`: records are still on their way. `State` if the producer was closed. That records failed
-    /// is told by their receipts and by [`counters`](Self::counters). Cancel-safe.
+    /// `Timeout` after `timeout` (from zero to [`Duration::MAX`]), naming partitions whose records are still on their way and
+    /// why. `State` if the producer was closed. That records failed is told by their receipts and by
+    /// [`counters`](Self::counters). Cancel-safe.
     pub async fn flush(&self, timeout: Duration) -> Result<()> {
         let (done, waits) = oneshot::channel();
-        let deadline = Instant::now() + timeout;
-        if self.shared.mailbox.send(Letter::Flush(done)).is_err() {
+        let deadline = deadline::after(Instant::now(), timeout);
+        if self.shared.mailbox.send(Letter::Flush { deadline, done }).is_err() {
             return Err(closed());
         }
-        match timeout_at(deadline, waits).await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(_)) => Err(closed()),
-            Err(_) => {
-                let message = format!("records were still on their way after {} ms", timeout.as_millis());
-                Err(Error::new(ErrorKind::Timeout, message))
-            }
-        }
+        let Ok(outcome) = waits.await else { return Err(closed()) };
+        outcome.map_err(|left| {
+            let message =
+                format!("records for {} were still on their way after {timeout:?}", left.partitions);
+            left.error(ErrorKind::Timeout, message)
+        })
     }
 
     /// Refuses further records, sends everything that was enqueued, waits until its fate is known, and ends the producer.
-    /// After `timeout` the rest fails, with the outcome that is known of it. Closing twice is closing once.
+    /// After `timeout` (from zero to [`Duration::MAX`]) the rest fails, with the outcome that is known of it. Closing twice is
+    /// closing once.
     ///
     /// # Errors
     ///
-    /// `Timeout` if records had to be given up. Cancel-safe in that the producer closes nonetheless.
+    /// `Timeout` if records had to be given up, naming how many and some of their partitions; `State` if they were given up
+    /// before, because the client was closed or its runtime ended. Cancel-safe in that the producer closes nonetheless.
     pub async fn close(&self, timeout: Duration) -> Result<()> {
         self.shared.closed.store(true, Ordering::Relaxed);
         let (done, waits) = oneshot::channel();
-        let deadline = Instant::now() + timeout;
-        if self.shared.mailbox.send(Letter::Close { deadline, done }).is_err() {
-            return Ok(());
-        }
-        match waits.await {
-            Ok(0) | Err(_) => Ok(()),
-            Ok(lost) => {
+        let deadline = deadline::after(Instant::now(), timeout);
+        let sent = self.shared.mailbox.send(Letter::Close { deadline, done });
+        if sent.is_ok()
+            && let Ok(outcome) = waits.await
+        {
+            return outcome.map_err(|left| {
                 let message = format!(
-                    "{lost} records were not acknowledged within {} ms of closing",
-                    timeout.as_millis()
+                    "{} records for {} were not acknowledged within {timeout:?} of closing",
+                    left.records, left.partitions
                 );
-                Err(Error::new(ErrorKind::Timeout, message))
+                left.error(ErrorKind::Timeout, message)
+            });
+        }
+        // The driver has ended; whoever closes first learns what it left.
+        match self.shared.ended.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            None => Ok(()),
+            Some(left) => {
+                let message = format!(
+                    "{} records for {} were given up when the producer ended, before it was closed",
+                    left.records, left.partitions
+                );
+                Err(left.error(ErrorKind::State, message))
             }
         }
     }
@@ -372,7 +406,10 @@ impl Producer {
         }
         let dice = || shared.dice.lock().unwrap_or_else(PoisonError::into_inner).u64(..);
         let choose = |record| topic.choose(record, shared.config.partitioner, &dice);
-        let (partition, sticky) = choose(&records[0]).map_err(Obstacle::Refused)?;
+        let (partition, sticky) = choose(&records[0]).map_err(|refusal| match refusal {
+            Refusal::Unknown(partition) => Obstacle::Partition(partition),
+            Refusal::Bad(error) => Obstacle::Refused(error),
+        })?;
         let Some(lane) = topic.lanes.get(partition) else { return Err(Obstacle::Metadata) };
         let clocks = RuntimeClocks(&**shared.cluster.runtime());
         let stuck = |bytes| {
@@ -404,6 +441,8 @@ impl Producer {
                 Err(Obstacle::Credit(bytes))
             }
             Err(Blocked::Shut) => Err(Obstacle::Refused(closed())),
+            // It was taken away a moment ago: the choice is made anew.
+            Err(Blocked::Retired) => Err(Obstacle::Metadata),
             Err(Blocked::TooLarge(bytes)) => {
                 let message = format!(
                     "a record of {bytes} bytes for {} does not fit into buffer.memory, {} bytes",
@@ -435,7 +474,7 @@ impl Producer {
 
     /// Removes one obstacle after the other until the record is appended or the time is up.
     async fn insist(&self, records: &[Record<'_>], first: Obstacle) -> Result<(Run, bool)> {
-        let deadline = Instant::now() + self.shared.config.max_block;
+        let deadline = deadline::after(Instant::now(), self.shared.config.max_block);
         let mut reserve = None;
         let mut obstacle = first;
         loop {
@@ -444,6 +483,10 @@ impl Producer {
                 Obstacle::Metadata => {
                     let name = TopicName::from(records[0].topic_name().to_owned());
                     self.resolve(&name, deadline).await?;
+                }
+                Obstacle::Partition(partition) => {
+                    let name = TopicName::from(records[0].topic_name().to_owned());
+                    self.find_partition(&name, partition, deadline).await?;
                 }
                 Obstacle::Credit(bytes) => {
                     drop(reserve.take());
@@ -488,9 +531,34 @@ impl Producer {
             return Ok(topic.clone());
         }
         let create = shared.config.allow_auto_create_topics;
-        let known: Arc<cluster::Topic> = shared.cluster.topic(name, create, deadline).await?;
-        Ok(shared.grow(name, known.partition_count()))
+        loop {
+            shared.cluster.topic(name, create, deadline).await?;
+            if let Some(topic) = shared.learn(name) {
+                return Ok(topic);
+            }
+        }
     }
+
+    /// Waits until topic `name` has `partition`, for as long as brokers may need to learn of a new one.
+    async fn find_partition(&self, name: &TopicName, partition: i32, deadline: Instant) -> Result<()> {
+        let shared = &self.shared;
+        let deadline = deadline.min(Instant::now() + UNKNOWN_PARTITION);
+        loop {
+            let asked = shared.cluster.fresh_topic(name, deadline).await;
+            match shared.learn(name) {
+                Some(topic) if topic.has(partition) => return Ok(()),
+                Some(topic) if Instant::now() >= deadline => return Err(no_partition(&topic, partition)),
+                Some(_) if asked.as_ref().is_err_and(Error::is_timeout) => {}
+                _ => drop(asked?),
+            }
+        }
+    }
+}
+
+fn no_partition(topic: &Topic, partition: i32) -> Error {
+    let count = topic.partition_count();
+    let message = format!("topic {} has no partition {partition}, but {count}", topic.name());
+    Error::new(ErrorKind::Config, message)
 }
 
 /// Counts one who waits for memory.
@@ -503,15 +571,34 @@ impl Drop for Starving {
 }
 
 impl Shared {
-    fn known(&self, name: &TopicName) -> Option<usize> {
-        self.cluster.metadata().topic(name).map(|topic| topic.partition_count()).filter(|count| *count > 0)
+    /// The driver has ended and given this up, and nobody was there to hear of it.
+    pub(super) fn end(&self, lost: Option<Unfinished>) {
+        if lost.is_some() {
+            *self.ended.lock().unwrap_or_else(PoisonError::into_inner) = lost;
+        }
     }
 
-    /// Takes on partitions of `name` up to `count`.
-    pub(super) fn grow(&self, name: &TopicName, count: usize) -> Topic {
+    /// All lanes that were ever made.
+    pub(super) fn lanes(&self) -> Vec<Arc<Lane>> {
+        let topics = self.topics.read().unwrap_or_else(PoisonError::into_inner);
+        topics.by_name.values().flat_map(|topic| topic.0.lanes.iter().cloned()).collect()
+    }
+
+    /// Takes on topic `name` with as many partitions as it has by now, more or fewer than before. `None` if nothing is known
+    /// of it. Appenders and the driver call this, each time with what is known at that moment, so the latest word counts.
+    pub(super) fn learn(&self, name: &TopicName) -> Option<Topic> {
         let mut topics = self.topics.write().unwrap_or_else(PoisonError::into_inner);
-        let Topics { by_name, next_lane } = &mut *topics;
-        let known = by_name.get(name).map_or(0, Topic::partition_count);
+        let metadata = self.cluster.metadata();
+        let count = metadata.topic(name).map_or(0, |topic| topic.partition_count());
+        if count == 0 {
+            return None;
+        }
+        Some(self.resize(&mut topics, name, count))
+    }
+
+    fn resize(&self, topics: &mut Topics, name: &TopicName, count: usize) -> Topic {
+        let Topics { by_name, next_lane } = topics;
+        let known = by_name.get(name).map_or(0, |topic| topic.0.lanes.made());
         let lanes: Vec<_> = (known..count)
             .map(|partition| {
                 let id = *next_lane;
@@ -528,9 +615,7 @@ impl Shared {
         }
         match by_name.get(name) {
             Some(topic) => {
-                if !lanes.is_empty() {
-                    topic.0.lanes.extend(lanes);
-                }
+                topic.0.lanes.resize(count, lanes);
                 topic.clone()
             }
             None => {

@@ -6,6 +6,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::time::Instant;
@@ -27,6 +28,9 @@ const CLOCK_APPENDS_MAX: u8 = 64;
 const GAUGE_STEP: usize = 4096;
 /// A broker that finds batches too large does not make them smaller than this.
 const BATCH_SIZE_MIN: usize = 16 * 1024;
+/// For how long batches are smaller after a broker found one too large. Then the size that was asked for is tried again:
+/// the topic's limit may have been raised, and if not, one refused batch is the price.
+const SMALLER_FOR: Duration = Duration::from_secs(300);
 
 /// What appenders know of a broker and the sender of appenders: how much is in open batches, and when to say so.
 #[derive(Debug, Default)]
@@ -66,9 +70,13 @@ struct State {
     announced_closed: bool,
     /// Appenders are refused: the producer is closed.
     shut: bool,
+    /// Appenders look elsewhere: the topic has no such partition any more.
+    retired: bool,
     gauge: Arc<Gauge>,
     /// Largest batch with header.
     batch_size: usize,
+    /// As it was asked for, once a broker's word no longer counts.
+    full_size: Option<(usize, Instant)>,
     /// Buffer of the next batch, as large as those before.
     chunk: usize,
     /// Time of day in milliseconds, appends until it is read again, and how many that were when it was read.
@@ -110,6 +118,18 @@ enum Stage {
     Ready(Compression),
 }
 
+/// Which of its batches a lane gives up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Take {
+    /// Those that are ready.
+    Ready,
+    /// The open one too, once it is ready: it is closed first.
+    Open,
+    /// All of them, as they are: what nobody has compressed yet stays plain. Nobody waits for a codec that way, whatever
+    /// has become of it.
+    All,
+}
+
 /// What a lane still has after batches were collected.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Left {
@@ -123,7 +143,7 @@ pub(super) struct Left {
 #[derive(Debug)]
 pub(super) struct Work {
     number: u64,
-    pub(super) body: Bytes,
+    body: Bytes,
 }
 
 /// Records that were appended to one batch one after the other.
@@ -163,6 +183,8 @@ pub(super) enum Blocked {
     TooLarge(usize),
     /// The producer is closed.
     Shut,
+    /// The topic has no such partition any more.
+    Retired,
 }
 
 /// The clocks of an appender: asked only when needed.
@@ -182,8 +204,10 @@ impl Lane {
             announced: false,
             announced_closed: false,
             shut: false,
+            retired: false,
             gauge: Arc::default(),
             batch_size,
+            full_size: None,
             chunk: CHUNK_MIN,
             clock: 0,
             clock_appends: 0,
@@ -205,29 +229,22 @@ impl Lane {
         Appender { lane: self, state: lock(&self.state), stock }
     }
 
-    /// Moves batches that are ready to `into`, in close order; with `close`, the open one is closed first.
-    pub(super) fn collect(&self, codec: &Codec, close: bool, into: &mut Vec<Batch>) -> Left {
+    /// Moves the batches that `take` names to `into`, in close order.
+    pub(super) fn collect(&self, codec: &Codec, take: Take, into: &mut Vec<Batch>) -> Left {
         let mut state = lock(&self.state);
-        if close {
+        if take != Take::Ready {
             state.close_open();
         }
-        loop {
-            match state.closed.front_mut() {
-                Some(front) if front.stage == Stage::Plain => {
-                    if codec.is_none() {
-                        front.stage = Stage::Ready(Compression::None);
-                    } else {
-                        break;
-                    }
-                }
-                Some(Closed { stage: Stage::Ready(compression), .. }) => {
-                    let compression = *compression;
-                    if let Some(closed) = state.closed.pop_front() {
-                        let Closed { cell, meta, held, created, body, .. } = closed;
-                        into.push(Batch::new(cell, meta, compression, body, held, created));
-                    }
-                }
-                _ => break,
+        while let Some(front) = state.closed.front() {
+            let compression = match front.stage {
+                Stage::Ready(compression) => compression,
+                Stage::Plain if codec.is_none() => Compression::None,
+                Stage::Plain | Stage::Compressing if take == Take::All => Compression::None,
+                Stage::Plain | Stage::Compressing => break,
+            };
+            if let Some(closed) = state.closed.pop_front() {
+                let Closed { cell, meta, held, created, body, .. } = closed;
+                into.push(Batch::new(cell, meta, compression, body, held, created));
             }
         }
         // What is left is known to the sender: the next record needs no letter of its own.
@@ -249,7 +266,7 @@ impl Lane {
         Some(Work { number: plain.number, body: plain.body.clone() })
     }
 
-    /// Hands a compressed body back. The sender must be told.
+    /// Hands back a body that was compressed, or was not. The sender must be told.
     pub(super) fn compressed(&self, number: u64, compression: Compression, body: Bytes) {
         let mut state = lock(&self.state);
         if let Some(closed) = state.closed.iter_mut().find(|closed| closed.number == number) {
@@ -282,6 +299,11 @@ impl Lane {
         self.compressed(work.number, compression, body);
     }
 
+    /// Hands `work` back undone.
+    pub(super) fn give_back(&self, work: Work) {
+        self.compressed(work.number, Compression::None, work.body);
+    }
+
     /// The partition has another leader.
     pub(super) fn attach(&self, gauge: &Arc<Gauge>) {
         let mut state = lock(&self.state);
@@ -291,9 +313,11 @@ impl Lane {
         state.gauge = Arc::clone(gauge);
     }
 
-    /// A broker found a batch of `bytes` too large: the next ones are smaller.
-    pub(super) fn shrink(&self, bytes: usize) {
+    /// A broker found a batch of `bytes` too large: for a while, the next ones are smaller.
+    pub(super) fn shrink(&self, now: Instant, bytes: usize) {
         let mut state = lock(&self.state);
+        let full = state.full_size.map_or(state.batch_size, |(full, _)| full);
+        state.full_size = Some((full, now + SMALLER_FOR));
         state.batch_size = state.batch_size.min((bytes / 2).max(BATCH_SIZE_MIN));
     }
 
@@ -302,6 +326,12 @@ impl Lane {
         let mut state = lock(&self.state);
         state.shut = true;
         state.close_open();
+    }
+
+    /// The topic has no such partition any more, or has it again. While it has not, records are refused; what was appended
+    /// before is the sender's affair.
+    pub(super) fn retire(&self, retired: bool) {
+        lock(&self.state).retired = retired;
     }
 
     /// Records appended so far.
@@ -332,6 +362,9 @@ impl Appender<'_> {
         let state = &mut *self.state;
         if state.shut {
             return Err(Blocked::Shut);
+        }
+        if state.retired {
+            return Err(Blocked::Retired);
         }
         let timestamp = match record.timestamp {
             Some(timestamp) => timestamp,
@@ -446,6 +479,13 @@ impl Appender<'_> {
             Err(_) => take(credit, reserve, bytes.max(CHUNK_MIN))
                 .map_err(|needed| blocked(credit, needed, notice))?,
         };
+        let created = clocks.now();
+        if let Some((full, at)) = self.state.full_size
+            && at <= created
+        {
+            self.state.full_size = None;
+            self.state.batch_size = full;
+        }
         let cell = BatchCell {
             completion: Completion::default(),
             topic: self.lane.topic.clone(),
@@ -455,7 +495,7 @@ impl Appender<'_> {
             writer: BatchWriter::with_buffer(self.stock.buffer(held.bytes())),
             cell: Arc::new(cell),
             held,
-            created: clocks.now(),
+            created,
             counted: 0,
         });
         Ok(())

@@ -1,12 +1,16 @@
 //! Topics that a producer knows: name, lanes, and the sticky partition.
 
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use super::Record;
 use super::lane::Lane;
 use super::partitioner::{self, Choice, Partitioner};
+use crate::sync::{Mutex, lock};
 use crate::types::TopicName;
 use crate::{Error, ErrorKind};
 
@@ -22,43 +26,95 @@ pub(super) struct TopicCell {
     pub(super) lanes: Lanes,
     /// Sticky partition in the upper half, bytes that went to it in the lower.
     sticky: AtomicU64,
+    /// Since when a partition has been looked for that nobody knows.
+    missed: Mutex<Option<Instant>>,
 }
 
-/// The lanes of a topic by partition. They only ever grow in number, so they are read without a lock.
+/// How long a partition that we do not know is looked for: brokers learn of a new one each in its own time.
+pub(super) const UNKNOWN_PARTITION: Duration = Duration::from_secs(3);
+
+/// Why no partition was found for a record.
+#[derive(Debug)]
+pub(super) enum Refusal {
+    /// The topic has no such partition, as far as we know.
+    Unknown(i32),
+    /// It never will.
+    Bad(Error),
+}
+
+/// The lanes of a topic by partition. They only ever grow in number, so they are read without a lock. A topic that is made
+/// anew with fewer partitions leaves lanes behind that nobody uses, until it has more again.
 pub(super) struct Lanes {
-    first: Vec<Arc<Lane>>,
+    made: Chunk,
+    /// So many of them count.
+    count: AtomicUsize,
+}
+
+struct Chunk {
+    lanes: Vec<Arc<Lane>>,
     /// Those that were added later.
     more: OnceLock<Box<Self>>,
 }
 
-impl Lanes {
-    pub(super) fn new(first: Vec<Arc<Lane>>) -> Self {
-        Self { first, more: OnceLock::new() }
+impl Chunk {
+    fn new(lanes: Vec<Arc<Lane>>) -> Self {
+        Self { lanes, more: OnceLock::new() }
     }
 
+    fn chain(&self) -> impl Iterator<Item = &Self> {
+        std::iter::successors(Some(self), |chunk| chunk.more.get().map(Box::as_ref))
+    }
+}
+
+impl Lanes {
+    pub(super) fn new(lanes: Vec<Arc<Lane>>) -> Self {
+        Self { count: AtomicUsize::new(lanes.len()), made: Chunk::new(lanes) }
+    }
+
+    /// Number of partitions that the topic has.
     pub(super) fn count(&self) -> usize {
-        self.first.len() + self.more.get().map_or(0, |more| more.count())
+        self.count.load(Ordering::Acquire)
+    }
+
+    /// Number of lanes that it ever had.
+    pub(super) fn made(&self) -> usize {
+        self.made.chain().map(|chunk| chunk.lanes.len()).sum()
     }
 
     pub(super) fn get(&self, partition: usize) -> Option<&Arc<Lane>> {
-        match partition.checked_sub(self.first.len()) {
-            None => self.first.get(partition),
-            Some(behind) => self.more.get()?.get(behind),
+        let mut chunk = &self.made;
+        let mut at = partition;
+        while at >= chunk.lanes.len() {
+            at -= chunk.lanes.len();
+            chunk = chunk.more.get()?;
         }
+        chunk.lanes.get(at)
     }
 
+    /// All that were ever made.
     pub(super) fn iter(&self) -> impl Iterator<Item = &Arc<Lane>> {
-        std::iter::successors(Some(self), |lanes| lanes.more.get().map(Box::as_ref))
-            .flat_map(|lanes| &lanes.first)
+        self.made.chain().flat_map(|chunk| &chunk.lanes)
     }
 
-    /// Adds lanes behind the last one. One caller at a time.
-    pub(super) fn extend(&self, lanes: Vec<Arc<Lane>>) {
-        let mut last = self;
-        while let Some(more) = last.more.get() {
-            last = more;
+    /// The topic has `count` partitions; `new` are the lanes of those that none was made for. One caller at a time.
+    pub(super) fn resize(&self, count: usize, new: Vec<Arc<Lane>>) {
+        let before = self.count();
+        if !new.is_empty()
+            && let Some(last) = self.made.chain().last()
+        {
+            last.more.get_or_init(|| Box::new(Chunk::new(new)));
         }
-        last.more.get_or_init(|| Box::new(Self::new(lanes)));
+        if count == before {
+            return;
+        }
+        // Who meets a lane that is retired finds the new number, and chooses anew.
+        if count < before {
+            self.count.store(count, Ordering::Release);
+        }
+        for lane in self.iter().skip(count.min(before)).take(count.abs_diff(before)) {
+            lane.retire(count < before);
+        }
+        self.count.store(count, Ordering::Release);
     }
 }
 
@@ -71,7 +127,23 @@ impl Topic {
             producer,
             lanes: Lanes::new(lanes),
             sticky: AtomicU64::new(u64::from(first) << 32),
+            missed: Mutex::default(),
         }))
+    }
+
+    /// A partition was named that is not known. True if one has been looked for long enough; the next one is looked for anew.
+    pub(super) fn is_missed(&self, now: Instant) -> bool {
+        let mut missed = lock(&self.0.missed);
+        let since = *missed.get_or_insert(now);
+        let long = now.saturating_duration_since(since) >= UNKNOWN_PARTITION;
+        if long {
+            *missed = None;
+        }
+        long
+    }
+
+    pub(super) fn has(&self, partition: i32) -> bool {
+        usize::try_from(partition).is_ok_and(|partition| partition < self.partition_count())
     }
 
     /// The topic's name.
@@ -98,14 +170,15 @@ impl TopicCell {
         record: &Record<'_>,
         partitioner: Partitioner,
         dice: &dyn Fn() -> u64,
-    ) -> Result<(usize, bool), Error> {
+    ) -> Result<(usize, bool), Refusal> {
         let count = self.lanes.count();
         if let Some(partition) = record.partition {
             return match usize::try_from(partition) {
-                Ok(partition) if partition < count => Ok((partition, false)),
-                _ => {
-                    let message = format!("topic {} has no partition {partition}, but {count}", self.name);
-                    Err(Error::new(ErrorKind::Config, message))
+                Ok(at) if at < count => Ok((at, false)),
+                Ok(_) => Err(Refusal::Unknown(partition)),
+                Err(_) => {
+                    let message = format!("a record for {} names partition {partition}", self.name);
+                    Err(Refusal::Bad(Error::new(ErrorKind::Config, message)))
                 }
             };
         }
@@ -113,13 +186,20 @@ impl TopicCell {
         match partitioner.choose(record.key_bytes(), count) {
             Choice::Partition(partition) => Ok((partition as usize, false)),
             Choice::Sticky => {
-                let sticky = (self.sticky.load(Ordering::Relaxed) >> 32) as u32;
-                Ok(((sticky % count) as usize, true))
+                let mut sticky = (self.sticky.load(Ordering::Relaxed) >> 32) as u32;
+                let led = |lane: &Arc<Lane>| lane.led.load(Ordering::Relaxed);
+                if sticky >= count || !self.lanes.get(sticky as usize).is_some_and(led) {
+                    sticky = self.move_on(count, sticky, dice);
+                }
+                Ok((sticky as usize, true))
             }
             Choice::Random => Ok((partitioner::any(count, dice()) as usize, false)),
             Choice::Refuse => {
-                Err(Error::new(ErrorKind::Config, format!("a record for {} names no partition", self.name))
-                    .hint("set the record's partition, or choose another partitioner than `explicit`"))
+                let message = format!("a record for {} names no partition", self.name);
+                Err(Refusal::Bad(
+                    Error::new(ErrorKind::Config, message)
+                        .hint("set the record's partition, or choose another partitioner than `explicit`"),
+                ))
             }
         }
     }
@@ -132,14 +212,20 @@ impl TopicCell {
         let total = (before as u32).saturating_add(bytes);
         if total as usize >= bytes_max {
             let count = u32::try_from(self.lanes.count()).unwrap_or(u32::MAX);
-            let next = partitioner::next_sticky(count, (before >> 32) as u32, dice(), |partition| {
-                let lane = self.lanes.get(partition as usize)?;
-                lane.led.load(Ordering::Relaxed).then(|| lane.queued.load(Ordering::Relaxed).max(0) as usize)
-            });
-            self.sticky.store(u64::from(next) << 32, Ordering::Relaxed);
+            self.move_on(count, (before >> 32) as u32, dice);
         } else {
             self.sticky.store(before & !0xffff_ffff | u64::from(total), Ordering::Relaxed);
         }
+    }
+
+    /// Leaves the sticky partition `previous` for another of `count`, and returns that.
+    fn move_on(&self, count: u32, previous: u32, dice: &dyn Fn() -> u64) -> u32 {
+        let next = partitioner::next_sticky(count, previous, dice(), |partition| {
+            let lane = self.lanes.get(partition as usize)?;
+            lane.led.load(Ordering::Relaxed).then(|| lane.queued.load(Ordering::Relaxed).max(0) as usize)
+        });
+        self.sticky.store(u64::from(next) << 32, Ordering::Relaxed);
+        next
     }
 }
 
@@ -153,8 +239,8 @@ mod tests {
             (from..to).map(|id| Lane::new(id, "t".into(), id as i32, 1_000_000)).collect()
         };
         let grown = Lanes::new(lanes(0, 2));
-        grown.extend(lanes(2, 5));
-        grown.extend(lanes(5, 6));
+        grown.resize(5, lanes(2, 5));
+        grown.resize(6, lanes(5, 6));
         assert_eq!(grown.count(), 6);
         for partition in 0..6 {
             assert_eq!(grown.get(partition).map(|lane| lane.id), Some(partition));

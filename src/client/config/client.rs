@@ -56,7 +56,6 @@ pub(super) static TABLE: &[Setting] = &[
         "30000",
         Kind::Millis(1, MAX_MS, |s, v| {
             s.client.config.connection.request_timeout = v;
-            s.producer.request_timeout = v;
         }),
     ),
     row(

@@ -52,9 +52,9 @@ pub(super) static TABLE: &[Setting] = &[
     row(
         "linger.ms",
         &["queue.buffering.max.ms"],
-        "5",
-        Kind::Millis(0, 900_000, |s, v| s.producer.linger = v),
-        "a cap: batches leave earlier where waiting does not pay",
+        "",
+        Kind::Millis(0, 900_000, |s, v| s.producer.linger = Some(v)),
+        "not set, it adapts: records wait where that pays, and for 1 ms at most",
     ),
     row(
         "buffer.memory",

@@ -139,8 +139,8 @@ pub(crate) fn next_sticky(count: u32, previous: u32, dice: u64, load: impl Fn(u3
         (Some(one), Some(other)) if other < one => second,
         (Some(_), _) => first,
         (None, Some(_)) => second,
-        // Look for any with a leader, a few places on.
-        (None, None) => (1..=8)
+        // Look for any with a leader, a few places on: perhaps there is none at all.
+        (None, None) => (1..=count.min(64))
             .map(|step| (first + step) % count)
             .find(|partition| load(*partition).is_some())
             .unwrap_or(first),

@@ -1,14 +1,18 @@
 //! What answers, failures and the passing of time do to batches.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use tokio::time::Instant;
 
 use super::partition::Listed;
 use super::verdict::{Verdict, verdict};
-use super::{Batch, Eras, Lanes, NodeId, Sender};
+use super::{Batch, Effect, Eras, Lanes, NodeId, REQUEST_PARTITIONS_MAX, Sender, UNANSWERED};
+use crate::cluster::{ConditionKind, Subject};
+use crate::deadline;
 use crate::producer::Outcome;
-use crate::types::TopicName;
+use crate::producer::lane::Take;
+use crate::types::{TopicName, TopicPartition};
 use crate::wire::produce::{PartitionResponse, Response};
 use crate::{Error, ErrorCode, ErrorKind};
 
@@ -24,6 +28,9 @@ impl Sender {
     ) {
         let Some(state) = self.requests.remove(&request) else { return };
         self.leave_flight(state.node, Some(state.records));
+        if let Some(node) = self.nodes.get_mut(&state.node) {
+            node.partitions_max = (2 * node.partitions_max).min(REQUEST_PARTITIONS_MAX);
+        }
         for (topic, answer) in response.partitions() {
             let number = match self.topic_names.get(&*topic.name) {
                 Some(number) => Some(number),
@@ -65,6 +72,12 @@ impl Sender {
     ) {
         let Some(state) = self.requests.remove(&request) else { return };
         self.leave_flight(state.node, None);
+        if error.is_timeout()
+            && let Some(node) = self.nodes.get_mut(&state.node)
+        {
+            // Perhaps it was too much work for one request.
+            node.partitions_max = (state.partitions.len() / 2).clamp(1, node.partitions_max);
+        }
         let error = Arc::new(error);
         for partition in &state.partitions {
             if let Some(batch) = self.partitions[*partition].take_sent(request) {
@@ -104,16 +117,24 @@ impl Sender {
         let waiting = std::mem::take(&mut self.waiting_for_era);
         match answer.and_then(|(id, epoch)| self.eras.answered(id, epoch)) {
             Ok(()) => {
-                self.era_error = None;
+                if self.era_error.take().is_some() {
+                    for kind in [ConditionKind::NotAuthorized, ConditionKind::Refused] {
+                        self.effects.push(Effect::Clear(Subject::Cluster, kind));
+                    }
+                }
                 for partition in waiting {
                     self.schedule(now, partition);
                 }
             }
             Err(error) => {
-                self.eras = Eras::Wanted(Some(now + self.config.backoff.delay(1, dice)));
+                self.eras = Eras::Wanted(Some(deadline::after(now, self.config.backoff.delay(1, dice))));
                 let retriable = error.is_retriable();
                 let error = Arc::new(error);
                 self.era_error = Some(Arc::clone(&error));
+                if error.error_code().is_some() {
+                    let kind = trouble(&error);
+                    self.effects.push(Effect::Raise(Subject::Cluster, kind, Arc::clone(&error)));
+                }
                 for partition in waiting {
                     if !retriable {
                         self.fail_waiting(now, partition, &error, lanes);
@@ -148,8 +169,10 @@ impl Sender {
             && at <= now
         {
             self.timers.pop_first();
+            self.overtake(now, partition, lanes);
             self.schedule(now, partition);
         }
+        self.doubt_unanswered(now);
         while let Some((id, oldest)) = self.outstanding.first_key_value()
             && oldest.deadline <= now
         {
@@ -159,12 +182,24 @@ impl Sender {
         }
     }
 
+    /// Nothing is sent any more: what is not on the way fails with `error`, now and whenever some is found, and what is on
+    /// the way fails unless its answer says otherwise.
+    pub(in crate::producer) fn handle_end(
+        &mut self,
+        now: Instant,
+        error: &Arc<Error>,
+        lanes: &mut impl Lanes,
+    ) {
+        self.ended = Some(Arc::clone(error));
+        for partition in self.waiting_partitions() {
+            self.fail_gone(now, partition, lanes);
+        }
+    }
+
     /// Everything that is not acknowledged fails with `error`.
     pub(in crate::producer) fn abort(&mut self, now: Instant, error: &Arc<Error>, lanes: &mut impl Lanes) {
-        let mut waiting: Vec<_> = self.outstanding.values().map(|batch| batch.partition).collect();
-        waiting.dedup();
-        for partition in waiting {
-            self.fail_waiting(now, partition, error, lanes);
+        self.handle_end(now, error, lanes);
+        for partition in self.waiting_partitions() {
             let mut sent = std::mem::take(&mut self.partitions[partition].sent);
             for sent in sent.drain(..) {
                 self.fail(partition, sent.batch, Arc::clone(error), true, lanes);
@@ -174,6 +209,49 @@ impl Sender {
         self.requests.clear();
     }
 
+    /// Partitions with something that is not acknowledged.
+    fn waiting_partitions(&self) -> BTreeSet<usize> {
+        self.outstanding.values().map(|batch| batch.partition).collect()
+    }
+
+    /// What waits for `partition` fails, if nothing is sent to it any more.
+    pub(super) fn fail_gone(&mut self, now: Instant, partition: usize, lanes: &mut impl Lanes) {
+        if let Some(error) = self.ended.as_ref().or(self.partitions[partition].gone.as_ref()).cloned() {
+            self.fail_waiting(now, partition, &error, lanes);
+        }
+    }
+
+    /// Takes back what is on the way to the former leader of `partition`, if it had its time to answer.
+    fn overtake(&mut self, now: Instant, partition: usize, lanes: &mut impl Lanes) {
+        let state = &mut self.partitions[partition];
+        if state.overtake_at.take_if(|at| *at <= now).is_none() || state.leader == Some(state.sent_to) {
+            return;
+        }
+        let what = format!("node {}, which led the partition before, did not answer", state.sent_to);
+        let error = Arc::new(Error::new(ErrorKind::Network, what).retriable(true));
+        for sent in std::mem::take(&mut state.sent) {
+            let mut batch = sent.batch;
+            batch.maybe_written = true;
+            batch.last_error = Some(Arc::clone(&error));
+            self.put_back(partition, batch, lanes);
+        }
+    }
+
+    /// Asks for the leaders of what has been on the way for long.
+    fn doubt_unanswered(&mut self, now: Instant) {
+        if self.requests.first_key_value().is_none_or(|(_, oldest)| now < oldest.doubt_at) {
+            return;
+        }
+        let mut doubted = BTreeSet::new();
+        for request in self.requests.values_mut().filter(|request| request.doubt_at <= now) {
+            request.doubt_at = now + UNANSWERED;
+            doubted.extend(request.partitions.iter().copied());
+        }
+        for partition in doubted {
+            self.refresh(partition);
+        }
+    }
+
     fn leave_flight(&mut self, node: NodeId, records: Option<usize>) {
         let max = self.config.in_flight_max;
         if let Some(state) = self.nodes.get_mut(&node) {
@@ -181,7 +259,7 @@ impl Sender {
             if let Some(records) = records {
                 state.recent_records = records;
             }
-            state.set_gauge(max);
+            state.set_gauge(max, self.config.linger);
         }
     }
 
@@ -213,6 +291,8 @@ impl Sender {
                 let error = Arc::new(error());
                 if refresh {
                     self.refresh(partition);
+                } else {
+                    self.report(partition, &error);
                 }
                 self.retry(now, partition, batch, error, unsure, dice, lanes);
                 // The answer, or metadata, may have named another leader already.
@@ -221,21 +301,32 @@ impl Sender {
                     state.retry_at = None;
                 }
             }
-            Verdict::RetryOnce if batch.attempts == 0 => {
+            Verdict::RetryOnce if !batch.damaged => {
                 let error = Arc::new(error());
+                batch.damaged = true;
                 self.retry(now, partition, batch, error, false, dice, lanes);
             }
             Verdict::Gap => {
                 let error = Arc::new(error());
-                // A gap proves that neither this batch nor one behind it is in the log.
-                batch.maybe_written = false;
                 let order = batch.order();
+                let state = &self.partitions[partition];
+                if batch.maybe_written && !state.has_earlier(order) && state.has_witness(order) {
+                    batch.doubted = true;
+                    batch.last_error = Some(error);
+                    self.put_back(partition, batch, lanes);
+                    return;
+                }
+                // A gap proves that neither this batch nor one behind it is in the log, and that what was doubted before it
+                // is not either.
+                batch.maybe_written = false;
+                let doubted = state.queue.front().filter(|front| front.doubted);
+                let first = doubted.map_or(order, Batch::order);
                 let explained = self.partitions[partition].has_earlier(order)
                     || self.partitions[partition].spoiled
                     || batch.settled;
                 batch.last_error = Some(error);
                 self.put_back(partition, batch, lanes);
-                self.partitions[partition].absent_from(order);
+                self.partitions[partition].absent_from(first);
                 if !explained {
                     tracing::warn!(
                         partition = self.describe(partition),
@@ -265,8 +356,10 @@ impl Sender {
                 }
             }
             Verdict::TooLarge => {
-                lanes.shrink(partition, batch.wire_len());
-                let parts = if batch.settled { None } else { batch.split(&self.config.codec) };
+                lanes.shrink(now, partition, batch.wire_len());
+                // If the whole may be in the log, its parts would be written a second time.
+                let whole = batch.settled || batch.maybe_written;
+                let parts = if whole { None } else { batch.split(&self.config.codec) };
                 match parts {
                     Some([first, second]) => {
                         if let Some(outstanding) = self.outstanding.get_mut(&batch.id) {
@@ -317,8 +410,15 @@ impl Sender {
                 self.spoil_behind(partition, &batch);
             }
             Verdict::RetryOnce | Verdict::BadRecords | Verdict::Refused => {
-                let error = error();
-                self.fail(partition, batch, Arc::new(error), false, lanes);
+                let error = Arc::new(error());
+                if trouble(&error) == ConditionKind::NotAuthorized {
+                    let topic = &mut self.topics[self.partitions[partition].topic];
+                    topic.unauthorized = true;
+                    let subject = Subject::Topic(topic.name.clone());
+                    let raise = Effect::Raise(subject, ConditionKind::NotAuthorized, Arc::clone(&error));
+                    self.effects.push(raise);
+                }
+                self.fail(partition, batch, error, false, lanes);
             }
         }
     }
@@ -334,10 +434,33 @@ impl Sender {
         let state = &mut self.partitions[partition];
         state.probing = false;
         state.retry_at = None;
+        let topic = &mut self.topics[state.topic];
+        if std::mem::take(&mut topic.unauthorized) {
+            let subject = Subject::Topic(topic.name.clone());
+            self.effects.push(Effect::Clear(subject, ConditionKind::NotAuthorized));
+        }
+        // A broker takes sequences in order, so what was doubted before this batch is in the log, too.
+        let doubted: Vec<_> = self.partitions[partition].take_doubted().collect();
+        for mut earlier in doubted {
+            earlier.written(-1, -1);
+            self.finish(partition, &earlier, false, true, lanes);
+        }
         let settled = batch.settled;
         batch.written(base_offset, log_append_time);
         self.finish(partition, &batch, settled, true, lanes);
         lanes.recycle(std::mem::take(&mut batch.body));
+    }
+
+    /// The broker refuses what is sent to `partition`, and may go on doing so.
+    fn report(&mut self, partition: usize, error: &Arc<Error>) {
+        self.partitions[partition].troubled = true;
+        let subject = Subject::Partition(self.name(partition));
+        self.effects.push(Effect::Raise(subject, ConditionKind::Refused, Arc::clone(error)));
+    }
+
+    fn name(&self, partition: usize) -> TopicPartition {
+        let state = &self.partitions[partition];
+        TopicPartition::new(self.topics[state.topic].name.clone(), state.index)
     }
 
     /// Sends `batch` again later. `unsure`: it may have been written.
@@ -361,7 +484,7 @@ impl Sender {
     }
 
     fn back_off(&mut self, now: Instant, partition: usize, attempts: u32, dice: u64) {
-        let at = now + self.config.backoff.delay(attempts, dice);
+        let at = deadline::after(now, self.config.backoff.delay(attempts, dice));
         let state = &mut self.partitions[partition];
         state.retry_at = state.retry_at.max(Some(at));
     }
@@ -371,6 +494,9 @@ impl Sender {
         self.partitions[partition].probing = true;
         if batch.settled {
             self.finish(partition, &batch, true, false, lanes);
+        } else if let Some(error) = self.ended.as_ref().or(self.partitions[partition].gone.as_ref()) {
+            let error = Arc::clone(error);
+            self.fail(partition, batch, error, false, lanes);
         } else {
             self.partitions[partition].requeue(batch);
         }
@@ -394,11 +520,27 @@ impl Sender {
         if outcome == Outcome::NotWritten {
             self.partitions[partition].absent_from(batch.order());
         }
+        self.give_up_doubted(partition, lanes);
+    }
+
+    /// What was doubted stays unknown once nobody can tell any more.
+    fn give_up_doubted(&mut self, partition: usize, lanes: &mut impl Lanes) {
+        let state = &mut self.partitions[partition];
+        let Some(first) = state.queue.front().filter(|front| front.doubted) else { return };
+        if state.has_witness(first.order()) {
+            return;
+        }
+        let doubted: Vec<_> = state.take_doubted().collect();
+        for batch in doubted {
+            let error = batch.last_error.clone();
+            let error = error.unwrap_or_else(|| Arc::new(self.timed_out(partition, None)));
+            self.fail(partition, batch, error, false, lanes);
+        }
     }
 
     /// Everything of `partition` that is not on the way fails.
     fn fail_waiting(&mut self, now: Instant, partition: usize, error: &Arc<Error>, lanes: &mut impl Lanes) {
-        self.collect(now, partition, true, lanes);
+        self.collect(now, partition, Take::All, lanes);
         while let Some(batch) = self.partitions[partition].queue.pop_front() {
             self.fail(partition, batch, Arc::clone(error), false, lanes);
         }
@@ -411,7 +553,7 @@ impl Sender {
         }
     }
 
-    fn spoil(&mut self, partition: usize) {
+    pub(super) fn spoil(&mut self, partition: usize) {
         let state = &mut self.partitions[partition];
         if matches!(self.eras, Eras::Off) || state.spoiled {
             return;
@@ -429,6 +571,10 @@ impl Sender {
         written: bool,
         lanes: &mut impl Lanes,
     ) {
+        if std::mem::take(&mut self.partitions[partition].troubled) {
+            let subject = Subject::Partition(self.name(partition));
+            self.effects.push(Effect::Clear(subject, ConditionKind::Refused));
+        }
         if settled {
             return;
         }
@@ -446,15 +592,8 @@ impl Sender {
     /// The batch with number `id` was not acknowledged in time.
     fn expire(&mut self, now: Instant, id: u64, partition: usize, lanes: &mut impl Lanes) {
         if self.partitions[partition].pending.contains(&id) {
-            self.collect(now, partition, true, lanes);
+            self.collect(now, partition, Take::All, lanes);
             self.partitions[partition].listed = Listed::No;
-        }
-        if self.partitions[partition].pending.contains(&id) {
-            // Still being compressed: look again soon.
-            if let Some(outstanding) = self.outstanding.get_mut(&id) {
-                outstanding.deadline = now + self.config.backoff.first;
-            }
-            return;
         }
         while let Some(at) = self.partitions[partition].queue.iter().position(|batch| batch.id == id) {
             let Some(batch) = self.partitions[partition].queue.remove(at) else { break };
@@ -479,5 +618,13 @@ impl Sender {
             }
         }
         self.outstanding.remove(&id);
+    }
+}
+
+/// Which condition a refusal by the broker is.
+fn trouble(error: &Error) -> ConditionKind {
+    match error.kind() {
+        ErrorKind::Authorization => ConditionKind::NotAuthorized,
+        _ => ConditionKind::Refused,
     }
 }

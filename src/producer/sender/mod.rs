@@ -29,24 +29,37 @@ use partition::{Listed, Partition, Readiness, Sent};
 
 use super::batch::Batch;
 use super::compress::Codec;
-use super::lane::{Gauge, Left};
+use super::lane::{Gauge, Left, Take};
 use super::linger::{self, Decision, Load};
-use crate::Error;
 use crate::backoff::Backoff;
+use crate::cluster::{ConditionKind, Subject};
+use crate::deadline;
 use crate::types::{NodeId, TopicName};
 use crate::wire::Uuid;
 use crate::wire::produce::PartitionBatch;
 use crate::wire::records::HEADER_LEN;
+use crate::{Error, ErrorKind};
 
 /// Most bytes of one request; a single batch may be larger.
 const REQUEST_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Most partitions of one request. The first batch of a producer costs a broker a good deal more than those behind it, and a
+/// request that takes longer than its timeout is sent again as a whole.
+const REQUEST_PARTITIONS_MAX: usize = 1000;
+/// How long the former leader of a partition may still answer once another is named. One that is well says at once that it
+/// leads no more; one that is frozen says nothing until the request's time is up.
+const FORMER_LEADER: Duration = Duration::from_millis(500);
+/// A request without an answer for this long makes us ask who leads its partitions, again and again.
+const UNANSWERED: Duration = Duration::from_secs(5);
+/// Partitions that are named where many are meant.
+const NAMED_MAX: usize = 3;
 
 /// Settings of the machine.
 #[derive(Clone, Debug)]
 pub(super) struct SenderConfig {
     pub(super) idempotent: bool,
     pub(super) in_flight_max: usize,
-    pub(super) linger: Duration,
+    /// As the user wishes it; adaptive if not.
+    pub(super) linger: Option<Duration>,
     pub(super) delivery_timeout: Duration,
     pub(super) backoff: Backoff,
     /// For batches that are split.
@@ -55,8 +68,8 @@ pub(super) struct SenderConfig {
 
 /// The lanes, which the machine shares with appenders.
 pub(super) trait Lanes {
-    /// Moves ready batches of `partition` to `into`, after closing the open one if told so.
-    fn collect(&mut self, partition: usize, close: bool, into: &mut Vec<Batch>) -> Left;
+    /// Moves the batches of `partition` that `take` names to `into`.
+    fn collect(&mut self, partition: usize, take: Take, into: &mut Vec<Batch>) -> Left;
     /// `partition` is led by the broker with `gauge` now, or by none.
     fn attach(&mut self, partition: usize, gauge: Option<&Arc<Gauge>>);
     /// So many more batches of `partition` wait.
@@ -64,7 +77,7 @@ pub(super) trait Lanes {
     /// The body of an acknowledged batch is not needed any more.
     fn recycle(&mut self, body: bytes::Bytes);
     /// A batch of so many bytes was too large for the leader of `partition`.
-    fn shrink(&mut self, partition: usize, bytes: usize);
+    fn shrink(&mut self, now: Instant, partition: usize, bytes: usize);
 }
 
 /// A request to be sent to a broker.
@@ -75,10 +88,36 @@ pub(super) struct Outgoing {
 }
 
 /// Something that the driver has to do.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(super) enum Effect {
     /// The leaders of a topic are in doubt.
     Refresh(TopicName),
+    /// Trouble was met that may last.
+    Raise(Subject, ConditionKind, Arc<Error>),
+    /// It is over.
+    Clear(Subject, ConditionKind),
+}
+
+/// What was not acknowledged when somebody's time was up.
+#[derive(Clone, Debug)]
+pub(super) struct Unfinished {
+    /// Records that were given up.
+    pub(super) records: u64,
+    /// Some of their partitions.
+    pub(super) partitions: String,
+    /// The latest failure of the oldest.
+    pub(super) reason: Option<Arc<Error>>,
+}
+
+impl Unfinished {
+    /// The error that says so.
+    pub(super) fn error(self, kind: ErrorKind, message: String) -> Error {
+        let error = Error::new(kind, message);
+        match self.reason {
+            Some(reason) => error.source(reason),
+            None => error,
+        }
+    }
 }
 
 /// Counts of records.
@@ -94,6 +133,8 @@ struct TopicState {
     id: Uuid,
     /// Numbers of its partitions by index.
     partitions: Vec<usize>,
+    /// We lack a right, which was reported.
+    unauthorized: bool,
 }
 
 /// A partition on a list. Entries are not looked for when a partition leaves its list: one whose ticket is not the
@@ -113,6 +154,8 @@ struct NodeState {
     /// Open batches shall leave at once.
     hurry: bool,
     in_flight: usize,
+    /// Most partitions of its next request.
+    partitions_max: usize,
     recent_records: usize,
     gauge: Arc<Gauge>,
     /// Why there is no connection.
@@ -124,6 +167,8 @@ struct RequestState {
     node: NodeId,
     records: usize,
     partitions: Vec<usize>,
+    /// When its leaders are in doubt.
+    doubt_at: Instant,
 }
 
 /// A batch, open or closed, that somebody may wait for.
@@ -149,14 +194,18 @@ pub(super) struct Sender {
     /// By number; deadlines rise with numbers.
     outstanding: BTreeMap<u64, Outstanding>,
     next_batch: u64,
-    /// Partitions that back off.
+    /// Partitions that back off, or wait for a former leader.
     timers: BTreeSet<(Instant, usize)>,
-    waiting_for_era: Vec<usize>,
+    waiting_for_era: BTreeSet<usize>,
+    /// Partitions with something to send and no leader.
+    leaderless: BTreeSet<usize>,
     eras: Eras,
     /// Why there is no producer id.
     era_error: Option<Arc<Error>>,
     /// Batches with smaller numbers do not wait for others.
     flush_to: u64,
+    /// Why nothing is sent any more.
+    ended: Option<Arc<Error>>,
     effects: Vec<Effect>,
     counts: Counts,
     scratch: Vec<Batch>,
@@ -177,10 +226,12 @@ impl Sender {
             outstanding: BTreeMap::new(),
             next_batch: 0,
             timers: BTreeSet::new(),
-            waiting_for_era: Vec::new(),
+            waiting_for_era: BTreeSet::new(),
+            leaderless: BTreeSet::new(),
             eras,
             era_error: None,
             flush_to: 0,
+            ended: None,
             effects: Vec::new(),
             counts: Counts::default(),
             scratch: Vec::new(),
@@ -191,7 +242,13 @@ impl Sender {
     pub(super) fn add_partition(&mut self, now: Instant, partition: usize, topic: &TopicName, index: i32) {
         debug_assert_eq!(partition, self.partitions.len(), "numbers come in order");
         let number = *self.topic_names.entry(topic.clone()).or_insert_with(|| {
-            self.topics.push(TopicState { name: topic.clone(), id: Uuid::ZERO, partitions: Vec::new() });
+            let id = Uuid::ZERO;
+            self.topics.push(TopicState {
+                name: topic.clone(),
+                id,
+                partitions: Vec::new(),
+                unauthorized: false,
+            });
             self.topics.len() - 1
         });
         self.topics[number].partitions.push(partition);
@@ -221,14 +278,18 @@ impl Sender {
         }
         state.leader = leader;
         state.listed = Listed::No;
+        // With sequences a request may be answered by both leaders, and is written once. Without, only time tells.
+        let busy_elsewhere = !state.sent.is_empty() && leader.is_some_and(|leader| leader != state.sent_to);
+        let overtakes = busy_elsewhere && !matches!(self.eras, Eras::Off);
+        state.overtake_at = overtakes.then(|| now + FORMER_LEADER);
         // The new leader has not refused anything yet.
         state.retry_at = None;
         match leader {
             Some(node) => {
                 let max = self.config.in_flight_max;
                 let node = self.nodes.entry(node).or_insert_with(|| {
-                    let node = NodeState::default();
-                    node.set_gauge(max);
+                    let node = NodeState::new();
+                    node.set_gauge(max, self.config.linger);
                     node
                 });
                 lanes.attach(partition, Some(&node.gauge));
@@ -238,22 +299,69 @@ impl Sender {
         self.schedule(now, partition);
     }
 
-    /// Names the id of `topic`.
+    /// There is news of the cluster, perhaps none that helps: leaders that are missing are asked for again.
+    pub(super) fn handle_news(&mut self) {
+        let leaderless: Vec<_> = self.leaderless.iter().copied().collect();
+        for partition in leaderless {
+            self.refresh(partition);
+        }
+    }
+
+    /// Names the id of `topic`. Another one than before means another topic: its logs know nothing of our sequences, and
+    /// what waits goes there under new ones.
     pub(super) fn handle_topic_id(&mut self, topic: &TopicName, id: Uuid) {
-        let Some(number) = self.topic_names.get(topic) else { return };
-        let state = &mut self.topics[*number];
-        if state.id != id {
-            self.topic_ids.remove(&state.id.0);
-            state.id = id;
-            if id != Uuid::ZERO {
-                self.topic_ids.insert(id.0, *number);
+        let Some(number) = self.topic_names.get(topic).copied() else { return };
+        let before = std::mem::replace(&mut self.topics[number].id, id);
+        if id == before || id == Uuid::ZERO {
+            return;
+        }
+        // An earlier id stays: an answer may be on the way that names it.
+        self.topic_ids.insert(id.0, number);
+        if before == Uuid::ZERO {
+            return;
+        }
+        for at in 0..self.topics[number].partitions.len() {
+            let partition = self.topics[number].partitions[at];
+            self.partitions[partition].probing = true;
+            if self.partitions[partition].era != era::Era::NONE {
+                self.spoil(partition);
             }
+        }
+    }
+
+    /// `topic` has `count` partitions: what waits for those behind them fails, and what was on the way to them when its
+    /// answer comes.
+    pub(super) fn handle_partition_count(
+        &mut self,
+        now: Instant,
+        topic: &TopicName,
+        count: usize,
+        lanes: &mut impl Lanes,
+    ) {
+        let Some(number) = self.topic_names.get(topic).copied() else { return };
+        for at in 0..self.topics[number].partitions.len() {
+            let partition = self.topics[number].partitions[at];
+            if at < count {
+                self.partitions[partition].gone = None;
+                continue;
+            }
+            if self.partitions[partition].gone.is_none() {
+                let what =
+                    format!("{} is gone: the topic was made anew with {count}", self.describe(partition));
+                let error = Error::from_code(crate::ErrorCode::UNKNOWN_TOPIC_OR_PARTITION, what)
+                    .hint("enqueue the record again without naming a partition")
+                    .retriable(false);
+                self.partitions[partition].gone = Some(Arc::new(error));
+                self.handle_leader(now, topic, at as i32, None, lanes);
+            }
+            self.fail_gone(now, partition, lanes);
         }
     }
 
     /// The lane of `partition` turned non-empty, or one of its batches became ready.
     pub(super) fn handle_lane(&mut self, now: Instant, partition: usize, lanes: &mut impl Lanes) {
-        self.collect(now, partition, false, lanes);
+        self.collect(now, partition, Take::Ready, lanes);
+        self.fail_gone(now, partition, lanes);
         self.schedule(now, partition);
     }
 
@@ -304,15 +412,20 @@ impl Sender {
         if state.in_flight >= max {
             return None;
         }
+        let partitions_max = state.partitions_max;
         let send_open =
             !state.open.is_empty() && state.decide(now, max, self.config.linger) == Decision::Send;
         let (ready, open) = (state.ready.len(), if send_open { state.open.len() } else { 0 });
         let id = self.next_request;
-        let mut request = RequestState { node, records: 0, partitions: Vec::with_capacity(ready + open) };
-        let mut batches = Vec::with_capacity(ready + open);
+        let room = (ready + open).min(partitions_max);
+        let doubt_at = now + UNANSWERED;
+        let mut request = RequestState { node, records: 0, partitions: Vec::with_capacity(room), doubt_at };
+        let mut batches = Vec::with_capacity(room);
         let mut bytes = 0;
+        let mut full = false;
         for step in 0..ready + open {
-            if bytes >= REQUEST_BYTES_MAX {
+            full = bytes >= REQUEST_BYTES_MAX || batches.len() >= partitions_max;
+            if full {
                 break;
             }
             let Some(state) = self.nodes.get_mut(&node) else { break };
@@ -324,10 +437,10 @@ impl Sender {
             {
                 continue; // its leader changed, or it stands on another list by now
             }
-            let front = self.partitions[partition].queue.front();
+            let next = self.partitions[partition].next();
             if step < ready
                 && bytes > 0
-                && front.is_some_and(|front| bytes + front.wire_len() > REQUEST_BYTES_MAX)
+                && next.is_some_and(|next| bytes + next.wire_len() > REQUEST_BYTES_MAX)
             {
                 state.ready.push_front(entry); // it begins the next request
                 break;
@@ -346,14 +459,14 @@ impl Sender {
         if state.open.is_empty() {
             state.open_since = None;
             state.hurry = false;
-        } else if send_open {
-            state.open_since = Some(now);
+        } else if send_open && !full {
+            state.open_since = Some(now); // what is left was opened meanwhile
         }
         if batches.is_empty() {
             return None;
         }
         state.in_flight += 1;
-        state.set_gauge(max);
+        state.set_gauge(max, self.config.linger);
         self.next_request += 1;
         self.requests.insert(id, request);
         Some(Outgoing { id, batches })
@@ -384,18 +497,18 @@ impl Sender {
         if self.partitions[partition].readiness(now, self.config.in_flight_max, era) != ready {
             return None;
         }
-        if self.partitions[partition].queue.is_empty() {
-            self.collect(now, partition, true, lanes);
+        if self.partitions[partition].next().is_none() {
+            self.collect(now, partition, Take::Open, lanes);
             if self.partitions[partition].readiness(now, self.config.in_flight_max, era) != ready {
                 return None;
             }
         }
         let state = &mut self.partitions[partition];
-        if bytes > 0 && bytes + state.queue.front()?.wire_len() > REQUEST_BYTES_MAX {
+        if bytes > 0 && bytes + state.next()?.wire_len() > REQUEST_BYTES_MAX {
             return None;
         }
-        state.prepare_front(era);
-        let batch = state.queue.pop_front()?;
+        state.prepare_next(era);
+        let batch = state.take_next()?;
         let mut header = batch.meta.header(batch.compression);
         if let Some(sequence) = batch.sequence {
             header.producer_id = state.era.producer_id;
@@ -416,9 +529,9 @@ impl Sender {
     }
 
     /// Takes batches over from the lane of `partition`.
-    fn collect(&mut self, now: Instant, partition: usize, close: bool, lanes: &mut impl Lanes) {
+    fn collect(&mut self, now: Instant, partition: usize, take: Take, lanes: &mut impl Lanes) {
         let mut batches = std::mem::take(&mut self.scratch);
-        let left = lanes.collect(partition, close, &mut batches);
+        let left = lanes.collect(partition, take, &mut batches);
         if !batches.is_empty() {
             lanes.queued(partition, batches.len() as i32);
         }
@@ -447,7 +560,7 @@ impl Sender {
     fn begin_batch(&mut self, created: Instant, partition: usize) -> u64 {
         let id = self.next_batch;
         self.next_batch += 1;
-        let deadline = created + self.config.delivery_timeout;
+        let deadline = deadline::after(created, self.config.delivery_timeout);
         self.outstanding.insert(id, Outstanding { partition, deadline, parts: 1 });
         id
     }
@@ -456,7 +569,16 @@ impl Sender {
     fn schedule(&mut self, now: Instant, partition: usize) {
         let era = self.eras.current();
         let state = &mut self.partitions[partition];
-        match state.readiness(now, self.config.in_flight_max, era) {
+        let readiness = state.readiness(now, self.config.in_flight_max, era);
+        if readiness == Readiness::Blocked && state.leader.is_none() {
+            state.listed = Listed::No;
+            if self.leaderless.insert(partition) {
+                self.refresh(partition);
+            }
+            return;
+        }
+        self.leaderless.remove(&partition);
+        match readiness {
             Readiness::Idle | Readiness::Blocked => state.listed = Listed::No,
             Readiness::Until(at) => {
                 state.listed = Listed::No;
@@ -464,12 +586,12 @@ impl Sender {
             }
             Readiness::NeedsEra => {
                 state.listed = Listed::No;
-                self.waiting_for_era.push(partition);
+                self.waiting_for_era.insert(partition);
             }
             Readiness::Ready(node) => {
                 let Some(broker) = self.nodes.get_mut(&node) else { return };
                 let flushed = state.pending.back().is_some_and(|id| *id < self.flush_to);
-                if !state.queue.is_empty() || flushed {
+                if state.next().is_some() || flushed {
                     if state.listed != Listed::Ready(node) {
                         broker.ready.push_back(state.list(partition, Listed::Ready(node)));
                     }
@@ -492,9 +614,9 @@ impl Sender {
         wanted
     }
 
-    /// The next thing for the driver to do.
-    pub(super) fn poll_effect(&mut self) -> Option<Effect> {
-        self.effects.pop()
+    /// What the driver has to do, in order.
+    pub(super) fn take_effects(&mut self) -> std::vec::Drain<'_, Effect> {
+        self.effects.drain(..)
     }
 
     /// When [`handle_time`](Self::handle_time) or [`poll_request`](Self::poll_request) may have something to do next.
@@ -516,7 +638,8 @@ impl Sender {
         };
         let timer = self.timers.first().map(|(at, _)| *at);
         let expiry = self.outstanding.first_key_value().map(|(_, batch)| batch.deadline);
-        lingers.chain(timer).chain(expiry).chain(era).min()
+        let doubt = self.requests.first_key_value().map(|(_, request)| request.doubt_at);
+        lingers.chain(timer).chain(expiry).chain(era).chain(doubt).min()
     }
 
     /// Records acknowledged and failed so far.
@@ -524,16 +647,35 @@ impl Sender {
         self.counts
     }
 
-    /// True if nothing waits and nothing is on the way.
+    /// True if nobody waits for anything.
     pub(super) fn is_idle(&self) -> bool {
-        self.outstanding.is_empty() && self.requests.is_empty()
+        self.outstanding.is_empty()
+    }
+
+    /// What was enqueued before the flush with number `to` and is not settled.
+    pub(super) fn unfinished(&self, to: u64) -> Unfinished {
+        let mut seen = BTreeSet::new();
+        let waiting = self.outstanding.range(..to).map(|(_, batch)| batch.partition);
+        let oldest: Vec<_> = waiting.filter(|partition| seen.insert(*partition)).collect();
+        let named: Vec<_> =
+            oldest.iter().take(NAMED_MAX).map(|partition| self.describe(*partition)).collect();
+        let mut partitions = named.join(", ");
+        if oldest.len() > NAMED_MAX {
+            partitions = format!("{partitions} and {} more partitions", oldest.len() - NAMED_MAX);
+        }
+        let reason = oldest.first().and_then(|partition| {
+            let state = &self.partitions[*partition];
+            let sent = state.sent.iter().map(|sent| &sent.batch);
+            let last = state.queue.iter().chain(sent).find_map(|batch| batch.last_error.as_ref());
+            self.reason(*partition, last)
+        });
+        Unfinished { records: 0, partitions, reason }
     }
 
     fn refresh(&mut self, partition: usize) {
         let topic = &self.topics[self.partitions[partition].topic].name;
-        let effect = Effect::Refresh(topic.clone());
-        if !self.effects.contains(&effect) {
-            self.effects.push(effect);
+        if !self.effects.iter().any(|effect| matches!(effect, Effect::Refresh(known) if known == topic)) {
+            self.effects.push(Effect::Refresh(topic.clone()));
         }
     }
 
@@ -549,21 +691,37 @@ impl Sender {
             self.describe(partition),
             self.config.delivery_timeout.as_millis()
         );
-        let error = Error::new(crate::ErrorKind::Timeout, message);
-        let leader = self.partitions[partition].leader.and_then(|leader| self.nodes.get(&leader));
-        let reason = leader.and_then(|leader| leader.unreachable.as_ref()).or(self.era_error.as_ref());
-        match last.or(reason) {
-            Some(last) => error.source(Arc::clone(last)),
-            None if self.partitions[partition].leader.is_none() => {
-                error.hint("the partition has no leader that we know of")
-            }
+        let error = Error::new(ErrorKind::Timeout, message);
+        match self.reason(partition, last) {
+            Some(reason) => error.source(reason),
             None => error,
         }
+    }
+
+    /// Why `partition` gets nothing acknowledged: it has no leader, its leader cannot be reached, there is no producer id, or
+    /// the `last` failure of a batch.
+    fn reason(&self, partition: usize, last: Option<&Arc<Error>>) -> Option<Arc<Error>> {
+        let Some(leader) = self.partitions[partition].leader else {
+            let what = format!("{} has no leader that we know of", self.describe(partition));
+            let mut error = Error::from_code(crate::ErrorCode::LEADER_NOT_AVAILABLE, what).hint(
+                "what was enqueued for a partition stays there; records without key go elsewhere meanwhile",
+            );
+            if let Some(last) = last {
+                error = error.source(Arc::clone(last));
+            }
+            return Some(Arc::new(error));
+        };
+        let unreachable = self.nodes.get(&leader).and_then(|leader| leader.unreachable.as_ref());
+        last.or(unreachable).or(self.era_error.as_ref()).cloned()
     }
 }
 
 impl NodeState {
-    fn decide(&self, now: Instant, in_flight_max: usize, linger: Duration) -> Decision {
+    fn new() -> Self {
+        Self { partitions_max: REQUEST_PARTITIONS_MAX, ..Self::default() }
+    }
+
+    fn decide(&self, now: Instant, in_flight_max: usize, linger: Option<Duration>) -> Decision {
         let load = Load {
             in_flight: self.in_flight,
             in_flight_max,
@@ -575,9 +733,10 @@ impl NodeState {
         linger::decide(now, &load, linger)
     }
 
-    fn set_gauge(&self, in_flight_max: usize) {
-        let busy = self.in_flight < in_flight_max && !linger::is_quiet(self.in_flight, self.recent_records);
+    fn set_gauge(&self, in_flight_max: usize, linger: Option<Duration>) {
+        let busy =
+            self.in_flight < in_flight_max && linger::gathers(self.in_flight, self.recent_records, linger);
         self.gauge.busy.store(busy, Ordering::Relaxed);
-        self.gauge.target.store(linger::target(self.in_flight, in_flight_max), Ordering::Relaxed);
+        self.gauge.target.store(linger::target(self.in_flight, in_flight_max, linger), Ordering::Relaxed);
     }
 }

@@ -1,12 +1,14 @@
 //! One partition as the sender sees it: what waits, what is on the way, and which sequences count.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use tokio::time::Instant;
 
 use super::super::batch::{Batch, add_sequence};
 use super::Entry;
 use super::era::Era;
+use crate::Error;
 use crate::types::NodeId;
 
 /// A batch on the way.
@@ -42,7 +44,7 @@ pub(super) enum Readiness {
 }
 
 /// Invariants: batches in `sent` and in `queue` are in order each; those of `sent` are all on the way to `sent_to`;
-/// a sequence belongs to `era`.
+/// a sequence belongs to `era`; batches that are doubted stand at the head of `queue`, with one that may tell behind them.
 #[derive(Debug)]
 pub(super) struct Partition {
     /// Index of the topic.
@@ -58,6 +60,8 @@ pub(super) struct Partition {
     pub(super) queue: VecDeque<Batch>,
     pub(super) sent: VecDeque<Sent>,
     pub(super) sent_to: NodeId,
+    /// Until then the former leader may answer; after that, what is on the way to it goes to the new one.
+    pub(super) overtake_at: Option<Instant>,
     pub(super) retry_at: Option<Instant>,
     /// One batch is sent alone until it succeeds: after a failure, and at the beginning of an era. A broker that knows
     /// nothing of the producer accepts any first sequence, so if the first of several failed there (the leader of a new
@@ -70,6 +74,10 @@ pub(super) struct Partition {
     pub(super) listed: Listed,
     /// Of its latest entry on a list.
     pub(super) ticket: u64,
+    /// Why nothing is sent to it any more: the topic has no such partition.
+    pub(super) gone: Option<Arc<Error>>,
+    /// Its broker refuses what is sent, which was reported.
+    pub(super) troubled: bool,
 }
 
 impl Partition {
@@ -84,6 +92,7 @@ impl Partition {
             queue: VecDeque::new(),
             sent: VecDeque::new(),
             sent_to: NodeId(-1),
+            overtake_at: None,
             retry_at: None,
             probing: true,
             era: Era::NONE,
@@ -91,7 +100,20 @@ impl Partition {
             spoiled: false,
             listed: Listed::No,
             ticket: 0,
+            gone: None,
+            troubled: false,
         }
+    }
+
+    /// The batch to be sent next.
+    pub(super) fn next(&self) -> Option<&Batch> {
+        self.queue.iter().find(|batch| !batch.doubted)
+    }
+
+    /// Takes the batch to be sent next.
+    pub(super) fn take_next(&mut self) -> Option<Batch> {
+        let at = self.queue.iter().position(|batch| !batch.doubted)?;
+        self.queue.remove(at)
     }
 
     /// The entry that puts it, as `partition`, on `list`; an earlier one is stale from now on.
@@ -103,15 +125,24 @@ impl Partition {
 
     /// Whether a batch can be sent now. `era` is the current one, if it is known.
     pub(super) fn readiness(&self, now: Instant, in_flight_max: usize, era: Option<Era>) -> Readiness {
-        if self.queue.is_empty() && !self.open {
+        let next = self.next();
+        if let Some(at) = self.overtake_at
+            && !self.sent.is_empty()
+        {
+            return Readiness::Until(at);
+        }
+        if next.is_none() && !self.open {
             return Readiness::Idle;
         }
         let Some(leader) = self.leader else { return Readiness::Blocked };
         if let Some(last) = self.sent.back() {
+            if self.sent_to != leader {
+                return Readiness::Blocked;
+            }
             let limit = if self.probing { 1 } else { in_flight_max };
-            // Not to a new leader while the old one may still answer; a retry not before those behind it have failed.
-            let overtaken = self.queue.front().is_some_and(|front| front.order() < last.batch.order());
-            if self.sent_to != leader || self.sent.len() >= limit || overtaken || self.spoiled {
+            // A retry not before those behind it have failed.
+            let overtaken = next.is_some_and(|next| next.order() < last.batch.order());
+            if self.sent.len() >= limit || overtaken || self.spoiled {
                 return Readiness::Blocked;
             }
         }
@@ -120,25 +151,23 @@ impl Partition {
         {
             return Readiness::Until(at);
         }
-        if era.is_none()
-            && self.queue.front().is_none_or(|front| front.sequence.is_none() || !front.maybe_written)
-        {
+        if era.is_none() && next.is_none_or(|next| next.sequence.is_none() || !next.maybe_written) {
             return Readiness::NeedsEra;
         }
         Readiness::Ready(leader)
     }
 
-    /// Gives the front batch a sequence if it has none, and moves the partition to `era` where that is possible and
+    /// Gives the next batch a sequence if it has none, and moves the partition to `era` where that is possible and
     /// needed. Nothing is on the way if the partition is spoiled.
-    pub(super) fn prepare_front(&mut self, era: Option<Era>) {
+    pub(super) fn prepare_next(&mut self, era: Option<Era>) {
         if era == Some(Era::NONE) {
             return; // not idempotent
         }
-        let Some(front) = self.queue.front() else { return };
+        let Some(next) = self.next() else { return };
         if self.spoiled {
             // What may have been written is asked for under its old sequence first: success, duplicate and gap all say
             // whether it was.
-            if front.maybe_written && front.sequence.is_some() {
+            if next.maybe_written && next.sequence.is_some() {
                 return;
             }
             let Some(era) = era else { return };
@@ -146,15 +175,15 @@ impl Partition {
         } else if let Some(era) = era
             && era != self.era
             && self.sent.is_empty()
-            && front.sequence.is_none()
+            && next.sequence.is_none()
         {
             self.enter(era);
         }
-        if let Some(front) = self.queue.front_mut()
-            && front.sequence.is_none()
+        if let Some(next) = self.queue.iter_mut().find(|batch| !batch.doubted)
+            && next.sequence.is_none()
         {
-            front.sequence = Some(self.next_sequence);
-            self.next_sequence = add_sequence(self.next_sequence, front.count());
+            next.sequence = Some(self.next_sequence);
+            self.next_sequence = add_sequence(self.next_sequence, next.count());
         }
     }
 
@@ -176,10 +205,27 @@ impl Partition {
         self.queue.insert(at, batch);
     }
 
-    /// True if an earlier batch than `order` is not acknowledged.
+    /// True if an earlier batch than `order` is not acknowledged. One that is doubted is no explanation of a gap.
     pub(super) fn has_earlier(&self, order: (u64, u32)) -> bool {
-        self.queue.front().is_some_and(|front| front.order() < order)
+        self.next().is_some_and(|next| next.order() < order)
             || self.sent.front().is_some_and(|front| front.batch.order() < order)
+    }
+
+    /// True if a batch behind `order` may be in the log, and its answer will tell.
+    pub(super) fn has_witness(&self, order: (u64, u32)) -> bool {
+        let sent = self.sent.iter().map(|sent| &sent.batch);
+        self.queue.iter().chain(sent).any(|batch| {
+            batch.order() > order && !batch.doubted && batch.maybe_written && batch.sequence.is_some()
+        })
+    }
+
+    /// Takes the batches that were doubted and are in the log, for one behind them is.
+    pub(super) fn take_doubted(&mut self) -> impl Iterator<Item = Batch> {
+        let count = self.queue.iter().take_while(|batch| batch.doubted).count();
+        self.queue.drain(..count).map(|mut batch| {
+            batch.doubted = false;
+            batch
+        })
     }
 
     /// The batch with `order` is not in the log, so nothing behind it under this era can be.
@@ -187,6 +233,7 @@ impl Partition {
         for batch in self.queue.iter_mut().filter(|batch| batch.order() >= order && batch.sequence.is_some())
         {
             batch.maybe_written = false;
+            batch.doubted = false;
         }
     }
 

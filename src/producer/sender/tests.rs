@@ -21,9 +21,9 @@ struct Closed {
 }
 
 impl Lanes for Closed {
-    fn collect(&mut self, partition: usize, close: bool, into: &mut Vec<Batch>) -> Left {
+    fn collect(&mut self, partition: usize, take: Take, into: &mut Vec<Batch>) -> Left {
         into.append(self.batches.entry(partition).or_default());
-        if close {
+        if take != Take::Ready {
             into.extend(self.open.remove(&partition));
         }
         Left { closed: 0, open: self.open.get(&partition).map(|batch| batch.created) }
@@ -37,7 +37,7 @@ impl Lanes for Closed {
 
     fn recycle(&mut self, _: Bytes) {}
 
-    fn shrink(&mut self, _: usize, bytes: usize) {
+    fn shrink(&mut self, _: Instant, _: usize, bytes: usize) {
         self.shrunk.push(bytes);
     }
 }
@@ -75,11 +75,15 @@ impl World {
         let config = SenderConfig {
             idempotent: true,
             in_flight_max: 5,
-            linger: ms(5),
+            linger: None,
             delivery_timeout: Duration::from_secs(120),
             backoff: Backoff { first: ms(100), max: ms(1000), jitter: 0.0 },
             codec: Arc::new(Codec::new(Compression::None, None)),
         };
+        Self::with(config, partitions)
+    }
+
+    fn with(config: SenderConfig, partitions: usize) -> Self {
         let mut world = Self { sender: Sender::new(config), lanes: Closed::default(), now: Instant::now() };
         for partition in 0..partitions {
             world.sender.add_partition(world.now, partition, &"t".into(), partition as i32);
@@ -163,6 +167,13 @@ impl World {
         );
     }
 
+    /// True if it was asked who leads.
+    fn refreshes(&mut self) -> bool {
+        self.sender
+            .take_effects()
+            .any(|effect| matches!(effect, Effect::Refresh(topic) if topic.as_str() == "t"))
+    }
+
     fn lose(&mut self, request: u64, unsent: bool) {
         let error = Error::new(crate::ErrorKind::Network, "the connection broke");
         self.sender.handle_failure(self.now, request, error, unsent, 0, &mut self.lanes);
@@ -234,7 +245,7 @@ fn a_partition_moves_only_after_the_old_leader_has_answered() {
     assert_eq!(order, [(0, 2), (0, 3), (0, 4), (0, 5), (0, 6)]);
     assert!(cells.iter().all(|cell| offset(cell).is_some()));
     assert!(world.sender.is_idle());
-    assert_eq!(world.sender.poll_effect(), Some(Effect::Refresh("t".into())));
+    assert!(world.refreshes());
 }
 
 #[test]
@@ -356,7 +367,7 @@ fn delivery_times_out_in_the_queue_and_on_the_way() {
     world.pass(60_000);
     let later = world.add(0, 1);
     let (behind, ..) = world.one(ONE);
-    assert_eq!(world.sender.next_deadline(world.now, |_| true), Some(world.now + Duration::from_secs(60)));
+    assert_eq!(world.sender.next_deadline(world.now, |_| true), Some(world.now + UNANSWERED));
     world.pass(60_000);
     assert_eq!(failure(&stuck), (Outcome::NotWritten, crate::ErrorKind::Timeout));
     assert_eq!(failure(&open), (Outcome::NotWritten, crate::ErrorKind::Timeout));
@@ -559,7 +570,7 @@ fn open_batches_leave_by_linger_flush_and_memory() {
     let second = world.open(1);
     assert!(world.poll(ONE).is_none(), "one is on the way");
     assert_eq!(world.sender.next_deadline(world.now, |_| true), Some(world.now + Duration::from_millis(1)));
-    assert_eq!(world.sender.next_deadline(world.now, |_| false), Some(world.now + Duration::from_secs(120)));
+    assert_eq!(world.sender.next_deadline(world.now, |_| false), Some(world.now + UNANSWERED));
     let flush = world.sender.handle_flush();
     let (other, ..) = world.one(ONE);
     let third = world.open(0);
@@ -654,4 +665,256 @@ fn appenders_read_the_clock_each_time_while_a_broker_has_no_room() {
         world.poll(ONE).expect("there is room");
     }
     assert!(!world.sender.nodes[&ONE].gauge.busy.load(Ordering::Relaxed), "an answer may take its time");
+}
+
+/// Four batches of one record each, on the way to node 1, whose connection breaks; then the first is asked for again.
+fn four_unanswered() -> (World, Vec<Arc<BatchCell>>, u64) {
+    let mut world = World::new(1);
+    let cells: Vec<_> = (0..4).map(|_| world.add(0, 1)).collect();
+    let sent: Vec<_> = (0..4).map(|_| world.one(ONE)).collect();
+    for (request, ..) in sent {
+        world.lose(request, false);
+    }
+    world.pass(1000);
+    let (first, _, sequence) = world.one(ONE);
+    assert_eq!(sequence, 0);
+    (world, cells, first)
+}
+
+/// After a restart a broker knows the last batch of a producer alone, and says of those before it that they do not fit.
+#[test]
+fn a_gap_is_no_proof_as_long_as_a_later_batch_may_be_in_the_log() {
+    let (mut world, cells, first) = four_unanswered();
+    world.answer(first, 0, GAP);
+    let (second, epoch, sequence) = world.one(ONE);
+    assert_eq!((epoch, sequence), (0, 1), "under its old sequence");
+    world.answer(second, 0, GAP);
+    let (third, _, sequence) = world.one(ONE);
+    assert_eq!(sequence, 2);
+    world.answer(third, 0, ErrorCode::DUPLICATE_SEQUENCE_NUMBER);
+    assert!(cells[..3].iter().all(|cell| offset(cell) == Some(-1)), "all three are in the log");
+    let (fourth, epoch, sequence) = world.one(ONE);
+    assert_eq!((epoch, sequence), (0, 3));
+    world.answer(fourth, 0, ErrorCode::NONE);
+    assert!(offset(&cells[3]).is_some() && world.sender.is_idle());
+    assert_eq!((world.sender.counts(), world.lanes.queued[&0]), (Counts { acked: 4, failed: 0 }, 0));
+}
+
+#[test]
+fn a_gap_of_all_that_may_be_in_the_log_proves_that_none_is() {
+    let (mut world, cells, first) = four_unanswered();
+    world.answer(first, 0, GAP);
+    for expected in 1..4 {
+        let (request, epoch, sequence) = world.one(ONE);
+        assert_eq!((epoch, sequence), (0, expected));
+        world.answer(request, 0, GAP);
+    }
+    world.pass(1000);
+    for expected in 0..4 {
+        let (request, epoch, sequence) = world.one(ONE);
+        assert_eq!((epoch, sequence), (1, expected), "in order, in a new era");
+        world.answer(request, 0, ErrorCode::NONE);
+    }
+    assert!(cells.iter().all(|cell| offset(cell).is_some()));
+}
+
+#[test]
+fn what_was_doubted_is_unknown_once_nobody_can_tell() {
+    let (mut world, cells, first) = four_unanswered();
+    for request in [first, 0, 0] {
+        let request = if request == first { first } else { world.one(ONE).0 };
+        world.answer(request, 0, GAP);
+    }
+    let (last, ..) = world.one(ONE);
+    world.answer(last, 0, ErrorCode::TOPIC_AUTHORIZATION_FAILED);
+    assert!(cells.iter().all(|cell| failure(cell).0 == Outcome::Unknown));
+    assert!(world.sender.is_idle());
+}
+
+#[test]
+fn a_frozen_leader_is_not_waited_for_once_another_is_named() {
+    let mut world = World::new(1);
+    let cells = [world.add(0, 1), world.add(0, 1)];
+    let old = [world.one(ONE).0, world.one(ONE).0];
+    assert_eq!(world.sender.next_deadline(world.now, |_| true), Some(world.now + UNANSWERED));
+    world.pass(4999);
+    assert!(!world.refreshes());
+    world.pass(1);
+    assert!(world.refreshes(), "who leads by now?");
+    world.pass(5000);
+    assert!(world.refreshes(), "and again");
+    world.lead(0, Some(TWO));
+    assert_eq!(world.sender.next_deadline(world.now, |_| true), Some(world.now + FORMER_LEADER));
+    world.pass(499);
+    assert!(world.poll(TWO).is_none(), "it may only be slow");
+    world.pass(1);
+    let (request, epoch, sequence) = world.one(TWO);
+    assert_eq!((epoch, sequence), (0, 0), "its sequence says whether it was written before");
+    world.answer(old[0], 0, NOT_LEADER);
+    world.answer(request, 0, ErrorCode::DUPLICATE_SEQUENCE_NUMBER);
+    let (request, _, sequence) = world.one(TWO);
+    assert_eq!(sequence, 1);
+    world.answer(request, 0, ErrorCode::NONE);
+    world.answer(old[1], 0, NOT_LEADER);
+    assert!(cells.iter().all(|cell| offset(cell).is_some()));
+
+    // A leader that comes back has its requests still.
+    let cell = world.add(0, 1);
+    let (request, ..) = world.one(TWO);
+    world.lead(0, Some(ONE));
+    world.lead(0, Some(TWO));
+    world.pass(600);
+    assert!(world.poll(TWO).is_none() && world.poll(ONE).is_none());
+    world.answer(request, 0, ErrorCode::NONE);
+    assert!(offset(&cell).is_some());
+}
+
+#[test]
+fn without_sequences_a_former_leader_has_its_time() {
+    let config = SenderConfig { idempotent: false, ..World::without_id(0).sender.config };
+    let mut world = World::with(config, 1);
+    world.add(0, 1);
+    let (request, ..) = world.one(ONE);
+    world.lead(0, Some(TWO));
+    world.pass(20_000);
+    assert!(world.poll(TWO).is_none(), "it would be written twice");
+    world.lose(request, false);
+    world.pass(1000);
+    assert_eq!(world.one(TWO).2, -1);
+}
+
+#[test]
+fn parts_of_a_batch_that_may_be_written_are_not() {
+    let mut world = World::new(1);
+    let cell = world.add(0, 4);
+    let (request, ..) = world.one(ONE);
+    world.lose(request, false);
+    world.pass(100);
+    let (request, ..) = world.one(ONE);
+    world.answer(request, 0, ErrorCode::MESSAGE_TOO_LARGE);
+    assert_eq!(failure(&cell), (Outcome::Unknown, crate::ErrorKind::TooLarge));
+}
+
+#[test]
+fn a_batch_that_was_damaged_is_sent_again_once_whatever_was_before() {
+    let mut world = World::new(1);
+    let cells = [world.add(0, 1), world.add(0, 1)];
+    for (cell, second) in cells.iter().zip([ErrorCode::NONE, ErrorCode::CORRUPT_MESSAGE]) {
+        for code in [ErrorCode::NOT_ENOUGH_REPLICAS, ErrorCode::CORRUPT_MESSAGE] {
+            let (request, ..) = world.one(ONE);
+            world.answer(request, 0, code);
+            world.pass(1000);
+        }
+        let (request, ..) = world.one(ONE);
+        world.answer(request, 0, second);
+        assert!(cell.completion.get(0).is_some());
+    }
+    assert!(offset(&cells[0]).is_some());
+    assert_eq!(failure(&cells[1]).0, Outcome::NotWritten);
+}
+
+#[test]
+fn a_topic_that_is_made_anew_gets_new_sequences_and_what_has_no_partition_fails() {
+    let mut world = World::new(2);
+    world.sender.handle_topic_id(&"t".into(), Uuid([1; 16]));
+    let written = world.add(0, 1);
+    let (request, ..) = world.one(ONE);
+    world.answer(request, 0, ErrorCode::NONE);
+    assert!(offset(&written).is_some());
+    let (kept, sent) = (world.add(0, 1), world.add(1, 1));
+    let (request, _) = world.poll(ONE).expect("a request is due");
+    let queued = world.add(1, 1);
+
+    world.sender.handle_topic_id(&"t".into(), Uuid([2; 16]));
+    world.sender.handle_partition_count(world.now, &"t".into(), 1, &mut world.lanes);
+    assert_eq!(failure(&queued), (Outcome::NotWritten, crate::ErrorKind::Broker));
+    assert!(sent.completion.get(0).is_none(), "its answer may come");
+    world.answer(request, 0, ErrorCode::UNKNOWN_TOPIC_ID);
+    assert_eq!(failure(&sent).0, Outcome::Unknown);
+    world.pass(1000);
+    let (request, epoch, sequence) = world.one(ONE);
+    assert_eq!((epoch, sequence), (1, 0));
+    world.answer(request, 0, ErrorCode::NONE);
+    assert!(offset(&kept).is_some());
+    let late = world.add(1, 1);
+    assert_eq!(failure(&late).0, Outcome::NotWritten);
+
+    // It grows again.
+    world.sender.handle_partition_count(world.now, &"t".into(), 2, &mut world.lanes);
+    world.lead(1, Some(ONE));
+    let again = world.add(1, 1);
+    let (request, seen) = world.poll(ONE).expect("a request is due");
+    assert_eq!((seen[0].partition, seen[0].sequence), (1, 0));
+    world.answer(request, 1, ErrorCode::NONE);
+    assert!(offset(&again).is_some() && world.sender.is_idle());
+}
+
+#[test]
+fn partitions_that_wait_for_a_producer_id_are_counted_once() {
+    let mut world = World::without_id(3);
+    for _ in 0..100 {
+        for partition in 0..3 {
+            world.add(partition, 1);
+            world.poll(ONE);
+        }
+    }
+    assert_eq!(world.sender.waiting_for_era.len(), 3);
+}
+
+#[test]
+fn a_request_is_no_larger_than_a_broker_can_do_in_time() {
+    let mut world = World::new(2500);
+    for partition in 0..2500 {
+        world.add(partition, 1);
+    }
+    let sizes = |world: &mut World| {
+        let all: Vec<_> = std::iter::from_fn(|| world.poll(ONE)).map(|(id, seen)| (id, seen.len())).collect();
+        (all.iter().map(|sent| sent.1).collect::<Vec<_>>(), all[0].0)
+    };
+    let (sent, first) = sizes(&mut world);
+    assert_eq!(sent, [1000, 1000, 500]);
+    let late = Error::new(crate::ErrorKind::Timeout, "no answer");
+    world.sender.handle_failure(world.now, first, late, false, 0, &mut world.lanes);
+    world.pass(1000);
+    let (sent, first) = sizes(&mut world);
+    assert_eq!(sent, [500, 500]);
+    let partitions = world.sender.requests[&first].partitions.clone();
+    let answers = partitions.iter().map(|partition| PartitionResponse {
+        partition: *partition as i32,
+        base_offset: 0,
+        ..PartitionResponse::default()
+    });
+    let topic = TopicResponse { name: "t".into(), partitions: answers.collect(), ..TopicResponse::default() };
+    let response = Response { topics: vec![topic], ..Response::default() };
+    world.sender.handle_answer(world.now, first, &response, 0, &mut world.lanes);
+    assert_eq!(world.sender.nodes[&ONE].partitions_max, 1000, "it keeps up again");
+}
+
+#[test]
+fn refusals_that_last_are_reported_and_so_is_their_end() {
+    let mut world = World::new(1);
+    let reports = |world: &mut World| -> Vec<_> {
+        let effects = world.sender.take_effects();
+        effects
+            .filter_map(|effect| match effect {
+                Effect::Raise(subject, kind, _) => Some((true, subject.to_string(), kind)),
+                Effect::Clear(subject, kind) => Some((false, subject.to_string(), kind)),
+                Effect::Refresh(_) => None,
+            })
+            .collect()
+    };
+    world.add(0, 1);
+    let (request, ..) = world.one(ONE);
+    world.answer(request, 0, ErrorCode::NOT_ENOUGH_REPLICAS);
+    let refused = |began| (began, "t[0]".to_owned(), ConditionKind::Refused);
+    assert_eq!(reports(&mut world), [refused(true)]);
+    world.pass(1000);
+    let (request, ..) = world.one(ONE);
+    world.answer(request, 0, ErrorCode::TOPIC_AUTHORIZATION_FAILED);
+    let unauthorized = |began| (began, "topic t".to_owned(), ConditionKind::NotAuthorized);
+    assert_eq!(reports(&mut world), [unauthorized(true), refused(false)]);
+    world.add(0, 1);
+    let (request, ..) = world.one(ONE);
+    world.answer(request, 0, ErrorCode::NONE);
+    assert_eq!(reports(&mut world), [unauthorized(false)]);
 }
