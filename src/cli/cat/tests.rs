@@ -191,3 +191,28 @@ async fn what_is_missing_at_the_start_ends_it_at_once() {
     }
     assert!(started.elapsed() < Duration::from_secs(5));
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_goes_missing_on_the_way_ends_it_within_seconds() {
+    for line in ["-C -q -t t", "-G g -q t"] {
+        for trouble in ["topic", "broker"] {
+            let bench = Bench::new(&["t"]).await;
+            let control = bench.broker.control();
+            let story = async {
+                sleep(Duration::from_secs(10)).await;
+                match trouble {
+                    "topic" => assert!(control.delete_topic("t")),
+                    _ => control.kill_node(0),
+                }
+                Instant::now()
+            };
+            let ended = async { (bench.ends(line).await, Instant::now()) };
+            let ((problem, ended), began) = tokio::join!(ended, story);
+            assert!(
+                ended - began < Duration::from_secs(20),
+                "{line}, {trouble}: {:?}, {problem}",
+                ended - began
+            );
+        }
+    }
+}
