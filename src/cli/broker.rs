@@ -23,6 +23,9 @@ pub(super) struct Broker {
     /// Create a topic; may be repeated
     #[arg(long = "topic", value_name = "NAME:PARTITIONS")]
     topics: Vec<Topic>,
+    /// Id of the first node; the others follow
+    #[arg(long, value_name = "ID", default_value_t = 0)]
+    first_node_id: i32,
     /// Partitions of topics that are created without saying how many
     #[arg(long, value_name = "N", default_value_t = 1)]
     default_partitions: i32,
@@ -64,6 +67,7 @@ impl Broker {
     pub(super) async fn run(self) -> Result<ExitCode> {
         let mut builder = Cluster::builder()
             .nodes(self.nodes)
+            .first_node_id(self.first_node_id)
             .listen(self.listen.as_str())
             .default_partitions(self.default_partitions)
             .auto_create_topics(!self.no_auto_create_topics)

@@ -42,8 +42,13 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
         }
     };
-    // The demo's handlers fail on purpose; its progress line counts them.
-    log_to_stderr(if matches!(arguments.command, Command::Demo(_)) { "off" } else { "warn" });
+    log_to_stderr(match arguments.command {
+        // The demo's handlers fail on purpose; its progress line counts them.
+        Command::Demo(_) => "off",
+        // It tells what is wrong with the cluster itself, and ends for some of it.
+        Command::Cat(_) => "warn,carafe::cluster=error",
+        Command::Broker(_) | Command::Decode(_) => "warn",
+    });
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -147,6 +152,7 @@ mod tests {
             "carafe broker --topic orders:0",
             "carafe broker --listen 127.0.0.1:0 --topic no/slash:1",
             "carafe broker --default-partitions 0",
+            "carafe broker --first-node-id=-1",
             "carafe broker --retention-bytes much",
             "carafe broker --discard --replay",
             "carafe decode --api Heartbeat",

@@ -11,7 +11,6 @@ use crate::{Error, ErrorKind, Result};
 
 use super::arguments::{Options, Start};
 use super::format::{Format, Printed};
-use super::list::error_text;
 use super::output::Output;
 use super::{Failure, Job};
 
@@ -216,8 +215,10 @@ pub(super) async fn look_up(job: &Job, name: &str, partition: Option<i32>) -> Re
     };
     let problem = match partition {
         _ if !topic.error.is_ok() => {
-            let message = format!("topic {name}: {}", error_text(topic.error));
-            return Err(Failure::Failed(Error::from_code(topic.error, message)));
+            return Err(Failure::Failed(Error::from_code(
+                topic.error,
+                format!("topic {name} cannot be read"),
+            )));
         }
         _ if topic.partitions.is_empty() => format!("topic {name} has no partitions"),
         Some(wanted) if !topic.partitions.iter().any(|partition| partition.partition.0 == wanted) => {

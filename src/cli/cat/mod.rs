@@ -176,26 +176,31 @@ impl Job {
         }
     }
 
-    /// Waits until something is wrong that lasts, and that kcat ends for: a topic is missing, or a permission, or no broker
-    /// answers any more. With `-E` that is logged alone.
+    /// Tells what is wrong and lasts, until it is something that kcat ends for: a topic is missing, or a permission, or no
+    /// broker answers any more. With `-E` it only tells.
     async fn trouble(&self) -> Error {
         let mut events = self.client.condition_events();
         loop {
-            let event = timeout(self.settings.request_timeout, events.next()).await;
-            let probed = match event {
+            let ended = match timeout(self.settings.request_timeout, events.next()).await {
                 Ok(None) => std::future::pending().await,
+                // Not everybody who says nothing has gone; but somebody must be there.
+                Err(_) => self.probe().await,
                 Ok(Some(ConditionEvent { stage: ConditionStage::Ended, .. })) => continue,
                 Ok(Some(ConditionEvent { condition, .. })) => match condition.kind {
                     ConditionKind::NoSuchTopic | ConditionKind::NotAuthorized => Err(condition.error),
-                    ConditionKind::Unreachable => self.probe().await,
-                    _ => continue,
+                    _ => {
+                        self.tell(format_args!("{}", crate::error::Chain(&condition.error)));
+                        match condition.kind {
+                            ConditionKind::Unreachable => self.probe().await,
+                            _ => continue,
+                        }
+                    }
                 },
-                // Not everybody who says nothing has gone; but somebody must be there.
-                Err(_) => self.probe().await,
             };
-            match probed {
+            match ended {
                 Err(error) if !self.options.keep_going => return error,
-                _ => {}
+                Err(error) => self.tell(format_args!("{}", crate::error::Chain(&error))),
+                Ok(()) => {}
             }
         }
     }

@@ -186,7 +186,7 @@ async fn what_is_missing_at_the_start_ends_it_at_once() {
     {
         let problem = bench.ends(line).await;
         let expected =
-            if line.contains("secret") { "authorization failed" } else { "Unknown topic or partition" };
+            if line.contains("secret") { "TOPIC_AUTHORIZATION_FAILED" } else { "UNKNOWN_TOPIC_OR_PARTITION" };
         assert!(problem.contains(expected), "{line}: {problem}");
     }
     assert!(started.elapsed() < Duration::from_secs(5));
@@ -195,13 +195,14 @@ async fn what_is_missing_at_the_start_ends_it_at_once() {
 #[tokio::test(start_paused = true)]
 async fn what_goes_missing_on_the_way_ends_it_within_seconds() {
     for line in ["-C -q -t t", "-G g -q t"] {
-        for trouble in ["topic", "broker"] {
+        for trouble in ["topic", "rights", "broker"] {
             let bench = Bench::new(&["t"]).await;
             let control = bench.broker.control();
             let story = async {
                 sleep(Duration::from_secs(10)).await;
                 match trouble {
                     "topic" => assert!(control.delete_topic("t")),
+                    "rights" => control.deny(Resource::Topic("t".into()), Operation::Read),
                     _ => control.kill_node(0),
                 }
                 Instant::now()
