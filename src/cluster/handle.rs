@@ -91,7 +91,8 @@ impl Shared {
         let troubles = topics.iter().flat_map(|topic| troubles_of(metadata, topic)).collect();
         let answered = |subject: &Subject, kind| {
             let asked = |topic: &TopicName| topics.binary_search(topic).is_ok();
-            *subject == Subject::Cluster || (is_ours(subject, kind) && subject.topic().is_some_and(asked))
+            let over = |topic: &TopicName| asked(topic) || !metadata.is_asked_for(topic);
+            *subject == Subject::Cluster || (is_ours(subject, kind) && subject.topic().is_some_and(over))
         };
         if self.conditions().replace(Instant::now(), CLIENT, answered, troubles) {
             self.raised.notify_one();
@@ -273,7 +274,7 @@ impl Cluster {
     }
 
     /// Waits until `topic` is known and has partitions. With `create` the broker is asked to create it if its settings
-    /// allow. The topic stays part of every refresh.
+    /// allow. The topic stays part of every refresh for as long as it is [used](Self::use_topics).
     ///
     /// # Errors
     ///
@@ -286,7 +287,7 @@ impl Cluster {
         deadline: Instant,
     ) -> Result<Arc<Topic>> {
         if let Some(known) = self.known_topic(topic) {
-            self.shared.updater().keep_topic(Instant::now(), topic, create);
+            self.shared.updater().use_topic(Instant::now(), topic, create);
             return Ok(known);
         }
         let mut snapshots = self.subscribe();
@@ -335,6 +336,19 @@ impl Cluster {
     /// Asks for news of `topic` and returns at once.
     pub(crate) fn want_topic(&self, topic: &TopicName, create: bool) {
         self.shared.updater().want_topic(Instant::now(), topic, create);
+        self.shared.wake.notify_one();
+    }
+
+    /// Says that `topics` are in use. Who goes on using topics says so with every snapshot; what nobody has used for ten
+    /// minutes (two refreshes) is no longer asked for.
+    pub(crate) fn use_topics<'a>(&self, topics: impl IntoIterator<Item = &'a TopicName>) {
+        let now = Instant::now();
+        let mut updater = self.shared.updater();
+        for topic in topics {
+            updater.use_topic(now, topic, false);
+        }
+        drop(updater);
+        // One that is not known is asked for.
         self.shared.wake.notify_one();
     }
 

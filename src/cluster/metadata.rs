@@ -114,6 +114,11 @@ impl Metadata {
         self.topics.get(self.names.get(&id.0)?)
     }
 
+    /// True if a broker has been asked about `topic` and it is still of interest.
+    pub(crate) fn is_asked_for(&self, topic: &TopicName) -> bool {
+        self.topics.contains_key(topic) || self.errors.contains_key(topic)
+    }
+
     /// True once a broker has answered.
     pub(crate) fn is_known(&self) -> bool {
         self.generation > 0

@@ -31,6 +31,8 @@ const EPOCHS_SINCE_VERSION: i16 = 9;
 const UNKNOWN_ANSWERS_MAX: u32 = 5;
 /// Older epochs are accepted after this many answers in a row: the cluster was restored from a backup.
 const STALE_ANSWERS_MAX: u32 = 20;
+/// A topic that nobody has used for this long, or for two refreshes, is no longer asked for (KIP-526).
+const UNUSED_MIN: Duration = Duration::from_secs(5 * 60);
 /// Longest pause between two looks at what is wrong.
 const WATCH_MAX: Duration = Duration::from_secs(5);
 /// A node that has not answered after this time may be frozen, and another is asked; doubled after each failure.
@@ -53,6 +55,8 @@ pub(super) struct Query {
 
 #[derive(Debug)]
 struct Interest {
+    /// When somebody last asked for it or said that it is in use.
+    used_at: Instant,
     create: bool,
     wished: bool,
     not_before: Instant,
@@ -71,6 +75,7 @@ struct Interest {
 impl Interest {
     fn new(now: Instant, create: bool, wished: bool) -> Self {
         Self {
+            used_at: now,
             create,
             wished,
             not_before: now,
@@ -164,10 +169,11 @@ impl Updater {
         self.rebootstrap
     }
 
-    /// Wishes news of `topic`, now and with every refresh. `create` asks the broker to create it.
+    /// Wishes news of `topic`, now and with every refresh for as long as it is [used](Self::use_topic). `create` asks the broker to create it.
     pub(super) fn want_topic(&mut self, now: Instant, topic: &TopicName, create: bool) {
         let interest =
             self.interests.entry(topic.clone()).or_insert_with(|| Interest::new(now, create, true));
+        interest.used_at = now;
         interest.wished = true;
         if create && !interest.create {
             // What the answers were without creation says nothing about what they will be with it.
@@ -177,9 +183,30 @@ impl Updater {
         }
     }
 
-    /// Keeps a known `topic` part of every refresh, without asking for it now.
-    pub(super) fn keep_topic(&mut self, now: Instant, topic: &TopicName, create: bool) {
-        self.interests.entry(topic.clone()).or_insert_with(|| Interest::new(now, create, false));
+    /// `topic` is in use: it stays part of every refresh, and is asked for now only if it is not known.
+    pub(super) fn use_topic(&mut self, now: Instant, topic: &TopicName, create: bool) {
+        match self.interests.get_mut(topic) {
+            Some(interest) => interest.used_at = now,
+            None => {
+                let wished = !self.current.topics.contains_key(topic);
+                self.interests.insert(topic.clone(), Interest::new(now, create, wished));
+            }
+        }
+    }
+
+    /// Drops what nobody has used for long. The next answer makes it visible.
+    fn forget_unused(&mut self, now: Instant) {
+        let unused = UNUSED_MIN.max(self.max_age.saturating_mul(2));
+        // Somebody may still wait for the answer to a wish.
+        let is_used =
+            |interest: &Interest| interest.wished || now.saturating_duration_since(interest.used_at) < unused;
+        if self.interests.values().all(is_used) {
+            return;
+        }
+        self.interests.retain(|_, interest| is_used(interest));
+        let current = Arc::make_mut(&mut self.current);
+        current.topics.retain(|topic, _| self.interests.contains_key(topic));
+        current.errors.retain(|topic, _| self.interests.contains_key(topic));
     }
 
     /// True if news of `topic` are wished or asked for.
@@ -211,6 +238,7 @@ impl Updater {
         } else if self.wished || now >= self.refresh_at {
             self.wished = false;
             self.refresh_at = now + self.max_age;
+            self.forget_unused(now);
             (self.interests.keys().cloned().collect(), false)
         } else if !due.is_empty() {
             (due.into_iter().map(|(topic, _)| topic).collect(), false)

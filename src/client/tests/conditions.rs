@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::admin::NewTopic;
+use crate::admin::{NewTopic, OffsetSpec};
 use crate::broker::{Cluster, ClusterBuilder, Operation, Resource};
 use crate::client::{Client, ConditionEvents, ConditionKind, ConditionStage, Subject};
 use crate::cluster::CoordinatorKind;
@@ -182,4 +182,20 @@ async fn a_frozen_node_does_not_keep_its_client_from_the_others() {
         bench.broker.control().thaw_node(frozen);
         sleep(Duration::from_secs(1)).await;
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn topics_that_nobody_uses_any_more_are_forgotten_and_those_in_use_are_not() {
+    let bench = bench(Cluster::builder().topic("read", 1).topic("once", 1)).await;
+    let start = (TopicPartition::new("read", 0), StartOffset::Earliest);
+    let _reader = bench.client.partition_reader().partition(start.0, start.1).build().await.unwrap();
+    let ends = [(TopicPartition::new("once", 0), OffsetSpec::Latest)];
+    bench.client.admin().list_offsets(ends).await;
+    let known = || {
+        let metadata = bench.client.cluster.metadata();
+        ["read", "once"].map(|topic| metadata.topic(topic).is_some())
+    };
+    assert_eq!(known(), [true, true]);
+    sleep(Duration::from_secs(3600)).await;
+    assert_eq!(known(), [true, false]);
 }

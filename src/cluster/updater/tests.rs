@@ -350,6 +350,35 @@ fn a_node_that_does_not_answer_costs_a_moment() {
 }
 
 #[test]
+fn topics_that_nobody_uses_leave_the_refresh() {
+    let mut bench = Bench::new();
+    for (id, name) in [(1, "once"), (2, "used"), (3, "missing")] {
+        bench.want(name);
+        bench.query();
+        let answer = if name == "missing" {
+            failed(name, ErrorCode::UNKNOWN_TOPIC_OR_PARTITION)
+        } else {
+            topic(name, id, &[(1, 0)])
+        };
+        bench.answer(vec![answer]);
+    }
+    let mut questions = Vec::new();
+    for _ in 0..5 {
+        bench.after(301_000);
+        questions.push(bench.query());
+        let metadata = bench.answer(vec![topic("used", 2, &[(1, 0)])]);
+        assert!(metadata.topic("used").is_some());
+        assert_eq!(metadata.topic("once").is_some(), questions.last().unwrap().contains("once"));
+        bench.updater.use_topic(bench.now, &"used".into(), false);
+    }
+    assert_eq!(questions, ["missing,once,used", "used", "used", "used", "used"]);
+    // Whoever comes back asks anew.
+    bench.updater.use_topic(bench.now, &"once".into(), false);
+    bench.after(100);
+    assert_eq!(bench.query(), "once");
+}
+
+#[test]
 fn another_cluster_behind_the_same_name_starts_over() {
     let mut bench = Bench::new();
     bench.learn("a", topic("a", 0, &[(1, 50)]));

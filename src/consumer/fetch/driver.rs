@@ -97,6 +97,7 @@ impl Fetching {
 
     fn follow_leaders(&self, snapshot: &Metadata) {
         let topics = self.core.topics();
+        self.cluster.use_topics(&topics);
         let (missing, changed) = self.core.with(|positions| {
             for topic in &topics {
                 match (snapshot.topic(topic), snapshot.errors.get(topic)) {
