@@ -11,6 +11,7 @@
 mod check;
 mod faults;
 mod member;
+mod reader;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
