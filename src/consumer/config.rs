@@ -300,7 +300,7 @@ impl ConsumerConfig {
     }
 
     /// How often stored marks are committed (`auto.commit.interval.ms`); `None` switches automatic commits off
-    /// (`enable.auto.commit`). Default 5 s.
+    /// (`enable.auto.commit`). Default 5 s; at least 1 ms.
     #[must_use]
     pub fn auto_commit(mut self, interval: Option<Duration>) -> Self {
         self.auto_commit_interval = interval;
@@ -355,7 +355,7 @@ impl ConsumerConfig {
             format!("session_timeout is {:?}; use 10 ms to 1 day", self.session_timeout),
         );
         check(
-            !self.heartbeat_interval.is_zero() && self.heartbeat_interval * 3 <= self.session_timeout,
+            !self.heartbeat_interval.is_zero() && self.heartbeat_interval <= self.session_timeout / 3,
             format!(
                 "heartbeat_interval is {:?}; use more than zero and at most a third of session_timeout ({:?})",
                 self.heartbeat_interval, self.session_timeout

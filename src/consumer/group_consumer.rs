@@ -66,11 +66,13 @@ impl GroupConsumerBuilder {
     ///
     /// `Config`, with everything that is wrong.
     pub fn build(self) -> Result<GroupConsumer> {
-        self.config.validate()?;
-        if self.group.as_str().is_empty() {
-            return Err(
-                Error::new(ErrorKind::Config, "the group id is empty").hint("name the consumer group")
-            );
+        let mut problems: Vec<String> =
+            self.config.validate().err().iter().map(ToString::to_string).collect();
+        problems
+            .extend(self.group.fault().map(|fault| format!("the group id {fault}; name the consumer group")));
+        problems.extend(name_faults(&self.topics));
+        if !problems.is_empty() {
+            return Err(Error::new(ErrorKind::Config, problems.join("; ")));
         }
         Ok(GroupConsumer::new(self.cluster, self.budget, &self.group, self.config, self.topics))
     }
@@ -150,9 +152,12 @@ impl GroupConsumer {
     ///
     /// # Errors
     ///
-    /// `State` if the consumer was closed.
+    /// `State` if the consumer was closed, `Config` if a name is none that a topic can have.
     pub fn subscribe<T: Into<TopicName>>(&self, topics: impl IntoIterator<Item = T>) -> Result<()> {
         let topics: BTreeSet<TopicName> = topics.into_iter().map(Into::into).collect();
+        if let Some(fault) = name_faults(&topics).next() {
+            return Err(Error::new(ErrorKind::Config, fault));
+        }
         self.inner.core.subscribe(topics.clone());
         self.command(Command::Subscribe(topics))
     }
@@ -353,6 +358,14 @@ impl GroupConsumer {
     fn command(&self, command: Command) -> Result<()> {
         self.inner.commands.send(command).map_err(|_| closed())
     }
+}
+
+/// What is wrong with the names of topics; long ones are shown in part.
+fn name_faults(topics: &BTreeSet<TopicName>) -> impl Iterator<Item = String> {
+    topics.iter().filter_map(|topic| {
+        let shown: String = topic.chars().take(60).collect();
+        Some(format!("the topic name {shown:?} {}", topic.fault()?))
+    })
 }
 
 fn closed() -> Error {

@@ -20,6 +20,7 @@ use crate::wire::compression::{Compression, Compressor};
 use crate::wire::produce::{self, PartitionBatch, RequestHead};
 use crate::wire::records::{BatchHeader, BatchWriter};
 
+mod group;
 mod moving;
 mod recreated;
 

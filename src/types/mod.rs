@@ -72,6 +72,38 @@ name!(
     /// Id of a consumer group.
     GroupId
 );
+
+impl TopicName {
+    /// What is wrong with the name by Kafka's rule: 1 to 249 of `[a-zA-Z0-9._-]`, neither `.` nor `..`.
+    #[cfg_attr(
+        not(feature = "client"),
+        allow(dead_code, reason = "who only decodes takes names as they come")
+    )]
+    pub(crate) fn fault(&self) -> Option<&'static str> {
+        let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+        match self.as_str() {
+            "" => Some("is empty"),
+            "." | ".." => Some("may not be . or .."),
+            name if name.len() > 249 => Some("is longer than 249 characters"),
+            name if !name.chars().all(legal) => {
+                Some("has characters other than letters, digits, '.', '_' and '-'")
+            }
+            _ => None,
+        }
+    }
+}
+
+impl GroupId {
+    /// What is wrong with the id: the protocol has room for 32,767 bytes, and the empty one belongs to nobody.
+    #[cfg_attr(not(feature = "client"), allow(dead_code, reason = "who only decodes takes ids as they come"))]
+    pub(crate) fn fault(&self) -> Option<&'static str> {
+        match self.len() {
+            0 => Some("is empty"),
+            len if i16::try_from(len).is_err() => Some("is longer than 32,767 bytes"),
+            _ => None,
+        }
+    }
+}
 name!(
     /// Id of a member of a group, given by the group coordinator (classic) or by the member (KIP-848).
     MemberId

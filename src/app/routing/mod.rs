@@ -224,7 +224,7 @@ impl TopicRoute {
     /// Adds what is wrong with the route to `problems`.
     fn check(&self, group: &GroupId, problems: &mut Vec<String>) {
         let mut problem = |text: String| problems.push(format!("route {group}/{}: {text}", self.topic));
-        if let Some(text) = wrong_name(&self.topic) {
+        if let Some(text) = self.topic.fault() {
             problem(format!("the topic name {text}"));
         }
         if self.factory.is_none() {
@@ -237,7 +237,7 @@ impl TopicRoute {
         }
         self.retry.iter().filter_map(Retry::check).for_each(&mut problem);
         if let Some(dead_letter) = &self.dead_letter {
-            if let Some(text) = wrong_name(&dead_letter.topic) {
+            if let Some(text) = dead_letter.topic.fault() {
                 problem(format!("the name of the dead letter topic {text}"));
             }
             if dead_letter.topic == self.topic {
@@ -282,17 +282,5 @@ pub(crate) fn check(groups: &mut Vec<GroupRoute>, problems: &mut Vec<String>) {
                 problems.push(format!("route {}/{}: is defined twice", group.id, route.topic));
             }
         }
-    }
-}
-
-/// Kafka's rule for topic names: 1 to 249 of `[a-zA-Z0-9._-]`, neither `.` nor `..`.
-fn wrong_name(name: &str) -> Option<&'static str> {
-    let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
-    match name {
-        "" => Some("is empty"),
-        "." | ".." => Some("may not be . or .."),
-        _ if name.len() > 249 => Some("is longer than 249 characters"),
-        _ if !name.chars().all(legal) => Some("has characters other than letters, digits, '.', '_' and '-'"),
-        _ => None,
     }
 }

@@ -212,6 +212,8 @@ pub(crate) struct Classic {
     /// Survives changes of state, but not of generation.
     heartbeat_out: Option<Beat>,
     heartbeats_sent: u64,
+    /// How many in a row came to nothing.
+    heartbeat_failures: u32,
     /// When the coordinator may count this member out: a session after the latest heartbeat that it answered was *sent*.
     /// Runs as long as there is a membership, whatever the state: in none of them is the coordinator's word that it is
     /// alive worth less.
@@ -242,6 +244,7 @@ impl Classic {
             heartbeat_due: None,
             heartbeat_out: None,
             heartbeats_sent: 0,
+            heartbeat_failures: 0,
             session_end: None,
             troubled: BTreeSet::new(),
             ticket: 0,
@@ -430,7 +433,9 @@ impl Classic {
         answer: Result<ErrorCode, Error>,
     ) {
         let Some(beat) = self.heartbeat_out.take_if(|beat| beat.ticket == ticket) else { return };
-        let retry = now + self.config.backoff.delay(1, dice).min(self.config.heartbeat_interval);
+        let failures = self.heartbeat_failures + 1;
+        let retry = now + self.config.backoff.delay(failures, dice).min(self.config.heartbeat_interval);
+        self.heartbeat_failures = if matches!(answer, Ok(ErrorCode::NONE)) { 0 } else { failures };
         match answer {
             Ok(code @ (ErrorCode::NONE | REBALANCE_IN_PROGRESS)) => {
                 self.session_end = self.session_end.max(Some(beat.sent + self.config.session_timeout));

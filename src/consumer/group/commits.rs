@@ -55,6 +55,9 @@ pub(crate) enum Outcome {
     Retry(Error),
     /// Given up.
     Failed(Error),
+    /// Given up, because the topic does not exist any more: an error to whoever committed it, and nothing that giving its
+    /// partition back leaves undone.
+    Gone(Error),
 }
 
 /// A mark, and the jobs that it settles.
@@ -210,6 +213,14 @@ impl Commits {
                 Outcome::Done => {
                     (item.retry_at, item.failures, item.last_error) = (None, 0, None);
                     done(&mut self.jobs, &wish);
+                }
+                Outcome::Gone(error) => {
+                    let callers = |id: &u64| {
+                        self.jobs.get(id).is_some_and(|job| matches!(job.waiter, Waiter::Caller(_)))
+                    };
+                    let (callers, others) = wish.jobs.into_iter().partition(callers);
+                    done(&mut self.jobs, &Wish { mark: wish.mark.clone(), jobs: others });
+                    fail(&mut self.jobs, Wish { mark: wish.mark, jobs: callers }, &error);
                 }
                 Outcome::Failed(error) if wish.jobs.is_empty() => {
                     untold.push(Failed { mark: wish.mark, error })

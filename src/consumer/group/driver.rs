@@ -443,7 +443,7 @@ impl GroupDriver {
                         if self.core.with(|positions| positions.give_up(mark)) {
                             self.tell(Failed { mark: mark.clone(), error: error.clone() });
                         }
-                        Outcome::Failed(error)
+                        Outcome::Gone(error)
                     }
                     false => {
                         self.cluster().leader_failed(&partition.topic);
