@@ -385,16 +385,23 @@ pub(crate) fn refused(mark: &Mark, code: ErrorCode) -> Error {
     Error::from_code(code, message)
 }
 
+/// Refuses marks of a topic that was deleted and made anew: a request by name would commit them to the new one.
+pub(crate) fn check_topic(metadata: &Metadata, topic: &TopicName, id: Uuid) -> Result<()> {
+    match metadata.topic(topic) {
+        Some(known) if !known.identity().is_same(&TopicIdentity { name: topic.clone(), id }) => {
+            let message = format!("topic {topic} was deleted and made anew: marks of the old one are void");
+            Err(Error::new(ErrorKind::Fenced, message))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// True once metadata says that the topic which a mark belongs to does not exist any more: there is nothing under its name,
 /// or another topic.
 pub(crate) fn is_gone(metadata: &Metadata, topic: &TopicName, id: Uuid) -> bool {
-    match metadata.topic(topic) {
-        Some(known) => !known.identity().is_same(&TopicIdentity { name: topic.clone(), id }),
-        None => matches!(
-            metadata.errors.get(topic),
-            Some(&(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION | ErrorCode::UNKNOWN_TOPIC_ID))
-        ),
-    }
+    let unknown = [ErrorCode::UNKNOWN_TOPIC_OR_PARTITION, ErrorCode::UNKNOWN_TOPIC_ID];
+    let missing = || metadata.errors.get(topic).is_some_and(|code| unknown.contains(code));
+    check_topic(metadata, topic, id).is_err() || (metadata.topic(topic).is_none() && missing())
 }
 
 /// What lasts as long as automatic commits are refused like this.

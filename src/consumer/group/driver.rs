@@ -20,7 +20,7 @@ use crate::consumer::group::classic::{
 };
 use crate::consumer::group::closing::Closing;
 use crate::consumer::group::commits::{
-    Commits, Failed, Job, Outcome, Sending, Waiter, is_gone, refused, trouble_of,
+    Commits, Failed, Job, Outcome, Sending, Waiter, check_topic, is_gone, refused, trouble_of,
 };
 use crate::consumer::mark::Mark;
 use crate::consumer::positions::Begin;
@@ -398,10 +398,13 @@ impl GroupDriver {
     fn send_commit(&mut self, now: Instant) {
         let Some((member_id, generation)) = self.machine.commit_identity() else { return };
         let core = Arc::clone(&self.core);
+        let metadata = self.cluster().metadata();
         let check = |mark: &Mark| {
             core.with(|positions| {
                 positions.check_mark(mark)?;
-                Ok(positions.topic_id(mark.topic_partition()))
+                let partition = mark.topic_partition();
+                let id = positions.topic_id(partition);
+                check_topic(&metadata, &partition.topic, id).map(|()| id)
             })
         };
         let Some(sending) = self.commits.next(now, check) else { return };

@@ -153,7 +153,8 @@ async fn a_stale_topic_id_is_refreshed() {
         assert!(begun.elapsed() < secs(10));
         sleep(Duration::from_millis(100)).await;
     }
-    assert!((2..5).contains(&control.requests(ApiKey::OFFSET_FETCH)));
+    let asked = control.requests(ApiKey::OFFSET_FETCH);
+    assert!((1..5).contains(&asked), "{asked}");
     consumer.close(SOON).await.unwrap();
 }
 
