@@ -17,9 +17,6 @@ pub(super) struct Broker {
     /// Number of nodes
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=100))]
     nodes: u16,
-    /// Id of the first node; the others follow
-    #[arg(long, value_name = "ID", default_value_t = 0)]
-    first_node_id: i32,
     /// Address of the first node; node i listens on the port plus i, port 0 takes free ones
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:9092")]
     listen: String,
@@ -70,7 +67,6 @@ impl Broker {
     pub(super) async fn run(self) -> Result<ExitCode> {
         let mut builder = Cluster::builder()
             .nodes(self.nodes)
-            .first_node_id(self.first_node_id)
             .listen(self.listen.as_str())
             .default_partitions(self.default_partitions)
             .auto_create_topics(!self.no_auto_create_topics)
