@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 use crate::consumer::mark::Mark;
 use crate::consumer::message::Message;
-use crate::sync::budget::Credit;
+use crate::sync::budget::{Credit, Holding};
 use crate::types::{LeaderEpoch, Offset, Partition, TopicName, TopicPartition};
 use crate::wire::records::{RecordRange, RecordRef, TimestampType};
 
@@ -46,6 +46,8 @@ pub(crate) struct Held {
     pub(crate) assignment: u64,
     /// For `positions`; the buffer has its own.
     pub(crate) _credit: Option<Credit>,
+    /// What the partition holds with it.
+    pub(crate) _holding: Option<Holding>,
 }
 
 /// Records that were written in the same way.
@@ -333,6 +335,7 @@ impl Batch {
             log_start_offset: 0,
             assignment: 1,
             _credit: None,
+            _holding: None,
         })
     }
 }

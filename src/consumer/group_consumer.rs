@@ -108,7 +108,8 @@ impl GroupConsumer {
     ) -> Self {
         let config = Arc::new(config);
         let backoff = cluster.config().retry_backoff;
-        let positions = Positions::new(PositionsConfig { consumer: (*config).clone(), backoff });
+        let positions =
+            Positions::new(PositionsConfig { consumer: (*config).clone(), backoff, budget: budget.clone() });
         let core = Arc::new(Core::new(positions, config.auto_store, Some(group.clone())));
         core.subscribe(topics.clone());
         // Connections and conditions are the member's, whoever of its parts uses or reports them.

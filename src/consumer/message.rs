@@ -105,6 +105,7 @@ impl Message {
             log_start_offset: self.held.log_start_offset,
             assignment: self.held.assignment,
             _credit: None,
+            _holding: None,
         };
         Self { held: Arc::new(held), index: 0 }
     }

@@ -120,7 +120,8 @@ impl PartitionReader {
         let PartitionReaderBuilder { cluster, budget, config, partitions, .. } = builder;
         let config = Arc::new(config);
         let backoff = cluster.config().retry_backoff;
-        let mut positions = Positions::new(PositionsConfig { consumer: (*config).clone(), backoff });
+        let mut positions =
+            Positions::new(PositionsConfig { consumer: (*config).clone(), backoff, budget: budget.clone() });
         positions.assign(partitions.into_iter().map(|(partition, start)| (partition, Begin::At(start))));
         let core = Arc::new(Core::new(positions, false, None));
         let id = cluster.next_id();

@@ -21,6 +21,7 @@ use crate::wire::produce::{self, PartitionBatch, RequestHead};
 use crate::wire::records::{BatchHeader, BatchWriter};
 
 mod group;
+mod memory;
 mod moving;
 mod recreated;
 

@@ -1,20 +1,26 @@
 //! Byte credit that several owners share, and the pooled buffers that carry it. Counts allocations: credit comes back
 //! when the last reference to a buffer is gone, and so does the buffer.
+//!
+//! The limit has three parts. A quarter is for answers on their way, shared by the sessions. Half is for whoever comes
+//! first. The last quarter belongs to the partitions in equal shares, so that one that holds nothing can have a batch
+//! however much others hold. Only one batch at a time may be larger than its part allows, so that it can be read at all.
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Poll, Waker};
 
 use bytes::Bytes;
 
 /// Buffers are allocated in multiples of this, so that they fit the next answer too.
-const BUFFER_STEP: usize = 4096;
+pub(crate) const BUFFER_STEP: usize = 4096;
 
 /// Memory that fetched data may take, in bytes: what is on its way, buffered, and held by the application.
 ///
-/// One budget per client by default (64 MiB); hand the same object to several clients to bound them together. A single
-/// batch may exceed it while nothing else is held, so that progress is always possible. Cheap to clone.
+/// One budget per client by default (64 MiB); hand the same object to several clients to bound them together. It is fair:
+/// partitions whose data is held for long leave room for a batch of every other one. A single batch at a time may be larger
+/// than what is left, so that progress is always possible. Cheap to clone.
 #[derive(Clone)]
 pub struct MemoryBudget(Arc<Shared>);
 
@@ -25,14 +31,54 @@ struct Shared {
 
 #[derive(Default)]
 struct State {
+    /// On its way or held.
     used: usize,
+    /// Held by partitions: buffered, and with the application.
+    held: usize,
+    /// Partitions that draw on the budget.
+    accounts: usize,
+    /// A batch that is larger than its part allows is held.
+    overdrawn: bool,
     /// Fetch sessions that draw on the budget.
     sessions: usize,
     /// Buffers to use again, by capacity.
     free: BTreeMap<usize, Vec<Vec<u8>>>,
     free_bytes: usize,
+    /// Something came back.
+    returned: Signal,
+    /// Somebody lacks memory.
+    pressed: Signal,
+}
+
+/// Something that happens again and again, and those who wait for the next time.
+#[derive(Default)]
+struct Signal {
+    count: u64,
     waiters: BTreeMap<u64, Waker>,
     next_waiter: u64,
+}
+
+impl Signal {
+    fn wait(&mut self, id: &mut Option<u64>, waker: Waker) {
+        let id = *id.get_or_insert_with(|| {
+            self.next_waiter += 1;
+            self.next_waiter
+        });
+        self.waiters.insert(id, waker);
+    }
+
+    /// It happens: who is to be woken.
+    #[must_use]
+    fn happen(&mut self) -> BTreeMap<u64, Waker> {
+        self.count += 1;
+        std::mem::take(&mut self.waiters)
+    }
+}
+
+fn wake(waiters: BTreeMap<u64, Waker>) {
+    for waker in waiters.into_values() {
+        waker.wake();
+    }
 }
 
 impl Shared {
@@ -50,11 +96,9 @@ impl Shared {
                 state.free.entry(capacity).or_default().push(buffer);
             }
         }
-        let waiters = std::mem::take(&mut state.waiters);
+        let waiters = state.returned.happen();
         drop(state);
-        for waker in waiters.into_values() {
-            waker.wake();
-        }
+        wake(waiters);
     }
 }
 
@@ -80,10 +124,60 @@ impl MemoryBudget {
         BudgetSession(self.clone())
     }
 
-    /// What one answer may take, so that each session can have one held and one on its way.
+    /// What one answer may take, so that each session can have one on its way.
     pub(crate) fn fair_share(&self) -> usize {
         let sessions = self.0.state().sessions.max(1);
-        (self.0.limit / sessions / 2).max(1)
+        (self.0.limit / sessions / 4).max(1)
+    }
+
+    /// Opens the account of a partition, which has a share of the budget until it is dropped.
+    pub(crate) fn account(&self) -> Account {
+        self.0.state().accounts += 1;
+        Account(Arc::new(Ledger { shared: Arc::clone(&self.0), held: AtomicUsize::new(0) }))
+    }
+
+    /// What partitions may take now.
+    pub(crate) fn room(&self) -> Room {
+        let state = self.0.state();
+        Room {
+            common: (self.0.limit / 2).saturating_sub(state.held),
+            share: self.0.limit / 4 / state.accounts.max(1),
+        }
+    }
+
+    /// Memory is lacking: whoever can gives some back.
+    pub(crate) fn press(&self) {
+        let waiters = self.0.state().pressed.happen();
+        wake(waiters);
+    }
+
+    /// How often something came back; for [`returned`](Self::returned).
+    pub(crate) fn returns(&self) -> u64 {
+        self.0.state().returned.count
+    }
+
+    /// Waits until something came back after [`returns`](Self::returns) was `seen`. Cancel-safe.
+    pub(crate) async fn returned(&self, seen: u64) {
+        self.after(|state| &mut state.returned, seen).await;
+    }
+
+    /// Waits until somebody lacked memory more often than `seen` times; how often it was. Cancel-safe.
+    pub(crate) async fn pressed(&self, seen: u64) -> u64 {
+        self.after(|state| &mut state.pressed, seen).await
+    }
+
+    async fn after(&self, signal: fn(&mut State) -> &mut Signal, seen: u64) -> u64 {
+        let mut waiter = Waiter { shared: &self.0, signal, id: None };
+        std::future::poll_fn(|context| {
+            let mut state = self.0.state();
+            let signal = signal(&mut state);
+            if signal.count > seen {
+                return Poll::Ready(signal.count);
+            }
+            signal.wait(&mut waiter.id, context.waker().clone());
+            Poll::Pending
+        })
+        .await
     }
 
     /// Credit for `bytes` if it need not be waited for.
@@ -98,7 +192,7 @@ impl MemoryBudget {
 
     /// Credit for `wanted` bytes, or for less but at least `least`, as soon as there is so much. Cancel-safe.
     pub(crate) async fn reserve(&self, least: usize, wanted: usize) -> Credit {
-        let mut waiter = Waiter { shared: &self.0, id: None };
+        let mut waiter = Waiter { shared: &self.0, signal: |state| &mut state.returned, id: None };
         std::future::poll_fn(|context| {
             let mut state = self.0.state();
             let room = self.0.limit.saturating_sub(state.used);
@@ -107,11 +201,7 @@ impl MemoryBudget {
                 state.used += granted;
                 return Poll::Ready(Credit { shared: Arc::clone(&self.0), bytes: granted });
             }
-            let id = *waiter.id.get_or_insert_with(|| {
-                state.next_waiter += 1;
-                state.next_waiter
-            });
-            state.waiters.insert(id, context.waker().clone());
+            state.returned.wait(&mut waiter.id, context.waker().clone());
             Poll::Pending
         })
         .await
@@ -153,16 +243,17 @@ impl fmt::Debug for MemoryBudget {
     }
 }
 
-/// A waiting reservation; leaves the list when dropped.
+/// Someone who waits; leaves the list when dropped.
 struct Waiter<'a> {
     shared: &'a Shared,
+    signal: fn(&mut State) -> &mut Signal,
     id: Option<u64>,
 }
 
 impl Drop for Waiter<'_> {
     fn drop(&mut self) {
         if let Some(id) = self.id {
-            self.shared.state().waiters.remove(&id);
+            (self.signal)(&mut self.shared.state()).waiters.remove(&id);
         }
     }
 }
@@ -175,6 +266,108 @@ impl Drop for BudgetSession {
     fn drop(&mut self) {
         let mut state = self.0.0.state();
         state.sessions = state.sessions.saturating_sub(1);
+    }
+}
+
+/// What partitions may take.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Room {
+    /// Bytes for whoever comes first.
+    pub(crate) common: usize,
+    /// Bytes that every partition may hold in any case.
+    pub(crate) share: usize,
+}
+
+/// A partition's part in a budget.
+pub(crate) struct Account(Arc<Ledger>);
+
+impl Account {
+    /// To charge the account with what is fetched for it; outlives it.
+    pub(crate) fn ledger(&self) -> &Arc<Ledger> {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Account {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl Drop for Account {
+    fn drop(&mut self) {
+        let mut state = self.0.shared.state();
+        state.accounts = state.accounts.saturating_sub(1);
+    }
+}
+
+/// What a partition holds of a budget: buffered, and with the application.
+pub(crate) struct Ledger {
+    shared: Arc<Shared>,
+    held: AtomicUsize,
+}
+
+impl Ledger {
+    /// Bytes that it holds.
+    pub(crate) fn held(&self) -> usize {
+        self.held.load(Ordering::Relaxed)
+    }
+
+    /// Bytes that it may take now: out of its share if it holds nothing, else out of what is common to all.
+    pub(crate) fn allowance(&self) -> usize {
+        let room = MemoryBudget(Arc::clone(&self.shared)).room();
+        if self.held() == 0 { room.common.max(room.share) } else { room.common }
+    }
+
+    /// Allows one batch to be larger than that, unless there is such a one already.
+    pub(crate) fn overdraw(self: &Arc<Self>) -> Option<Holding> {
+        let mut state = self.shared.state();
+        (!std::mem::replace(&mut state.overdrawn, true)).then(|| Holding {
+            ledger: Arc::clone(self),
+            bytes: 0,
+            overdraws: true,
+        })
+    }
+
+    /// Nothing yet, to be [added](Holding::add) to.
+    pub(crate) fn hold(self: &Arc<Self>) -> Holding {
+        Holding { ledger: Arc::clone(self), bytes: 0, overdraws: false }
+    }
+}
+
+impl fmt::Debug for Ledger {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Ledger").field(&self.held()).finish()
+    }
+}
+
+/// Bytes that a partition holds, until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Holding {
+    ledger: Arc<Ledger>,
+    bytes: usize,
+    overdraws: bool,
+}
+
+impl Holding {
+    pub(crate) fn add(&mut self, bytes: usize) {
+        self.bytes += bytes;
+        self.ledger.held.fetch_add(bytes, Ordering::Relaxed);
+        self.ledger.shared.state().held += bytes;
+    }
+}
+
+impl Drop for Holding {
+    fn drop(&mut self) {
+        self.ledger.held.fetch_sub(self.bytes, Ordering::Relaxed);
+        let mut state = self.ledger.shared.state();
+        state.held = state.held.saturating_sub(self.bytes);
+        if self.overdraws {
+            state.overdrawn = false;
+        }
+        let waiters = state.returned.happen();
+        drop(state);
+        wake(waiters);
     }
 }
 
@@ -302,11 +495,11 @@ mod tests {
         assert!(tokio::time::timeout(Duration::from_secs(1), &mut waiting).await.is_err());
         drop(held);
         assert_eq!(waiting.await.bytes(), 50);
-        assert!(budget.0.state().waiters.is_empty());
+        assert!(budget.0.state().returned.waiters.is_empty());
         // Dropped while waiting: nothing is left behind.
         let held = budget.at_once(100);
         assert!(tokio::time::timeout(Duration::from_secs(1), budget.reserve(40, 50)).await.is_err());
-        assert!(budget.0.state().waiters.is_empty());
+        assert!(budget.0.state().returned.waiters.is_empty());
         drop(held);
         assert_eq!(budget.used(), 0);
     }
@@ -315,10 +508,44 @@ mod tests {
     fn sessions_share() {
         let budget = MemoryBudget::new(64 << 20);
         let _a = budget.session();
-        assert_eq!(budget.fair_share(), 32 << 20);
-        let b = budget.session();
         assert_eq!(budget.fair_share(), 16 << 20);
+        let b = budget.session();
+        assert_eq!(budget.fair_share(), 8 << 20);
         drop(b);
-        assert_eq!(budget.fair_share(), 32 << 20);
+        assert_eq!(budget.fair_share(), 16 << 20);
+    }
+
+    #[test]
+    fn whatever_others_hold_a_partition_that_holds_nothing_has_its_share() {
+        let budget = MemoryBudget::new(64 << 20);
+        let accounts: Vec<Account> = (0..4).map(|_| budget.account()).collect();
+        assert_eq!(budget.room().share, 4 << 20);
+        let mut holding = accounts[0].ledger().hold();
+        assert_eq!(accounts[0].ledger().allowance(), 32 << 20);
+        holding.add(32 << 20);
+        assert_eq!((accounts[0].ledger().held(), accounts[0].ledger().allowance()), (32 << 20, 0));
+        assert_eq!(accounts[1].ledger().allowance(), 4 << 20);
+        // One batch at a time may be larger.
+        let large = accounts[1].ledger().overdraw().unwrap();
+        assert!(accounts[2].ledger().overdraw().is_none());
+        drop(large);
+        assert!(accounts[2].ledger().overdraw().is_some());
+        drop((accounts, holding));
+        assert_eq!((budget.room().common, budget.room().share), (32 << 20, 16 << 20));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn those_who_wait_learn_what_came_back_and_who_lacks_memory() {
+        let budget = MemoryBudget::new(100);
+        let seen = budget.returns();
+        let waiting = budget.returned(seen);
+        tokio::pin!(waiting);
+        assert!(tokio::time::timeout(Duration::from_secs(1), &mut waiting).await.is_err());
+        drop(budget.at_once(10));
+        waiting.await;
+        budget.press();
+        assert_eq!(budget.pressed(0).await, 1);
+        assert!(tokio::time::timeout(Duration::from_secs(1), budget.pressed(1)).await.is_err());
+        assert!(budget.0.state().pressed.waiters.is_empty());
     }
 }

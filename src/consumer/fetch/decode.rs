@@ -1,13 +1,15 @@
 //! One partition's part of a fetch answer becomes a [`Batch`]: checksums, decompression, and nothing of what the
 //! application must not see: aborted transactions, control records, records below the position.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
 use crate::consumer::batch::{Batch, Held, Span};
 use crate::consumer::config::Isolation;
-use crate::sync::budget::{Credit, MemoryBudget};
+use crate::sync::budget::{BUFFER_STEP, Credit, Holding, Ledger, MemoryBudget};
 use crate::types::TopicPartition;
-use crate::wire::compression::Decompressor;
+use crate::wire::compression::{CompressionError, Decompressor};
 use crate::wire::fetch::PartitionData;
 use crate::wire::records::{
     AbortedFilter, BatchError, BatchFault, BatchIter, RawBatch, RecordRange, decode_records,
@@ -35,6 +37,8 @@ pub(crate) struct Place {
     /// Records below are left out.
     pub(crate) position: i64,
     pub(crate) last_epoch: i32,
+    /// What the partition holds, and may take.
+    pub(crate) ledger: Arc<Ledger>,
 }
 
 /// What a part held.
@@ -50,6 +54,8 @@ pub(crate) struct Decoded {
     pub(crate) fault: Option<Error>,
     /// Nothing but the beginning of a batch was there.
     pub(crate) cut: bool,
+    /// The batch at `next_offset` is larger than what the partition may take now.
+    pub(crate) starved: bool,
 }
 
 /// Reads a part. `blob` are the records of `part` in the buffer that the batch is to keep; `credit` covers what is
@@ -65,6 +71,9 @@ pub(crate) fn decode(
 ) -> Decoded {
     let mut reading = Reading {
         config,
+        ledger: &place.ledger,
+        allowance: place.ledger.allowance(),
+        holding: place.ledger.hold(),
         positions: Vec::new(),
         spans: Vec::new(),
         next_offset: place.position,
@@ -80,35 +89,50 @@ pub(crate) fn decode(
     // Inflated records and records in the blob cannot share one vector of positions: one batch decides for all.
     let compressed = blob_is_compressed(&blob);
     if compressed {
-        reading.inflated = Some(budget.buffer(blob.len().saturating_mul(4).min(INFLATED_SOFT_MAX)));
+        let capacity = blob.len().saturating_mul(4).min(INFLATED_SOFT_MAX).min(reading.allowance);
+        reading.inflated = Some(budget.buffer(capacity));
     }
     let mut fault = None;
+    let mut starved = false;
     let mut seen = false;
     for raw in &mut batches {
         seen = true;
         let read = raw.and_then(|raw| reading.batch(&raw, &blob, &mut aborted));
         match read {
-            Ok(()) => {}
+            Ok(true) => {}
+            Ok(false) => {
+                starved = reading.next_offset == place.position;
+                break;
+            }
             Err(error) => {
                 fault = Some(corrupt(place, reading.next_offset, error));
                 break;
             }
         }
-        if reading.inflated.as_ref().is_some_and(|inflated| inflated.len() >= INFLATED_SOFT_MAX) {
+        if reading.is_full() {
             break;
         }
     }
     let cut = !seen && batches.tail().is_some();
-    let Reading { positions, spans, next_offset, last_epoch, inflated, .. } = reading;
+    let Reading { positions, spans, next_offset, last_epoch, inflated, mut holding, .. } = reading;
     let batch = (!positions.is_empty()).then(|| {
-        let data = match inflated {
-            Some(inflated) => {
+        let (data, capacity) = match inflated {
+            Some(mut inflated) => {
+                if inflated.capacity() - inflated.len() > inflated.len() / 4 {
+                    // What was reserved while it grew counts as held.
+                    inflated.shrink_to(inflated.len().next_multiple_of(BUFFER_STEP));
+                }
                 let capacity = inflated.capacity();
-                credit.split(capacity).wrap(inflated)
+                (credit.split(capacity).wrap(inflated), capacity)
             }
-            None => blob,
+            None => {
+                let len = blob.len();
+                (blob, len)
+            }
         };
-        let own = credit.split(positions.capacity() * size_of::<RecordRange>());
+        let ranges = positions.capacity() * size_of::<RecordRange>();
+        let own = credit.split(ranges);
+        holding.add(capacity + ranges);
         Batch::new(Held {
             topic_partition: place.partition.clone(),
             data,
@@ -120,9 +144,10 @@ pub(crate) fn decode(
             log_start_offset: part.log_start_offset,
             assignment: place.assignment,
             _credit: Some(own),
+            _holding: Some(holding),
         })
     });
-    Decoded { batch, next_offset, last_epoch, fault, cut }
+    Decoded { batch, next_offset, last_epoch, fault, cut, starved }
 }
 
 /// True for a part that would hold up other tasks while it is decompressed.
@@ -137,6 +162,10 @@ fn blob_is_compressed(blob: &Bytes) -> bool {
 
 struct Reading<'a> {
     config: &'a DecodeConfig,
+    ledger: &'a Arc<Ledger>,
+    /// Bytes that the batch may take, unless it is the first.
+    allowance: usize,
+    holding: Holding,
     positions: Vec<RecordRange>,
     spans: Vec<Span>,
     next_offset: i64,
@@ -147,21 +176,60 @@ struct Reading<'a> {
 }
 
 impl Reading<'_> {
-    fn batch(&mut self, raw: &RawBatch, blob: &Bytes, aborted: &mut AbortedFilter) -> Result<(), BatchError> {
+    /// What is there is enough: the rest is fetched again.
+    fn is_full(&self) -> bool {
+        self.inflated.as_ref().is_some_and(|inflated| {
+            let ranges = self.positions.len() * size_of::<RecordRange>();
+            inflated.len() >= INFLATED_SOFT_MAX || inflated.len() + ranges >= self.allowance
+        })
+    }
+
+    /// False if there is no room for it.
+    fn batch(
+        &mut self,
+        raw: &RawBatch,
+        blob: &Bytes,
+        aborted: &mut AbortedFilter,
+    ) -> Result<bool, BatchError> {
         let header = &raw.header;
         let end = header.next_offset();
-        if !aborted.hides(raw)? && end > self.next_offset {
-            self.records(raw, blob)?;
+        if !aborted.hides(raw)? && end > self.next_offset && !self.records(raw, blob)? {
+            return Ok(false);
         }
         // The end survives compaction of the last records; a batch below the position changes nothing.
         if end > self.next_offset {
             self.next_offset = end;
             self.last_epoch = header.partition_leader_epoch;
         }
-        Ok(())
+        Ok(true)
     }
 
-    fn records(&mut self, raw: &RawBatch, blob: &Bytes) -> Result<(), BatchError> {
+    /// Decompresses a batch behind those before it. False if there is no room for it.
+    fn inflate(&mut self, raw: &RawBatch) -> Result<bool, BatchError> {
+        let max = self.config.batch_decompressed_max;
+        let Some(inflated) = &mut self.inflated else { return Ok(true) };
+        let start = inflated.len();
+        let room = max.min(self.allowance.saturating_sub(start));
+        match raw.decompress(self.decompressor, room, inflated) {
+            Ok(()) => return Ok(true),
+            Err(error) if room == max || !is_too_large(&error) => return Err(error),
+            Err(_) => inflated.truncate(start),
+        }
+        if !self.positions.is_empty() || self.ledger.held() > 0 {
+            return Ok(false);
+        }
+        let Some(overdraft) = self.ledger.overdraw() else { return Ok(false) };
+        self.holding = overdraft;
+        raw.decompress(self.decompressor, max, inflated)?;
+        Ok(true)
+    }
+
+    /// False if there is no room for them.
+    fn records(&mut self, raw: &RawBatch, blob: &Bytes) -> Result<bool, BatchError> {
+        let start = self.inflated.as_ref().map_or(0, Vec::len);
+        if !self.inflate(raw)? {
+            return Ok(false);
+        }
         let before = self.positions.len();
         let from = self.next_offset;
         match &mut self.inflated {
@@ -170,8 +238,6 @@ impl Reading<'_> {
                 decode_records(&raw.header, blob, raw.body_range(), from, &mut self.positions)?;
             }
             Some(inflated) => {
-                let start = inflated.len();
-                raw.decompress(self.decompressor, self.config.batch_decompressed_max, inflated)?;
                 let range = start..inflated.len();
                 decode_records(&raw.header, inflated, range, from, &mut self.positions)?;
             }
@@ -182,8 +248,12 @@ impl Reading<'_> {
         if self.positions.len() > before && !self.spans.last().is_some_and(same) {
             self.spans.push(Span { first: before as u32, leader_epoch, timestamp_type });
         }
-        Ok(())
+        Ok(true)
     }
+}
+
+fn is_too_large(error: &BatchError) -> bool {
+    matches!(&error.fault, BatchFault::Compression { error: CompressionError::TooLarge(_), .. })
 }
 
 fn corrupt(place: &Place, offset: i64, error: BatchError) -> Error {

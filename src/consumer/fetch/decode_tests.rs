@@ -81,6 +81,7 @@ impl Check {
             assignment: 1,
             position: self.position,
             last_epoch: -1,
+            ledger: Arc::clone(budget.account().ledger()),
         };
         let config =
             DecodeConfig { check_crcs: true, isolation: self.isolation, batch_decompressed_max: self.cap };
@@ -217,7 +218,13 @@ fn a_bomb_stops_at_the_cap() {
 fn memory_comes_back() {
     let budget = MemoryBudget::new(1 << 20);
     let mut credit = budget.at_once(1 << 16).expect("nothing is used");
-    let place = Place { partition: TopicPartition::new("t", 0), assignment: 1, position: 0, last_epoch: -1 };
+    let place = Place {
+        partition: TopicPartition::new("t", 0),
+        assignment: 1,
+        position: 0,
+        last_epoch: -1,
+        ledger: Arc::clone(budget.account().ledger()),
+    };
     let config = DecodeConfig {
         check_crcs: true,
         isolation: Isolation::ReadCommitted,

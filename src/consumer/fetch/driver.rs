@@ -34,7 +34,7 @@ const DIVERGING_VERSION: i16 = 12;
 const CREDIT_MIN: usize = 64 << 10;
 /// A part that fills at least this share (1/n) of the answer's allocation keeps it instead of being copied.
 const KEEP_SHARE: usize = 2;
-/// While waiting for credit, prefetched data of paused partitions goes after this time.
+/// While waiting for credit, prefetched data of paused partitions is asked back every so often.
 const CREDIT_PATIENCE: Duration = Duration::from_millis(10);
 
 /// What all tasks of a consumer's fetching need.
@@ -62,6 +62,7 @@ impl Fetching {
         let mut changes = self.core.changes();
         let mut conditions = ConditionPump::new(self.cluster.clone(), self.id, Arc::clone(&self.core));
         let mut nodes: BTreeMap<NodeId, AbortOnDrop> = BTreeMap::new();
+        let mut pressed = 0;
         loop {
             changes.mark_unchanged();
             let now = Instant::now();
@@ -90,6 +91,11 @@ impl Fetching {
                 changed = metadata.changed() => if changed.is_err() { return },
                 changed = changes.changed() => if changed.is_err() { return },
                 () = conditions.tell() => {}
+                count = self.budget.pressed(pressed) => {
+                    pressed = count;
+                    // What was given back is fetched again once there is room.
+                    self.core.with(|positions| positions.shed());
+                }
                 () = sleep_until_some(next) => {}
             }
         }
@@ -179,10 +185,20 @@ impl Fetcher {
         let mut changes = core.changes();
         loop {
             changes.mark_unchanged();
+            let returns = self.fetching.budget.returns();
             match core.with(|positions| positions.plan(self.node, Instant::now())) {
                 Plan::Fetch(_) => {}
                 Plan::Wait(at) => {
                     wait(&mut changes, at).await;
+                    continue;
+                }
+                Plan::Starve(at) => {
+                    // Biased: whichever comes first leads to the same look at everything.
+                    tokio::select! {
+                        biased;
+                        () = wait(&mut changes, Some(at)) => {}
+                        () = self.fetching.budget.returned(returns) => {}
+                    }
                     continue;
                 }
             }
@@ -235,11 +251,7 @@ impl Fetcher {
             tokio::select! {
                 biased;
                 credit = &mut reserve => return credit,
-                () = tokio::time::sleep(CREDIT_PATIENCE) => {
-                    if !self.fetching.core.with(|positions| positions.shed()) {
-                        return reserve.await;
-                    }
-                }
+                () = tokio::time::sleep(CREDIT_PATIENCE) => budget.press(),
             }
         }
     }
@@ -274,6 +286,7 @@ impl Fetcher {
                 offset: planned.offset,
                 leader_epoch: planned.leader_epoch,
                 last_epoch: planned.last_epoch,
+                max_bytes: i32::try_from(planned.max_bytes.min(credit.bytes())).unwrap_or(i32::MAX),
             })
             .collect();
         let limits = fetch::Request {
@@ -284,8 +297,7 @@ impl Fetcher {
             rack_id: Str::new(),
             ..fetch::Request::default()
         };
-        let share = i32::try_from(config.partition_max_bytes.min(credit.bytes())).unwrap_or(i32::MAX);
-        let request = self.session.build(limits, &wants, share, version);
+        let request = self.session.build(limits, &wants, version);
         let mut body = BytesMut::new();
         request.encode(&mut body, version).map_err(Error::from)?;
         let answer = connection.send_raw(ApiKey::FETCH, version, vec![body.freeze()], deadline, true).await;
@@ -434,6 +446,7 @@ impl Fetcher {
             assignment: plan.assignment,
             position: plan.offset,
             last_epoch: plan.last_epoch,
+            ledger: Arc::clone(&plan.ledger),
         };
         let part = PartitionData {
             partition: part.partition,
@@ -471,6 +484,9 @@ impl Fetcher {
         };
         *credit = rest;
         self.decompressor = decompressor;
+        if decoded.starved {
+            return Ok(Fetched::Starved);
+        }
         Ok(Fetched::Records {
             batch: decoded.batch,
             next_offset: decoded.next_offset,

@@ -23,6 +23,7 @@ pub(crate) struct Want {
     pub(crate) leader_epoch: i32,
     /// Epoch of the record in front of `offset`; -1 for unknown.
     pub(crate) last_epoch: i32,
+    pub(crate) max_bytes: i32,
 }
 
 /// What the broker was told of a partition.
@@ -50,13 +51,7 @@ pub(crate) struct Session {
 
 impl Session {
     /// The next request: everything in a new session, changes in an existing one. `request` comes with limits filled in.
-    pub(crate) fn build(
-        &mut self,
-        mut request: Request,
-        wants: &[Want],
-        partition_max_bytes: i32,
-        version: i16,
-    ) -> Request {
+    pub(crate) fn build(&mut self, mut request: Request, wants: &[Want], version: i16) -> Request {
         let by_id = version >= TOPIC_IDS;
         if by_id != self.by_id || version < SESSIONS {
             self.reset();
@@ -70,7 +65,7 @@ impl Session {
                     current_leader_epoch: want.leader_epoch,
                     fetch_offset: want.offset,
                     last_fetched_epoch: want.last_epoch,
-                    partition_max_bytes,
+                    partition_max_bytes: want.max_bytes,
                 };
                 (&want.partition, Told { topic_id: want.topic_id, request })
             })
@@ -200,12 +195,13 @@ mod tests {
             offset,
             leader_epoch: 1,
             last_epoch: -1,
+            max_bytes: 1000,
         }
     }
 
     /// Session id and epoch, then what is sent and what is forgotten.
     fn build(session: &mut Session, wants: &[Want]) -> String {
-        let request = session.build(Request::default(), wants, 1000, 13);
+        let request = session.build(Request::default(), wants, 13);
         let topics: Vec<String> = request
             .topics
             .iter()
@@ -297,7 +293,7 @@ mod tests {
         accept(&mut session, 9, &[("a", 0), ("a", 1)]);
         session.renew(TopicPartition::new("a", 0));
         let request =
-            session.build(Request { max_wait_ms: 500, ..Request::default() }, &[want("a", 0, 5)], 1000, 13);
+            session.build(Request { max_wait_ms: 500, ..Request::default() }, &[want("a", 0, 5)], 13);
         assert_eq!(
             (request.topics.len(), request.forgotten[0].partitions.as_slice(), request.max_wait_ms),
             (0, &[0, 1][..], 0)

@@ -1,23 +1,30 @@
 //! What is fetched from whom, and what an answer means for a partition.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::cluster::ConditionKind;
 use crate::consumer::Isolation;
 use crate::consumer::batch::Batch;
 use crate::consumer::config::{OutOfRange, Truncation};
 use crate::consumer::event::Event;
 use crate::consumer::positions::handing_out::Item;
 use crate::consumer::positions::{DENIED_PAUSE, EARLIEST, LATEST, Positions, Question, Stage};
+use crate::sync::budget::Ledger;
 use crate::types::{NodeId, Offset, TopicPartition};
 use crate::wire::Uuid;
 use crate::{Error, ErrorKind};
 
 /// Times in a row that an answer may hold nothing but the beginning of a batch.
-pub(super) const CUTS_MAX: u32 = 10;
+pub(super) const CUTS_MAX: u32 = 16;
 /// How long the first fetch after an assignment waits for look-ups, so that it covers what is assigned together.
 const LOOKUP_PATIENCE: Duration = Duration::from_millis(100);
+/// Least bytes of a partition that are asked for.
+const PART_MIN: usize = 16 << 10;
+/// How often memory is asked for again while there is none.
+const STARVED_PAUSE: Duration = Duration::from_millis(100);
 /// A partition that stopped for a reason that may go away is tried again after this time.
 const STOPPED_PAUSE: Duration = Duration::from_secs(60);
 
@@ -33,6 +40,10 @@ pub(crate) struct Planned {
     pub(crate) last_epoch: i32,
     /// The leader's epoch changed since the position was known to be valid.
     pub(crate) unchecked: bool,
+    /// Most bytes that the answer shall have.
+    pub(crate) max_bytes: usize,
+    /// What the partition holds of the memory budget.
+    pub(crate) ledger: Arc<Ledger>,
 }
 
 /// What a node's fetch loop has to do.
@@ -41,6 +52,8 @@ pub(crate) enum Plan {
     Fetch(Vec<Planned>),
     /// Nothing now; ask again after a change, or at this time.
     Wait(Option<Instant>),
+    /// Nothing now; ask again after a change, when memory comes back, or at this time.
+    Starve(Instant),
 }
 
 /// What a fetch brought for a partition.
@@ -55,6 +68,8 @@ pub(crate) enum Fetched {
         fault: Option<Error>,
         cut: bool,
     },
+    /// The next batch is larger than what the partition may take now.
+    Starved,
     OutOfRange,
     Diverging {
         epoch: i32,
@@ -73,7 +88,11 @@ impl Positions {
     /// partitions that were just assigned are being looked up.
     pub(crate) fn plan(&mut self, node: NodeId, now: Instant) -> Plan {
         let share = self.config.consumer.partition_max_bytes;
+        let room = self.config.budget.room();
+        let enough = share.min(self.config.budget.limit() / 8);
         let mut planned = Vec::new();
+        let (mut starving, mut fed) = (Vec::new(), Vec::new());
+        let mut short = false;
         let mut next: Option<Instant> = None;
         for (partition, state) in &mut self.partitions {
             let Some((leader, leader_epoch)) = state.leader else { continue };
@@ -107,7 +126,23 @@ impl Positions {
             if state.buffered.len() >= 2 || (!state.buffered.is_empty() && state.buffered_bytes >= share) {
                 continue;
             }
+            // Where memory is short, who holds some waits for those who hold none.
+            let is_short = room.common < enough;
+            short |= is_short;
+            if is_short && state.account.ledger().held() > 0 {
+                if !state.is_hidden() && state.trouble.is_none() {
+                    starving.push(partition.clone());
+                }
+                continue;
+            }
+            if state.failures == 0 && matches!(state.trouble, Some((_, ConditionKind::Starving))) {
+                fed.push(partition.clone());
+            }
+            // A batch that was cut off is asked for with more and more room.
+            let grown = room.common.max(room.share).max(PART_MIN).saturating_mul(1 << state.cuts.min(16));
             planned.push(Planned {
+                max_bytes: grown.min(share),
+                ledger: Arc::clone(state.account.ledger()),
                 partition: partition.clone(),
                 topic_id: state.topic_id,
                 version: state.version,
@@ -118,7 +153,31 @@ impl Positions {
                 unchecked: state.last_epoch >= 0 && leader_epoch >= 0 && state.checked_epoch != leader_epoch,
             });
         }
-        if planned.is_empty() { Plan::Wait(next) } else { Plan::Fetch(planned) }
+        if short {
+            self.config.budget.press();
+        }
+        for partition in fed {
+            self.end_trouble(&partition);
+        }
+        for partition in starving {
+            let budget = &self.config.budget;
+            let message = format!(
+                "reading {partition} waits for memory: {} of {} bytes are in use, and records that were handed out before \
+                 are still held",
+                budget.used(),
+                budget.limit()
+            );
+            self.raise_starving(&partition, message);
+        }
+        match (planned.is_empty(), short) {
+            (false, _) => Plan::Fetch(planned),
+            (true, false) => Plan::Wait(next),
+            // Others may pause by then, and have something to give back.
+            (true, true) => {
+                let again = now + STARVED_PAUSE;
+                Plan::Starve(next.map_or(again, |next| next.min(again)))
+            }
+        }
     }
 
     /// The broker is too old to detect truncation while fetching: ask for the end of the epoch first.
@@ -209,6 +268,19 @@ impl Positions {
                     None => self.end_trouble(partition),
                 }
                 self.make_ready(partition);
+            }
+            Fetched::Starved => {
+                state.failures += 1;
+                state.retry_at = Some(now + backoff.delay(state.failures, dice));
+                if !state.is_hidden() {
+                    let message = format!(
+                        "reading {partition} at offset {} waits for memory: its next batch is larger than what others \
+                         leave",
+                        state.position
+                    );
+                    self.raise_starving(partition, message);
+                }
+                self.config.budget.press();
             }
             Fetched::OutOfRange => {
                 let position = state.position;

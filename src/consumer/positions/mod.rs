@@ -31,6 +31,7 @@ use crate::cluster::{ConditionKind, Subject};
 use crate::consumer::config::{ConsumerConfig, FirstStart, NewPartitions, StartOffset};
 use crate::consumer::event::Event;
 use crate::consumer::mark::Mark;
+use crate::sync::budget::{Account, MemoryBudget};
 use crate::types::{NodeId, Offset, TopicName, TopicPartition};
 use crate::wire::Uuid;
 use crate::{Error, ErrorCode, ErrorKind};
@@ -78,6 +79,8 @@ enum Stage {
 
 #[derive(Debug)]
 struct State {
+    /// Its part in the memory budget.
+    account: Account,
     assignment: u64,
     version: u64,
     stage: Stage,
@@ -122,8 +125,9 @@ struct State {
 }
 
 impl State {
-    fn new(assignment: u64, version: u64) -> Self {
+    fn new(account: Account, assignment: u64, version: u64) -> Self {
         Self {
+            account,
             assignment,
             version,
             stage: Stage::Committed,
@@ -202,6 +206,7 @@ impl State {
 pub(crate) struct PositionsConfig {
     pub(crate) consumer: ConsumerConfig,
     pub(crate) backoff: Backoff,
+    pub(crate) budget: MemoryBudget,
 }
 
 /// The machine.
@@ -260,7 +265,8 @@ impl Positions {
             if self.partitions.contains_key(&partition) {
                 continue;
             }
-            let mut state = State::new(self.assignments, self.next_version());
+            let account = self.config.budget.account();
+            let mut state = State::new(account, self.assignments, self.next_version());
             if let Begin::At(start) = begin {
                 state.start_at(start);
             }
@@ -491,7 +497,7 @@ impl Positions {
                 revoking: state.revoking,
                 // Its place in the row of the ready stays what it is.
                 queued: state.queued,
-                ..State::new(self.assignments, version)
+                ..State::new(self.config.budget.account(), self.assignments, version)
             };
             if !state.revoking {
                 reading.push(partition);

@@ -1,5 +1,7 @@
 //! Positions, played by hand.
 
+use std::sync::Arc;
+
 use super::fetching::CUTS_MAX;
 use super::*;
 use crate::consumer::batch::Batch;
@@ -20,7 +22,11 @@ impl Play {
     fn new(config: ConsumerConfig) -> Self {
         let backoff = Backoff { first: Duration::from_millis(100), max: Duration::from_secs(1), jitter: 0.0 };
         let mut play = Self {
-            positions: Positions::new(PositionsConfig { consumer: config, backoff }),
+            positions: Positions::new(PositionsConfig {
+                consumer: config,
+                backoff,
+                budget: MemoryBudget::default(),
+            }),
             now: Instant::now(),
         };
         play.positions.assign((0..2).map(|p| (tp(p), Begin::Committed)));
@@ -66,6 +72,8 @@ impl Play {
             leader_epoch: state.leader.map_or(-1, |(_, epoch)| epoch),
             last_epoch: state.last_epoch,
             unchecked: false,
+            max_bytes: 1 << 20,
+            ledger: Arc::clone(state.account.ledger()),
         }
     }
 

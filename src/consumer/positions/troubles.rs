@@ -56,6 +56,14 @@ impl Positions {
         self.raise(partition, subject, kind, error);
     }
 
+    /// There is no memory for the next batch of `partition`.
+    pub(super) fn raise_starving(&mut self, partition: &TopicPartition, message: String) {
+        let error = Error::new(ErrorKind::Timeout, message).hint(
+            "drop or detach what is kept of earlier batches, or give the client a larger memory budget",
+        );
+        self.raise(partition, Subject::Partition(partition.clone()), ConditionKind::Starving, error);
+    }
+
     /// A fetch from `node` failed as a whole and is tried again.
     pub(crate) fn handle_node_failed(&mut self, node: NodeId, error: Error) {
         let kind = match error.kind() {
