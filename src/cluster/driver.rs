@@ -321,7 +321,7 @@ fn open(shared: &Arc<Shared>, attempt: Attempt) {
         match &result {
             Ok(_) => shared.report_reached(node),
             Err(failure) => {
-                tracing::debug!(peer = %attempt.peer, phase = ?failure.phase, reason = %failure.message, "no connection");
+                tracing::debug!(peer = %attempt.peer, phase = ?failure.phase, reason = failure.reason(), "no connection");
                 shared.coordinators.forget_node(node);
                 shared.report_unreached(node, failure.to_error("no connection", &attempt.peer));
             }

@@ -216,9 +216,9 @@ impl Driver {
         if let Some(failure) = self.machine.failure() {
             let peer = &self.shared.peer;
             if failure.alarming {
-                tracing::debug!(%peer, phase = ?failure.phase, reason = %failure.message, "connection lost");
+                tracing::debug!(%peer, phase = ?failure.phase, reason = failure.reason(), "connection lost");
             } else {
-                tracing::trace!(%peer, reason = %failure.message, "connection ended");
+                tracing::trace!(%peer, reason = failure.reason(), "connection ended");
             }
             self.shared.set_failure(failure.clone());
         }

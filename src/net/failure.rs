@@ -41,7 +41,7 @@ impl fmt::Display for Peer {
 pub(crate) struct Failure {
     pub(crate) kind: ErrorKind,
     pub(crate) phase: Phase,
-    /// What happened, without the peer.
+    /// What happened, without the peer and without what the system says about it.
     pub(crate) message: Arc<str>,
     pub(crate) hint: Option<&'static str>,
     pub(crate) io: Option<Arc<io::Error>>,
@@ -57,7 +57,7 @@ impl Failure {
     pub(crate) fn io(phase: Phase, what: &str, error: io::Error) -> Self {
         let kind =
             if error.kind() == io::ErrorKind::TimedOut { ErrorKind::Timeout } else { ErrorKind::Network };
-        let mut failure = Self::new(kind, phase, format!("{what}: {error}"));
+        let mut failure = Self::new(kind, phase, what);
         failure.io = Some(Arc::new(error));
         failure
     }
@@ -76,6 +76,14 @@ impl Failure {
     pub(crate) fn planned(mut self) -> Self {
         self.alarming = false;
         self
+    }
+
+    /// What happened, on one line.
+    pub(crate) fn reason(&self) -> String {
+        match &self.io {
+            Some(io) => format!("{}: {io}", self.message),
+            None => self.message.to_string(),
+        }
     }
 
     /// The error for someone who `attempted` something over this connection.
@@ -121,5 +129,22 @@ impl RequestError {
 impl fmt::Display for RequestError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(&self.error, f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_system_says_stands_in_the_chain_once() {
+        let refused = io::Error::new(io::ErrorKind::ConnectionRefused, "refused by the system");
+        let failure = Failure::io(Phase::Connect, "cannot connect to 127.0.0.1:1", refused);
+        assert_eq!(failure.reason(), "cannot connect to 127.0.0.1:1: refused by the system");
+        let error = failure.to_error("no connection", &Peer::new(None, "localhost", 1));
+        let first: &dyn std::error::Error = &error;
+        let said: Vec<_> =
+            std::iter::successors(Some(first), |error| error.source()).map(ToString::to_string).collect();
+        assert_eq!(said.join("\n").matches("refused").count(), 1, "{said:?}");
     }
 }

@@ -115,7 +115,10 @@ async fn exchange(
 }
 
 fn hang_up(failure: Failure) -> Failure {
-    failure.hint("the listener may expect TLS or SASL, or not be a Kafka broker")
+    failure.hint(
+        "the listener may expect TLS, which carafe does not speak yet (give the address of a PLAINTEXT listener), or \
+         not be a Kafka broker",
+    )
 }
 
 fn protocol(message: String) -> Failure {

@@ -23,6 +23,10 @@ use crate::wire::ApiKey;
 use super::failure::Failure;
 use super::throttle;
 
+/// What to try where the peer spoke versions and hung up on the first request, as listeners with SASL do.
+const HUNG_UP: &str = "if this happens each time, the listener expects SASL, which carafe does not speak yet; give the \
+                       address of a PLAINTEXT listener";
+
 /// A request as it goes to the machine.
 #[derive(Debug)]
 pub(super) struct Outgoing<W> {
@@ -102,6 +106,8 @@ pub(super) struct Machine<W> {
     /// At or before the earliest deadline.
     earliest: Option<Instant>,
     last_used: Instant,
+    /// A request was answered.
+    heard: bool,
     outputs: VecDeque<Output<W>>,
 }
 
@@ -120,6 +126,7 @@ impl<W> Machine<W> {
             written: 0,
             earliest: None,
             last_used: now,
+            heard: false,
             outputs: VecDeque::new(),
         }
     }
@@ -219,6 +226,7 @@ impl<W> Machine<W> {
             return;
         }
         self.last_used = now;
+        self.heard = true;
         let correlation = frame.first_chunk::<4>().map(|bytes| i32::from_be_bytes(*bytes));
         let Some(request) = self.in_flight.pop_front() else {
             return self.handle_failure(protocol("the peer sent a response that nobody asked for".into()));
@@ -261,9 +269,13 @@ impl<W> Machine<W> {
     }
 
     /// The connection is over; everything that waits fails.
-    pub(super) fn handle_failure(&mut self, failure: Failure) {
+    pub(super) fn handle_failure(&mut self, mut failure: Failure) {
         if matches!(self.state, State::Closed(_)) {
             return;
+        }
+        let asked = self.in_flight.front().is_some_and(|request| request.start < self.written);
+        if failure.kind == ErrorKind::Network && asked && !self.heard {
+            failure.hint.get_or_insert(HUNG_UP);
         }
         for request in self.in_flight.drain(..) {
             let unsent = self.written <= request.start;

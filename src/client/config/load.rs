@@ -59,8 +59,15 @@ impl ClientSettings {
     pub fn from_properties<K: AsRef<str>, V: AsRef<str>>(
         properties: impl IntoIterator<Item = (K, V)>,
     ) -> Result<Self> {
+        Self::load(properties, Problems::default())
+    }
+
+    /// [`from_properties`](Self::from_properties), behind the `problems` that their source has already.
+    fn load<K: AsRef<str>, V: AsRef<str>>(
+        properties: impl IntoIterator<Item = (K, V)>,
+        mut problems: Problems,
+    ) -> Result<Self> {
         let mut settings = Self::new();
-        let mut problems = Problems::default();
         let mut given: BTreeMap<&'static str, (String, String)> = BTreeMap::new();
         for (name, value) in properties {
             let (name, value) = (name.as_ref().trim(), value.as_ref());
@@ -113,8 +120,7 @@ impl ClientSettings {
                 None => problems.add(&format!("line {number}"), "is not of the form name=value"),
             }
         }
-        problems.finish(())?;
-        Self::from_properties(properties)
+        Self::load(properties, problems)
     }
 
     /// What does not go together.
@@ -222,7 +228,8 @@ mod tests {
             assert!(text.contains(part), "{part:?} is missing in {text}");
         }
         assert!(!text.contains("hunter2"), "{text}");
-        let error = ClientSettings::from_text("a=b\nsecret stuff\n").unwrap_err().to_string();
+        let error = ClientSettings::from_text("acks=7\nsecret stuff\nlingr.ms=5\n").unwrap_err().to_string();
         assert!(error.contains("line 2") && !error.contains("stuff"), "{error}");
+        assert!(error.contains("acks: ") && error.contains("did you mean linger.ms"), "{error}");
     }
 }

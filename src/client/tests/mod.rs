@@ -1,4 +1,5 @@
 //! What a client promises about its connections and its knowledge of the cluster, on the embedded cluster.
 
 mod conditions;
+mod durations;
 mod duties;

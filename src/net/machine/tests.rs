@@ -99,6 +99,27 @@ fn a_wrong_correlation_id_ends_the_connection_and_fails_every_request_once() {
 }
 
 #[test]
+fn a_peer_that_hangs_up_on_the_first_request_may_expect_sasl() {
+    let hint = |answered: bool, asked: bool| {
+        let mut bench = Bench::new();
+        if answered {
+            bench.request(1, 1000);
+            bench.write(usize::MAX);
+            bench.answer(0, b"");
+        }
+        bench.request(2, 1000);
+        if asked {
+            bench.write(usize::MAX);
+        }
+        bench.machine.handle_eof(false);
+        bench.machine.failure().unwrap().hint
+    };
+    assert_eq!(hint(false, true), Some(HUNG_UP));
+    assert_eq!(hint(true, true), None);
+    assert_eq!(hint(false, false), None);
+}
+
+#[test]
 fn unasked_responses_and_runt_frames_end_the_connection() {
     let mut bench = Bench::new();
     bench.answer(0, b"");
