@@ -23,36 +23,59 @@ pub(super) struct Said<T> {
 }
 
 impl Admin {
-    /// Asks the controller to do something with topics, and again for those over a quota (KIP-599), until the deadline.
+    /// Asks the controller to do something with topics, and again for those over a quota (KIP-599), or that met a controller
+    /// on its way out, until the deadline.
     ///
-    /// `attempted` completes "topic t: …".
-    pub(super) async fn topic_items<R: Request, T>(
+    /// `item` says how a topic is asked for in a version of the request, or why it cannot be; `attempted` completes
+    /// "topic t: …".
+    pub(super) async fn topic_items<R: Request, I, T>(
         &self,
         topics: Vec<TopicName>,
         attempted: &str,
-        build: impl Fn(&[TopicName], i16, i32) -> Result<R>,
+        item: impl Fn(&TopicName, i16) -> Result<I>,
+        build: impl Fn(Vec<I>, i16, i32) -> R,
         read: impl Fn(&R::Response) -> Vec<Said<T>>,
     ) -> Result<Results<TopicName, T>> {
         let deadline = self.deadline();
-        let mut remaining = topics;
         let mut results = Results::new();
+        let mut remaining = legal_topics(topics, attempted, &mut results);
+        let mut asked = false;
         let mut failures = 0;
         while !remaining.is_empty() {
             let moved = |response: &R::Response| {
-                let moved = read(response).iter().any(|said| said.code.is_controller_moved());
+                let moved = read(response).iter().all(|said| said.code.is_controller_moved());
                 if moved { ErrorCode::NOT_CONTROLLER } else { ErrorCode::NONE }
             };
-            let build = |version| build(&remaining, version, self.broker_timeout_ms(deadline));
+            let mut refused = BTreeMap::new();
+            let build = |version| {
+                refused.clear();
+                let mut items = Vec::with_capacity(remaining.len());
+                for topic in &remaining {
+                    match item(topic, version) {
+                        Ok(item) => items.push(item),
+                        Err(error) => drop(refused.insert(topic.clone(), error)),
+                    }
+                }
+                match refused.values().next() {
+                    Some(error) if items.is_empty() => Err(error.clone()),
+                    _ => Ok(build(items, version, self.broker_timeout_ms(deadline))),
+                }
+            };
             let response =
                 self.cluster.request(Target::Controller, self.slow_call(deadline), build, moved).await;
+            remaining.retain(|topic| !refused.contains_key(topic));
+            let none_was_fit = remaining.is_empty();
+            results.extend(refused.into_iter().map(|(topic, error)| (topic, Err(error))));
             let response = match response {
                 Ok(response) => response,
-                Err(error) if results.is_empty() => return Err(error),
+                Err(_) if none_was_fit => break,
+                Err(error) if !asked => return Err(error),
                 Err(error) => {
                     fail_all(&mut results, remaining, &error);
                     break;
                 }
             };
+            asked = true;
             let mut said: BTreeMap<_, _> =
                 read(&response).into_iter().map(|said| (said.topic.clone(), said)).collect();
             failures += 1;
@@ -65,7 +88,12 @@ impl Admin {
                     results.insert(topic, Err(Error::new(ErrorKind::Protocol, message)));
                     continue;
                 };
-                if said.code == ErrorCode::THROTTLING_QUOTA_EXCEEDED && next < deadline {
+                let later =
+                    said.code == ErrorCode::THROTTLING_QUOTA_EXCEEDED || said.code.is_controller_moved();
+                if later && next < deadline {
+                    if said.code.is_controller_moved() {
+                        self.cluster.refresh();
+                    }
                     again.push(topic);
                     continue;
                 }
@@ -79,6 +107,27 @@ impl Admin {
         }
         Ok(results)
     }
+}
+
+/// Those of `topics` whose names a request can carry and a broker take; the others become results.
+pub(super) fn legal_topics<T>(
+    topics: Vec<TopicName>,
+    attempted: &str,
+    results: &mut Results<TopicName, T>,
+) -> Vec<TopicName> {
+    let (legal, wrong): (Vec<_>, Vec<_>) = topics.into_iter().partition(|topic| topic.fault().is_none());
+    results.extend(wrong.into_iter().map(|topic| {
+        let error = name_error(&topic, attempted);
+        (topic, Err(error))
+    }));
+    legal
+}
+
+/// What a broker would say of such a name.
+pub(super) fn name_error(topic: &TopicName, attempted: &str) -> Error {
+    let (shown, fault) = (printable(topic), topic.fault().unwrap_or("is legal"));
+    let message = format!("topic {shown} {attempted}: its name {fault}");
+    Error::from_code(ErrorCode::INVALID_TOPIC_EXCEPTION, message)
 }
 
 /// The error that `code` stands for, with the broker's own words where it found some.

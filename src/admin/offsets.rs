@@ -1,11 +1,12 @@
 //! Offsets: log ends, committed offsets, lag.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout_at};
 
-use crate::cluster::{Call, CoordinatorKind, Target};
+use crate::cluster::{Call, CoordinatorKind, Metadata, Target};
 use crate::runtime::BoxFuture;
 use crate::types::{GroupId, LeaderEpoch, MemberId, NodeId, Offset, Timestamp, TopicName, TopicPartition};
 use crate::wire::Str;
@@ -16,7 +17,7 @@ use crate::wire::messages::{
 };
 use crate::{Error, ErrorCode, ErrorKind, Result};
 
-use super::items::{check, join_all};
+use super::items::{check, join_all, name_error};
 use super::{Admin, Results};
 
 /// How long a topic may be unknown before it counts as missing.
@@ -109,6 +110,31 @@ pub struct PartitionLag {
     pub member: Option<MemberId>,
 }
 
+/// What is looked up.
+type Wanted = BTreeMap<TopicPartition, OffsetSpec>;
+
+/// What was found.
+type Offsets = Results<TopicPartition, ListedOffset>;
+
+/// Why a partition that nobody leads cannot be asked for.
+fn unled(metadata: &Metadata, partition: &TopicPartition) -> Error {
+    let attempted = "cannot be used";
+    match metadata.topic(&partition.topic) {
+        _ if partition.topic.fault().is_some() => name_error(&partition.topic, attempted),
+        Some(topic) if topic.partition(partition.partition).is_none() => {
+            let count = topic.partition_count();
+            let message = format!("partition {partition} does not exist: the topic has {count} partitions");
+            Error::new(ErrorKind::Config, message)
+        }
+        Some(_) => Error::from_code(ErrorCode::LEADER_NOT_AVAILABLE, format!("{partition} has no leader")),
+        None => {
+            let code = metadata.errors.get(&partition.topic).copied();
+            let code = code.unwrap_or(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION);
+            Error::from_code(code, format!("topic {} {attempted}", partition.topic))
+        }
+    }
+}
+
 impl Admin {
     /// Looks up offsets in logs, each at the leader of its partition.
     ///
@@ -121,100 +147,87 @@ impl Admin {
         wanted: impl IntoIterator<Item = (TopicPartition, OffsetSpec)>,
     ) -> Results<TopicPartition, ListedOffset> {
         let deadline = self.deadline();
-        let mut remaining: BTreeMap<_, _> = wanted.into_iter().collect();
-        let mut results = Results::new();
-        let mut failures = 0;
-        loop {
-            let by_leader = self.by_leader(&mut remaining, &mut results, deadline).await;
-            let asks = by_leader.into_values().map(|items| -> BoxFuture<'_, _> {
-                Box::pin(async move {
-                    let answer = self.list_offsets_of(&items, deadline).await;
-                    (items, answer)
-                })
-            });
-            let answers = join_all(asks.collect()).await;
-            failures += 1;
-            let pause = self.cluster.config().retry_backoff.delay(failures, self.cluster.runtime().random());
-            let next = Instant::now() + pause;
-            for (items, answer) in answers {
-                let mut answer = match answer {
-                    Ok(answer) => answer,
-                    Err(error) => {
-                        for (partition, _) in items {
-                            remaining.remove(&partition);
-                            results.insert(partition, Err(error.repeat()));
-                        }
-                        continue;
+        let wanted: Wanted = wanted.into_iter().collect();
+        let grace = deadline.min(Instant::now() + TOPIC_GRACE);
+        if let Err(error) = self.cluster.ready(deadline).await {
+            return wanted.into_keys().map(|partition| (partition, Err(error.repeat()))).collect();
+        }
+        self.offsets_of(wanted, grace, deadline).await
+    }
+
+    /// Asks and asks again until everything has its result. What different nodes are asked goes its own way: none waits for
+    /// another's answer, nor for partitions that nobody leads.
+    fn offsets_of(&self, wanted: Wanted, grace: Instant, deadline: Instant) -> BoxFuture<'_, Offsets> {
+        Box::pin(async move {
+            let mut wanted = wanted;
+            let mut results = Offsets::new();
+            let mut failures = 0;
+            let mut snapshots = self.cluster.subscribe();
+            loop {
+                let metadata = Arc::clone(&snapshots.borrow_and_update());
+                let mut parts: BTreeMap<Option<(NodeId, i16)>, Wanted> = BTreeMap::new();
+                for (partition, spec) in wanted {
+                    let topic = metadata.topic(&partition.topic);
+                    let leader = topic.and_then(|topic| topic.partition(partition.partition)?.leader);
+                    let part = leader.map(|leader| (leader, spec.version_min()));
+                    parts.entry(part).or_default().insert(partition, spec);
+                }
+                if parts.len() > 1 {
+                    let parts = parts.into_values().map(|part| self.offsets_of(part, grace, deadline));
+                    results.extend(join_all(parts.collect()).await.into_iter().flatten());
+                    return results;
+                }
+                let Some((place, part)) = parts.pop_first() else { return results };
+                let answers = match place {
+                    Some((leader, version_min)) => {
+                        self.list_offsets_at(leader, version_min, &part, deadline).await
                     }
+                    None => part.keys().map(|at| (at.clone(), Err(unled(&metadata, at)))).collect(),
                 };
-                for (partition, _) in items {
-                    let result = answer.remove(&partition).unwrap_or_else(|| {
-                        let message = format!("the broker said nothing about {partition}");
-                        Err(Error::new(ErrorKind::Protocol, message))
-                    });
-                    if let Err(error) = &result
-                        && error.is_retriable()
-                        && next < deadline
-                    {
-                        self.cluster.leader_failed(&partition.topic);
-                        continue;
+                let now = Instant::now();
+                failures += 1;
+                let dice = self.cluster.runtime().random();
+                let next = now + self.cluster.config().retry_backoff.delay(failures, dice);
+                wanted = Wanted::new();
+                for (partition, result) in answers {
+                    let Some(&spec) = part.get(&partition) else { continue };
+                    let missing = place.is_none() && metadata.topic(&partition.topic).is_none();
+                    let late = next >= if missing { grace } else { deadline };
+                    match result {
+                        Err(error) if error.is_retriable() && !late => {
+                            self.cluster.leader_failed(&partition.topic);
+                            wanted.insert(partition, spec);
+                        }
+                        result => drop(results.insert(partition, result)),
                     }
-                    remaining.remove(&partition);
-                    results.insert(partition, result);
+                }
+                if wanted.is_empty() {
+                    return results;
+                }
+                match place {
+                    Some(_) => sleep_until(next).await,
+                    // News may come earlier; without any it is looked again.
+                    None => drop(timeout_at(next, snapshots.changed()).await),
                 }
             }
-            if remaining.is_empty() {
-                return results;
-            }
-            sleep_until(next).await;
-        }
+        })
     }
 
-    /// Groups items by the leader of their partition; what has none, or does not exist, becomes a result.
-    async fn by_leader(
+    /// Asks `leader` once.
+    async fn list_offsets_at(
         &self,
-        remaining: &mut BTreeMap<TopicPartition, OffsetSpec>,
-        results: &mut Results<TopicPartition, ListedOffset>,
+        leader: NodeId,
+        version_min: i16,
+        wanted: &Wanted,
         deadline: Instant,
-    ) -> BTreeMap<NodeId, Vec<(TopicPartition, OffsetSpec)>> {
-        let topics: BTreeSet<&TopicName> = remaining.keys().map(|partition| &partition.topic).collect();
-        for topic in topics {
-            // All at once, so that the waits below are one wait.
-            if self.cluster.metadata().topic(topic).is_none() {
-                self.cluster.want_topic(topic, false);
-            }
-        }
-        let grace = deadline.min(Instant::now() + TOPIC_GRACE);
-        let mut by_leader: BTreeMap<NodeId, Vec<_>> = BTreeMap::new();
-        let mut lost = Vec::new();
-        for (partition, &spec) in remaining.iter() {
-            match self.cluster.leader(partition, grace).await {
-                Ok((leader, _)) => by_leader.entry(leader).or_default().push((partition.clone(), spec)),
-                Err(error) => lost.push((partition.clone(), error)),
-            }
-        }
-        for (partition, error) in lost {
-            remaining.remove(&partition);
-            results.insert(partition, Err(error));
-        }
-        by_leader
-    }
-
-    /// Asks the leader of the first item about all of them.
-    async fn list_offsets_of(
-        &self,
-        items: &[(TopicPartition, OffsetSpec)],
-        deadline: Instant,
-    ) -> Result<Results<TopicPartition, ListedOffset>> {
-        let Some((first, _)) = items.first() else { return Ok(Results::new()) };
-        let version_min = items.iter().map(|(_, spec)| spec.version_min()).max().unwrap_or(1);
+    ) -> Offsets {
         let build = |version| {
             if version < version_min {
                 let message = "the broker cannot look for the highest timestamp";
                 return Err(Error::new(ErrorKind::UnsupportedVersion, message));
             }
             let mut topics: BTreeMap<Str, Vec<ListOffsetsPartition>> = BTreeMap::new();
-            for (partition, spec) in items {
+            for (partition, spec) in wanted {
                 let item = ListOffsetsPartition {
                     partition_index: partition.partition.0,
                     timestamp: spec.to_wire(),
@@ -231,9 +244,15 @@ impl Admin {
             Ok(request)
         };
         let ok = |_: &ListOffsetsResponse| ErrorCode::NONE;
-        let response =
-            self.cluster.request(Target::Leader(first), self.slow_call(deadline), build, ok).await?;
-        let mut results = Results::new();
+        let call = Call { once: true, ..self.slow_call(deadline) };
+        let response = match self.cluster.request(Target::Node(leader), call, build, ok).await {
+            Ok(response) => response,
+            Err(error) => return wanted.keys().map(|at| (at.clone(), Err(error.repeat()))).collect(),
+        };
+        let silent = |at: &TopicPartition| {
+            Error::new(ErrorKind::Protocol, format!("the broker said nothing about {at}"))
+        };
+        let mut results: Offsets = wanted.keys().map(|at| (at.clone(), Err(silent(at)))).collect();
         for topic in response.topics {
             for answer in topic.partitions {
                 let partition = TopicPartition::new(topic.name.clone(), answer.partition_index);
@@ -246,7 +265,7 @@ impl Admin {
                 results.insert(partition, result);
             }
         }
-        Ok(results)
+        results
     }
 
     /// The offsets that a group has committed. Empty if it has committed nothing or does not exist.

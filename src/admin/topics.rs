@@ -17,7 +17,7 @@ use crate::wire::messages::{
 use crate::wire::{Array, Str, Uuid};
 use crate::{Error, ErrorCode, ErrorKind, Result};
 
-use super::items::{Said, check};
+use super::items::{Said, check, legal_topics};
 use super::{Admin, Results};
 
 /// A topic to be created.
@@ -178,11 +178,11 @@ impl Admin {
                 return Err(Error::new(ErrorKind::Config, format!("topic {name} is to be created twice")));
             }
         }
-        let build = |names: &[TopicName], version, timeout_ms| {
-            let topics = names.iter().filter_map(|name| wanted.get(name));
-            let topics = topics.map(|topic| topic.to_message(version)).collect::<Result<_>>()?;
-            Ok(CreateTopicsRequest { topics, timeout_ms, validate_only: false })
+        let item = |name: &TopicName, version| match wanted.get(name) {
+            Some(topic) => topic.to_message(version),
+            None => Err(Error::new(ErrorKind::State, format!("topic {name} was not asked for"))),
         };
+        let build = |topics, _, timeout_ms| CreateTopicsRequest { topics, timeout_ms, validate_only: false };
         let read = |response: &CreateTopicsResponse| {
             let said = response.topics.iter().map(|topic| Said {
                 topic: topic.name.clone().into(),
@@ -196,7 +196,7 @@ impl Admin {
             });
             said.collect()
         };
-        self.topic_items(wanted.keys().cloned().collect(), "was not created", build, read).await
+        self.topic_items(wanted.keys().cloned().collect(), "was not created", item, build, read).await
     }
 
     /// Deletes topics with everything in them. Brokers finish the deletion in the background; for a moment some may still
@@ -209,16 +209,16 @@ impl Admin {
         &self,
         topics: impl IntoIterator<Item = T>,
     ) -> Result<Results<TopicName, ()>> {
-        let build = |names: &[TopicName], version, timeout_ms| {
-            let names = names.iter().map(TopicName::to_byte_string);
+        let item = |name: &TopicName, _| Ok(name.to_byte_string());
+        let build = |names: Vec<Str>, version, timeout_ms| {
             let mut request = DeleteTopicsRequest { timeout_ms, ..Default::default() };
             if version >= 6 {
-                request.topics =
-                    names.map(|name| DeleteTopicState { name: Some(name), ..Default::default() }).collect();
+                let state = |name| DeleteTopicState { name: Some(name), ..Default::default() };
+                request.topics = names.into_iter().map(state).collect();
             } else {
-                request.topic_names = names.collect();
+                request.topic_names = names;
             }
-            Ok(request)
+            request
         };
         let read = |response: &DeleteTopicsResponse| {
             let said = response.responses.iter().filter_map(|topic| {
@@ -231,7 +231,7 @@ impl Admin {
             });
             said.collect()
         };
-        self.topic_items(unique(topics), "was not deleted", build, read).await
+        self.topic_items(unique(topics), "was not deleted", item, build, read).await
     }
 
     /// Raises the number of partitions of topics to `count` each. Keys go to other partitions from then on.
@@ -245,14 +245,12 @@ impl Admin {
     ) -> Result<Results<TopicName, ()>> {
         let counts: BTreeMap<TopicName, i32> =
             topics.into_iter().map(|(topic, count)| (topic.into(), count)).collect();
-        let build = |names: &[TopicName], _, timeout_ms| {
-            let topic = |name: &TopicName| {
-                let count = *counts.get(name)?;
-                Some(CreatePartitionsTopic { name: name.to_byte_string(), count, assignments: None })
-            };
-            let topics = names.iter().filter_map(topic).collect();
-            Ok(CreatePartitionsRequest { topics, timeout_ms, validate_only: false })
+        let item = |name: &TopicName, _| {
+            let count = counts.get(name).copied().unwrap_or_default();
+            Ok(CreatePartitionsTopic { name: name.to_byte_string(), count, assignments: None })
         };
+        let build =
+            |topics, _, timeout_ms| CreatePartitionsRequest { topics, timeout_ms, validate_only: false };
         let read = |response: &CreatePartitionsResponse| {
             let said = response.results.iter().map(|topic| Said {
                 topic: topic.name.clone().into(),
@@ -262,7 +260,7 @@ impl Admin {
             });
             said.collect()
         };
-        self.topic_items(counts.keys().cloned().collect(), "got no more partitions", build, read).await
+        self.topic_items(counts.keys().cloned().collect(), "got no more partitions", item, build, read).await
     }
 
     /// All topics that the principal may describe, Kafka's own included.
@@ -296,15 +294,16 @@ impl Admin {
         &self,
         topics: impl IntoIterator<Item = T>,
     ) -> Result<Results<TopicName, TopicDescription>> {
-        let names = unique(topics);
+        let mut results = Results::new();
+        let names = legal_topics(unique(topics), "cannot be described", &mut results);
         if names.is_empty() {
-            return Ok(Results::new());
+            return Ok(results);
         }
         let response = self.metadata(Some(&names)).await?;
         let mut answers: BTreeMap<TopicName, MetadataResponseTopic> = (response.topics.into_iter())
             .filter_map(|topic| Some((topic.name.clone()?.into(), topic)))
             .collect();
-        let describe = |name: &TopicName| {
+        let mut describe = |name: &TopicName| {
             let Some(topic) = answers.remove(name) else {
                 let message = format!("topic {name}: the broker said nothing about it");
                 return Err(Error::new(ErrorKind::Protocol, message));
@@ -312,14 +311,11 @@ impl Admin {
             check(ErrorCode(topic.error_code), None, format!("topic {name} cannot be described"))?;
             Ok(TopicDescription::new(name, topic))
         };
-        let mut describe = describe;
-        Ok(names
-            .iter()
-            .map(|name| {
-                let described = describe(name);
-                (name.clone(), described)
-            })
-            .collect())
+        for name in names {
+            let described = describe(&name);
+            results.insert(name, described);
+        }
+        Ok(results)
     }
 
     /// Asks any node about `topics`, or all.

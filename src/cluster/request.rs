@@ -48,12 +48,15 @@ pub(crate) struct Call {
     pub(crate) server_wait: Duration,
     /// Highest version to use, where the newest would need something that is not at hand (topic ids).
     pub(crate) version_max: i16,
+    /// A failure is not tried again: whoever asks for many things at once asks somebody else for each of them then.
+    pub(crate) once: bool,
 }
 
 impl Call {
     /// A short request that is given up at `deadline`.
     pub(crate) fn until(deadline: Instant) -> Self {
-        Self { deadline, duty: Duty::Short, server_wait: Duration::ZERO, version_max: i16::MAX }
+        let (duty, server_wait) = (Duty::Short, Duration::ZERO);
+        Self { deadline, duty, server_wait, version_max: i16::MAX, once: false }
     }
 
     /// A request that the broker may sit on, over a connection that belongs to `owner` alone; see [`Duty::Slow`].
@@ -129,6 +132,9 @@ impl Cluster {
             }
             avoid.extend(failure.node.filter(|node| !avoid.contains(node)));
             self.doubt(target, &failure);
+            if call.once {
+                return Err(failure.error);
+            }
             let pause = self.config().retry_backoff.delay(failures, self.runtime().random());
             let pause = failure.error.throttle_time().map_or(pause, |throttle| throttle.max(pause));
             let next = Instant::now() + pause;
