@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 
 use crate::cluster::{Call, CoordinatorKind, Metadata, Target};
 use crate::runtime::BoxFuture;
-use crate::types::{GroupId, LeaderEpoch, MemberId, NodeId, Offset, Timestamp, TopicName, TopicPartition};
+use crate::types::{GroupId, LeaderEpoch, MemberId, NodeId, Offset, Timestamp, TopicPartition};
 use crate::wire::Str;
 use crate::wire::messages::list_offsets::{ListOffsetsPartition, ListOffsetsTopic};
 use crate::wire::messages::offset_fetch::OffsetFetchRequestGroup;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio::time::sleep;
 
 use super::*;
-use crate::broker;
+use crate::broker::{self, Action, Matcher};
 use crate::cluster::{ClusterConfig, CoordinatorKind, Target};
 use crate::runtime::Runtime;
 use crate::runtime::sim::SimRuntime;
@@ -20,7 +20,7 @@ use crate::wire::messages::{
     OffsetCommitRequest, OffsetCommitResponse, SyncGroupRequest, SyncGroupResponse,
 };
 use crate::wire::{Array, Encode};
-use crate::{ErrorCode, ErrorKind};
+use crate::{Error, ErrorCode, ErrorKind};
 
 struct Bench {
     broker: broker::Cluster,
@@ -126,6 +126,78 @@ async fn offsets_are_looked_up_where_partitions_are_led() {
     broker.control().move_leader("t", 0, other).unwrap();
     let offsets = admin.list_offsets([(partition("t", 0), OffsetSpec::Latest)]).await;
     assert_eq!(offsets[&partition("t", 0)].as_ref().unwrap().offset, Some(Offset(0)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_is_away_and_partitions_without_a_leader_cost_no_other_its_offset() {
+    let Bench { broker, admin } = bench(3).await;
+    let control = broker.control();
+    control.create_topic("t", 3, &[]).unwrap();
+    let request = NewTopic::new("alone").replicas([vec![NodeId(2)]]);
+    admin.create_topics([request]).await.unwrap().into_values().next().unwrap().unwrap();
+    for (partition, node) in [(0, 0), (1, 1), (2, 2)] {
+        if control.partition("t", partition).unwrap().leader != Some(node) {
+            control.move_leader("t", partition, node).unwrap();
+        }
+    }
+    let admin = admin.with_timeout(Duration::from_secs(20));
+    let wanted = [("t", 0), ("t", 1), ("t", 2), ("alone", 0), ("ghost", 0)];
+    let wanted = wanted.map(|(topic, index)| (partition(topic, index), OffsetSpec::Latest));
+    // Everything was led by somebody when it was known.
+    let known = wanted.clone().into_iter().filter(|(partition, _)| &*partition.topic != "ghost");
+    assert!(admin.list_offsets(known).await.values().all(Result::is_ok));
+    control.kill_node(2);
+    // Node 0 says nothing, and node 1 has to be asked twice.
+    let first = Matcher::api(ApiKey::LIST_OFFSETS);
+    control.intercept(first.clone().node(0), Action::Hold);
+    control.intercept(first.node(1).times(1), Action::Error(ErrorCode::NOT_LEADER_OR_FOLLOWER));
+    let offsets = admin.list_offsets(wanted).await;
+    let show = |result: &Result<ListedOffset>| match result {
+        Ok(_) => "found".to_owned(),
+        Err(error) => error.error_code().map_or(format!("{:?}", error.kind()), |code| code.to_string()),
+    };
+    let found: Vec<_> = offsets.iter().map(|(at, result)| format!("{at} {}", show(result))).collect();
+    let expected = [
+        "alone[0] LEADER_NOT_AVAILABLE (5)",
+        "ghost[0] UNKNOWN_TOPIC_OR_PARTITION (3)",
+        "t[0] Timeout",
+        "t[1] found",
+        "t[2] found",
+    ];
+    // Where `t[2]` is led now is up to the cluster.
+    let led_by_silence = control.partition("t", 2).unwrap().leader == Some(0);
+    assert_eq!(found[..4], expected[..4]);
+    assert_eq!(found[4], if led_by_silence { "t[2] Timeout" } else { expected[4] });
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_name_that_no_topic_can_have_costs_no_other() {
+    let Bench { broker, admin } = bench(1).await;
+    broker.control().create_topic("old", 1, &[]).unwrap();
+    let long = "x".repeat(40_000);
+    let created = admin.create_topics([NewTopic::new("new"), NewTopic::new(long.clone())]).await.unwrap();
+    assert!(created[&topic("new")].is_ok());
+    let refused = |error: &Error| {
+        assert_eq!(error.error_code(), Some(ErrorCode::INVALID_TOPIC_EXCEPTION));
+        assert!(error.to_string().len() < 1_000, "{error}");
+    };
+    refused(created[&topic(&long)].as_ref().unwrap_err());
+    let described = admin.describe_topics(["old", &long].map(topic)).await.unwrap();
+    assert!(described[&topic("old")].is_ok());
+    refused(described[&topic(&long)].as_ref().unwrap_err());
+    let ends = ["old", &long].map(|topic| (partition(topic, 0), OffsetSpec::Latest));
+    let offsets = admin.list_offsets(ends).await;
+    assert!(offsets[&partition("old", 0)].is_ok());
+    refused(offsets[&partition(&long, 0)].as_ref().unwrap_err());
+    let grown = admin.create_partitions([(topic("old"), 2), (topic(&long), 2)]).await.unwrap();
+    assert!(grown[&topic("old")].is_ok() && grown[&topic(&long)].is_err());
+    let deleted = admin.delete_topics([topic("old"), topic(&long)]).await.unwrap();
+    assert!(deleted[&topic("old")].is_ok() && deleted[&topic(&long)].is_err());
+    // Nor does it cost the whole client its metadata.
+    let deadline = Instant::now() + Duration::from_secs(5);
+    admin.cluster.want_topic(&topic(&long), false);
+    refused(&admin.cluster.topic(&topic(&long), false, deadline).await.unwrap_err());
+    admin.cluster.topic(&topic("new"), false, deadline).await.unwrap();
 }
 
 /// Joins `group` as its only member, with partitions 0 and 1 of topic `t`.

@@ -11,7 +11,7 @@ use crate::net::{Connection, Connector};
 use crate::runtime::{Runtime, watch};
 use crate::types::{LeaderEpoch, NodeId, Partition, TopicName, TopicPartition};
 use crate::wire::produce::{CurrentLeader, NodeEndpoint};
-use crate::{Error, ErrorKind, Result};
+use crate::{Error, ErrorCode, ErrorKind, Result};
 
 use super::conditions::{CLIENT, Condition, ConditionEvent, ConditionKind, Conditions, Owner, Subject};
 use super::config::ClusterConfig;
@@ -286,6 +286,11 @@ impl Cluster {
         create: bool,
         deadline: Instant,
     ) -> Result<Arc<Topic>> {
+        if let Some(fault) = topic.fault() {
+            let shown: String = topic.chars().take(60).collect();
+            let message = format!("topic {shown:?} cannot be used: its name {fault}");
+            return Err(Error::from_code(ErrorCode::INVALID_TOPIC_EXCEPTION, message));
+        }
         if let Some(known) = self.known_topic(topic) {
             self.shared.updater().use_topic(Instant::now(), topic, create);
             return Ok(known);
@@ -333,8 +338,12 @@ impl Cluster {
         metadata.topic(topic).filter(|topic| !topic.partitions.is_empty()).cloned()
     }
 
-    /// Asks for news of `topic` and returns at once.
+    /// Asks for news of `topic` and returns at once. There are none of a name that no topic can have, and asking might cost
+    /// the question about all others.
     pub(crate) fn want_topic(&self, topic: &TopicName, create: bool) {
+        if topic.fault().is_some() {
+            return;
+        }
         self.shared.updater().want_topic(Instant::now(), topic, create);
         self.shared.wake.notify_one();
     }

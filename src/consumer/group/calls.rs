@@ -451,6 +451,7 @@ pub(crate) async fn topic_counts(
         let metadata = std::sync::Arc::clone(&snapshots.borrow_and_update());
         let answered = |topic: &TopicName| {
             metadata.topic(topic).is_some()
+                || topic.fault().is_some()
                 || (metadata.generation > first && metadata.errors.contains_key(topic))
         };
         if topics.iter().all(answered)
