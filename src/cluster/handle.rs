@@ -120,7 +120,7 @@ impl Shared {
 
     /// Makes a snapshot visible, unless a newer one is.
     pub(super) fn publish(&self, metadata: Arc<Metadata>) {
-        let ended = self.nodes().handle_nodes(&metadata.nodes);
+        let ended = self.nodes().handle_nodes(Instant::now(), &metadata.nodes);
         if !ended.is_empty() {
             let is_ended = |subject: &Subject| matches!(subject, Subject::Node(node) if ended.contains(node));
             self.clear_where(|(by, subject, _)| *by == CLIENT && is_ended(subject));
@@ -527,7 +527,7 @@ impl Cluster {
     pub(super) fn learn(&self, node: NodeId, host: &str, port: u16) {
         let known = self.shared.snapshot.borrow().nodes.contains_key(&node);
         if !known {
-            self.shared.nodes().learn(node, host, port);
+            self.shared.nodes().learn(Instant::now(), node, host, port);
         }
     }
 }

@@ -22,6 +22,8 @@ use super::metadata::Node;
 
 /// Longest time that a single address gets to answer, after failures doubled it.
 const SETUP_TIMEOUT_MAX: Duration = Duration::from_secs(30);
+/// How long a node that left the cluster, or lives elsewhere now, has to answer what it was asked.
+const FAREWELL: Duration = Duration::from_secs(1);
 
 /// What a connection is for. A broker answers a connection in order and mutes it meanwhile, so what may wait long never
 /// shares one with what must be quick.
@@ -86,10 +88,11 @@ impl NodeState {
         self.slots.values().any(|slot| matches!(slot.state, SlotState::Opening))
     }
 
-    fn close(&mut self) {
+    /// Gives all connections up, each with `end`.
+    fn close(&mut self, end: impl Fn(&Connection)) {
         for slot in self.slots.values_mut() {
             if let SlotState::Open(connection) = &slot.state {
-                connection.close();
+                end(connection);
             }
             slot.state = SlotState::Vacant;
         }
@@ -239,18 +242,18 @@ impl Nodes {
 
     /// The complete list of brokers, from a metadata answer. Connections to nodes that are gone or moved drain. Returns
     /// those nodes.
-    pub(super) fn handle_nodes(&mut self, nodes: &BTreeMap<NodeId, Node>) -> Vec<NodeId> {
+    pub(super) fn handle_nodes(&mut self, now: Instant, nodes: &BTreeMap<NodeId, Node>) -> Vec<NodeId> {
         let mut ended = Vec::new();
         self.nodes.retain(|id, state| {
             let keep = id.0 < 0 || nodes.contains_key(id);
             if !keep {
-                state.close();
+                state.close(|connection| connection.close_by(now + FAREWELL));
                 ended.push(*id);
             }
             keep
         });
         for node in nodes.values() {
-            if self.learn(node.id, &node.host, node.port) {
+            if self.learn(now, node.id, &node.host, node.port) {
                 ended.push(node.id);
             }
         }
@@ -258,11 +261,11 @@ impl Nodes {
     }
 
     /// The address of one node, from wherever; true if it had another.
-    pub(super) fn learn(&mut self, id: NodeId, host: &str, port: u16) -> bool {
+    pub(super) fn learn(&mut self, now: Instant, id: NodeId, host: &str, port: u16) -> bool {
         match self.nodes.get_mut(&id) {
             Some(state) if *state.peer.host == *host && state.peer.port == port => false,
             Some(state) => {
-                state.close();
+                state.close(|connection| connection.close_by(now + FAREWELL));
                 *state = NodeState::new(Peer::new(Some(id), host, port));
                 true
             }
@@ -284,7 +287,7 @@ impl Nodes {
 
     /// Closes everything.
     pub(super) fn close(&mut self) {
-        self.nodes.values_mut().for_each(NodeState::close);
+        self.nodes.values_mut().for_each(|node| node.close(Connection::close));
     }
 
     /// The open connection for short requests with the fewest requests in flight; nodes of the bootstrap list only
@@ -389,8 +392,9 @@ mod tests {
 
     fn nodes() -> (Nodes, Instant) {
         let mut nodes = Nodes::new(&[("a".into(), 1), ("b".into(), 2)], BACKOFF, Duration::from_secs(10));
-        nodes.learn(ONE, "one", 9092);
-        (nodes, Instant::now())
+        let now = Instant::now();
+        nodes.learn(now, ONE, "one", 9092);
+        (nodes, now)
     }
 
     fn attempt(acquired: Acquired) -> Attempt {
@@ -426,11 +430,11 @@ mod tests {
     fn a_node_that_moves_is_dialled_anew_and_one_that_leaves_is_unknown() {
         let (mut nodes, now) = nodes();
         let opening = attempt(nodes.acquire(now, ONE, Duty::Short, &mut None));
-        nodes.learn(ONE, "elsewhere", 9092);
+        nodes.learn(now, ONE, "elsewhere", 9092);
         nodes.handle_opened(now, &opening, Err(failure()), 0);
         assert_eq!(nodes.next_retry(now), None, "the failure concerned the old address");
         assert_eq!(&*attempt(nodes.acquire(now, ONE, Duty::Short, &mut None)).peer.host, "elsewhere");
-        nodes.handle_nodes(&BTreeMap::new());
+        nodes.handle_nodes(now, &BTreeMap::new());
         assert!(matches!(nodes.acquire(now, ONE, Duty::Short, &mut None), Acquired::Unknown));
         assert!(nodes.peer(NodeId(-1)).is_some(), "the bootstrap list stays");
     }

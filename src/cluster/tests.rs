@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep, timeout};
 use super::*;
 use crate::net::script::{Actor, Stage};
 use crate::runtime::Runtime;
-use crate::runtime::sim::{Links, SimRuntime};
+use crate::runtime::sim::{Direction, Links, SimRuntime};
 use crate::types::{NodeId, TopicName, TopicPartition};
 use crate::wire::frame::{self, RequestHead};
 use crate::wire::messages::fetch::{FetchPartition, FetchTopic};
@@ -385,6 +385,27 @@ async fn a_node_that_moves_is_followed_and_connections_that_break_are_replaced()
     assert!(!again.is_closed());
     sleep(Duration::from_millis(200)).await;
     assert!(fake.seen("Metadata").len() > questions);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_node_was_asked_before_it_moved_does_not_wait_for_the_old_address() {
+    let fake = Fake::new(2).await;
+    let cluster = fake.client();
+    cluster.ready(within(1000)).await.unwrap();
+    let old = cluster.connection(NodeId(2), Duty::Heartbeat, within(1000)).await.unwrap();
+    fake.sim.network().partition(Links::of(fake.stages[1].address()), Direction::Both);
+    let asked = tokio::spawn(async move {
+        let started = Instant::now();
+        let request = HeartbeatRequest { group_id: "g".into(), ..Default::default() };
+        let answer = old.send(&request, 4, within(60_000)).await;
+        (answer.map(|_| ()), started.elapsed())
+    });
+    sleep(Duration::from_millis(100)).await;
+    let _moved = fake.start(2).await;
+    cluster.refresh();
+    let (answer, waited) = asked.await.unwrap();
+    assert_eq!(answer.unwrap_err().error.kind(), ErrorKind::Network);
+    assert!(waited < Duration::from_secs(3), "{waited:?}");
 }
 
 #[tokio::test(start_paused = true)]

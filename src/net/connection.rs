@@ -147,7 +147,12 @@ impl Connection {
 
     /// Accepts nothing more and ends after the last answer (or the first deadline).
     pub(crate) fn close(&self) {
-        let _ = self.commands.send(Command::Close);
+        let _ = self.commands.send(Command::Close(None));
+    }
+
+    /// [`close`](Self::close), with an end at `limit`: what has no answer by then fails.
+    pub(crate) fn close_by(&self, limit: Instant) {
+        let _ = self.commands.send(Command::Close(Some(limit)));
     }
 
     /// Ends the connection because the peer sent something invalid; what is in flight fails.

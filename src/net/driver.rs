@@ -37,8 +37,8 @@ pub(super) enum Command {
     Request(Outgoing<Waiter>),
     /// The broker wants a pause (where the caller parses the body).
     Throttle(std::time::Duration),
-    /// Take nothing more, end after the last answer.
-    Close,
+    /// Take nothing more, end after the last answer or at the instant.
+    Close(Option<Instant>),
     /// A caller found the peer's answer invalid.
     Fail(Failure),
 }
@@ -109,14 +109,14 @@ impl Driver {
         match self.commands.poll_recv_many(context, &mut self.batch, COMMANDS_MAX) {
             Poll::Ready(0) => {
                 self.orphaned = true;
-                self.machine.close();
+                self.machine.close(None);
             }
             Poll::Ready(_) => {
                 for command in self.batch.drain(..) {
                     match command {
                         Command::Request(request) => self.machine.handle_request(now, request),
                         Command::Throttle(pause) => self.machine.handle_throttle(now, pause),
-                        Command::Close => self.machine.close(),
+                        Command::Close(limit) => self.machine.close(limit),
                         Command::Fail(failure) => self.machine.handle_failure(failure),
                     }
                 }

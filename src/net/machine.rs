@@ -77,7 +77,8 @@ struct Unanswered<W> {
 #[derive(Debug)]
 enum State {
     Open,
-    Draining,
+    /// Until the last answer, and not beyond the instant.
+    Draining(Option<Instant>),
     Closed(Failure),
 }
 
@@ -135,7 +136,7 @@ impl<W> Machine<W> {
     pub(super) fn handle_request(&mut self, now: Instant, request: Outgoing<W>) {
         match &self.state {
             State::Open => {}
-            State::Draining => {
+            State::Draining(_) => {
                 let failure = closed();
                 self.outputs.push_back(Output::Failed { waiter: request.waiter, failure, unsent: true });
                 return;
@@ -304,16 +305,18 @@ impl<W> Machine<W> {
         self.state = State::Closed(failure);
     }
 
-    /// Accepts nothing more and ends when the last answer has arrived.
-    pub(super) fn close(&mut self) {
-        if matches!(self.state, State::Open) {
-            self.state = State::Draining;
-            self.finish_drain();
-        }
+    /// Accepts nothing more and ends when the last answer has arrived, or at `limit`.
+    pub(super) fn close(&mut self, limit: Option<Instant>) {
+        self.state = match std::mem::replace(&mut self.state, State::Open) {
+            State::Open => State::Draining(limit),
+            State::Draining(before) => State::Draining(before.into_iter().chain(limit).min()),
+            closed @ State::Closed(_) => closed,
+        };
+        self.finish_drain();
     }
 
     fn finish_drain(&mut self) {
-        if matches!(self.state, State::Draining)
+        if matches!(self.state, State::Draining(_))
             && self.held.is_empty()
             && self.in_flight.is_empty()
             && self.unanswered.is_empty()
@@ -332,6 +335,10 @@ impl<W> Machine<W> {
         }
         if self.earliest.is_some_and(|earliest| earliest <= now) {
             self.expire(now);
+        }
+        if self.drained_by().is_some_and(|limit| limit <= now) {
+            let message = "the broker left the cluster or moved, and did not answer any more";
+            return self.handle_failure(Failure::new(ErrorKind::Network, Phase::Request, message));
         }
         if self.is_idle()
             && now >= self.last_used + self.limits.idle_timeout
@@ -386,7 +393,15 @@ impl<W> Machine<W> {
         let idle = self.is_idle().then(|| self.last_used + self.limits.idle_timeout);
         let resume = self.throttled_until.filter(|_| !self.held.is_empty());
         let request = self.earliest.filter(|_| !self.is_idle());
-        [idle, resume, request].into_iter().flatten().min()
+        [idle, resume, request, self.drained_by()].into_iter().flatten().min()
+    }
+
+    /// When draining ends whatever has been answered.
+    fn drained_by(&self) -> Option<Instant> {
+        match self.state {
+            State::Draining(limit) => limit,
+            State::Open | State::Closed(_) => None,
+        }
     }
 
     /// The next thing that happened to a request.
@@ -398,7 +413,7 @@ impl<W> Machine<W> {
     pub(super) fn failure(&self) -> Option<&Failure> {
         match &self.state {
             State::Closed(failure) => Some(failure),
-            State::Open | State::Draining => None,
+            State::Open | State::Draining(_) => None,
         }
     }
 

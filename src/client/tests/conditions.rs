@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::admin::{NewTopic, OffsetSpec};
-use crate::broker::{Cluster, ClusterBuilder, Operation, Resource};
+use crate::broker::{Action, Cluster, ClusterBuilder, Matcher, Operation, Resource};
 use crate::client::{Client, ConditionEvents, ConditionKind, ConditionStage, Subject};
 use crate::cluster::CoordinatorKind;
 use crate::consumer::StartOffset;
@@ -15,6 +15,7 @@ use crate::error::{Chain, Phase};
 use crate::producer::Record;
 use crate::runtime::sim::{Links, SimRuntime};
 use crate::types::{NodeId, TopicPartition};
+use crate::wire::ApiKey;
 use crate::{Error, ErrorCode, ErrorKind};
 
 struct Bench {
@@ -135,6 +136,36 @@ async fn a_broker_that_cannot_be_reached_is_told_with_host_and_phase() {
     bench.sim.network().heal(wall);
     assert_eq!(bench.next(ConditionKind::Unreachable).await.0, ConditionStage::Ended);
     receipt.await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_advertised_name_that_nobody_knows_is_told() {
+    let mut bench = bench(Cluster::builder().advertised_host("nowhere.invalid").topic("t", 1)).await;
+    let port = bench.broker.bootstrap_servers().rsplit(':').next().unwrap().to_owned();
+    let client = Client::builder().bootstrap_servers(format!("127.0.0.1:{port}")).runtime(bench.sim.clone());
+    bench.client = client.build().await.unwrap();
+    bench.events = bench.client.condition_events();
+    let _member = bench.client.group_consumer("g").topics(["t"]).build().unwrap();
+    let (stage, subject, error) = bench.next(ConditionKind::Unreachable).await;
+    assert_eq!((stage, subject), (ConditionStage::Began, Subject::Node(NodeId(0))));
+    assert_eq!(error.failed_phase(), Some(Phase::Resolve));
+    assert!(error.to_string().contains("nowhere.invalid"), "{error}");
+    assert!(error.advice().unwrap().contains("advertised.listeners"), "{error}");
+    bench.sim.network().set_host("nowhere.invalid", vec![[127, 0, 0, 1].into()]);
+    assert_eq!(bench.next(ConditionKind::Unreachable).await.0, ConditionStage::Ended);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_group_without_coordinator_is_told_until_it_has_one() {
+    let mut bench = bench(Cluster::builder().topic("t", 1)).await;
+    let code = ErrorCode::COORDINATOR_NOT_AVAILABLE;
+    let rule = bench.broker.control().intercept(Matcher::api(ApiKey::FIND_COORDINATOR), Action::Error(code));
+    let _member = bench.client.group_consumer("g").topics(["t"]).build().unwrap();
+    let (stage, subject, error) = bench.next(ConditionKind::NoCoordinator).await;
+    assert_eq!((stage, subject), (ConditionStage::Began, Subject::Group("g".into())));
+    assert_eq!(error.error_code(), Some(code));
+    rule.remove();
+    assert_eq!(bench.next(ConditionKind::NoCoordinator).await.0, ConditionStage::Ended);
 }
 
 #[tokio::test(start_paused = true)]

@@ -200,7 +200,7 @@ fn closing_waits_for_answers_and_takes_no_more_requests() {
     let mut bench = Bench::new();
     bench.request(1, 1000);
     bench.write(usize::MAX);
-    bench.machine.close();
+    bench.machine.close(None);
     assert!(bench.machine.failure().is_none());
     bench.request(2, 1000);
     assert_eq!(bench.outputs(), ["failed 2 Network unsent"]);
@@ -208,8 +208,23 @@ fn closing_waits_for_answers_and_takes_no_more_requests() {
     assert_eq!(bench.outputs(), ["answered 1"]);
     assert!(!bench.machine.failure().unwrap().alarming);
     let mut bench = Bench::new();
-    bench.machine.close();
+    bench.machine.close(None);
     assert!(bench.machine.failure().is_some());
+}
+
+#[test]
+fn draining_ends_at_its_limit() {
+    let mut bench = Bench::new();
+    bench.request(1, 30_000);
+    bench.write(usize::MAX);
+    bench.machine.close(None);
+    let limit = bench.now + Duration::from_secs(1);
+    bench.machine.close(Some(limit));
+    assert_eq!(bench.machine.next_deadline(), Some(limit));
+    bench.after(999);
+    assert!(bench.machine.failure().is_none());
+    bench.after(1);
+    assert_eq!(bench.outputs(), ["failed 1 Network"]);
 }
 
 #[test]
