@@ -160,6 +160,7 @@ same_produced "files" /dev/null "$work/f1" "$work/f2" "$work/f0"
 same_produced "files and a missing one" /dev/null "$work/f1" "$work/missing"
 same_produced "missing file" /dev/null "$work/missing"
 same_produced "empty file" /dev/null "$work/f0"
+same_produced "files beyond the count" /dev/null -c 1 "$work/f1" "$work/f2"
 same_produced "lines of a file" /dev/null -l "$work/in"
 same_produced "missing file of lines" /dev/null -l "$work/missing"
 same_produced "nothing" /dev/null
@@ -192,6 +193,8 @@ group() { # NAME FLAGS...
     done
     verdict "$name"
 }
+same "group, no such topic" -G "cat-none-$run" -q "cat-missing-$run"
+same "group, one topic missing" -G "cat-none-$run" -q "$topic" "cat-missing-$run"
 group "group from the end" -q -e "$many"
 group "group from the beginning" -q -e -o beginning -f '%p %o %s\n' "$many" "$topic"
 group "group, nothing new" -q -e -f '%p %o %s\n' "$many" "$topic"

@@ -95,27 +95,30 @@ impl Demo {
         let handle = server.handle();
         let runtime = runtime::real();
         let stop = AtomicBool::new(false);
+        let signals = async {
+            runtime::termination().await;
+            // The first one ends producing and drains, the second one ends it all.
+            stop.store(true, Relaxed);
+            runtime::termination().await;
+        };
         let work = async {
-            let produced = self.produce_and_wait(&client, &orders, &ledger, &stop);
-            let interrupts = async {
-                runtime::termination().await;
-                // The first one ends producing and drains, the second one ends the draining.
-                stop.store(true, Relaxed);
-                runtime::termination().await;
-            };
-            let outcome = tokio::select! {
-                biased; // Interrupts come first; they are rare.
-                () = interrupts => Ok(()),
-                outcome = produced => outcome,
-            };
+            let outcome = self.produce_and_wait(&client, &orders, &ledger, &stop).await;
             handle.stop();
             outcome
         };
+        let all = async {
+            let (served, worked) = tokio::join!(server.run(), work);
+            served.and(worked)
+        };
         let progress = runtime.spawn("demo progress", Box::pin(report(ledger.clone(), started)));
-        let (served, worked) = tokio::join!(server.run(), work);
+        let outcome = tokio::select! {
+            biased; // Signals come first; they are rare.
+            () = signals => Err(Error::new(ErrorKind::State, "told to end twice: what was under way is not accounted for")),
+            outcome = all => outcome,
+        };
         progress.abort();
         client.close();
-        served.and(worked)?;
+        outcome?;
 
         let totals = ledger.account();
         if self.orders.is_some() {

@@ -98,7 +98,7 @@ impl Sending<'_> {
         let mut splitter = Splitter::new(&self.job.options.delimiter);
         loop {
             let mut messages = splitter.messages();
-            if !self.send(&mut messages).await? {
+            if !self.send(&mut messages, self.job.options.count).await? {
                 return Ok(());
             }
             let seen = messages.seen();
@@ -118,14 +118,15 @@ impl Sending<'_> {
                 break;
             }
         }
-        self.send(&mut std::iter::once(splitter.rest())).await?;
+        self.send(&mut std::iter::once(splitter.rest()), self.job.options.count).await?;
         Ok(())
     }
 
-    /// Produces messages; empty ones are left out. Returns false if the last one was among them.
+    /// Produces messages, up to `limit` in all; empty ones are left out. Returns false if the last one was among them.
     async fn send<'m>(
         &mut self,
         messages: &mut (impl Iterator<Item = &'m [u8]> + Clone),
+        limit: Option<u64>,
     ) -> Result<bool, Failure> {
         let options = &self.job.options;
         let of_these = messages.clone();
@@ -138,7 +139,7 @@ impl Sending<'_> {
             None => self.look_up().await?,
         };
         let topic = &*self.topic.insert(topic);
-        let left = options.count.map_or(u64::MAX, |count| count - self.sent);
+        let left = limit.map_or(u64::MAX, |limit| limit - self.sent);
         let mut too_large = None;
         let fitting = messages.take(usize::try_from(left).unwrap_or(usize::MAX)).take_while(|message| {
             too_large = (message.len() > self.job.settings.message_max).then_some(message.len());
@@ -167,7 +168,7 @@ impl Sending<'_> {
         }
         match problem {
             Some(problem) => Err(Failure::Failed(problem.into())),
-            None => Ok(options.count != Some(self.sent)),
+            None => Ok(limit != Some(self.sent)),
         }
     }
 
@@ -179,7 +180,8 @@ impl Sending<'_> {
             let name = file.to_string_lossy();
             match tokio::fs::read(file).await {
                 Ok(content) => {
-                    self.send(&mut std::iter::once(&content[..])).await?;
+                    // As with kcat, -c counts messages of a stream alone.
+                    self.send(&mut std::iter::once(&content[..]), None).await?;
                     good += 1;
                 }
                 Err(error) => self.job.tell(format_args!("{name} cannot be read: {error}")),

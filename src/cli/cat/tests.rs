@@ -217,3 +217,29 @@ async fn what_goes_missing_on_the_way_ends_it_within_seconds() {
         }
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn producing_ends_where_nobody_takes_it() {
+    let bench = Bench::new(&["t", "secret"]).await;
+    let control = bench.broker.control();
+    control.deny(Resource::Topic("secret".into()), Operation::Write);
+    let job = bench.job("-P -q -t secret").await;
+    let started = Instant::now();
+    let refused = produce::produce(&job, &b"one\n"[..]).await;
+    assert!(refused.is_err() || refused.is_ok_and(|code| code == ExitCode::FAILURE));
+    assert!(started.elapsed() < Duration::from_secs(5));
+
+    let job = bench.job("-P -q -t t").await;
+    let (mut input, reading) = duplex(1024);
+    let story = async {
+        input.write_all(b"one\n").await.unwrap();
+        sleep(Duration::from_secs(1)).await;
+        control.kill_node(0);
+        input.write_all(b"two\n").await.unwrap();
+        Instant::now()
+    };
+    let ended = async { (produce::produce(&job, reading).await, Instant::now()) };
+    let ((result, ended), began) = tokio::join!(ended, story);
+    assert!(result.is_err() && ended - began < Duration::from_secs(20), "{:?}", ended - began);
+    assert_eq!(bench.log("t").len(), 1);
+}
