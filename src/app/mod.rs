@@ -59,7 +59,14 @@ pub struct App {
 
 impl fmt::Debug for App {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("App").field("name", &self.name).field("routes", &self.routes).finish_non_exhaustive()
+        f.debug_struct("App")
+            .field("name", &self.name)
+            .field("bootstrap_servers", &self.bootstrap_servers)
+            .field("client", &self.client)
+            .field("routes", &self.routes)
+            .field("settings", &self.settings)
+            .field("listeners", &self.listeners.len())
+            .finish()
     }
 }
 

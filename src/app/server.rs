@@ -150,20 +150,14 @@ impl Drop for StopAtEnd {
     }
 }
 
-/// One error that tells all: of the kind, and with the advice, of the first.
+/// One error that tells all, of the kind of the first.
 fn one(mut errors: Vec<Error>) -> Result<()> {
     match errors.len() {
         0 => Ok(()),
         1 => Err(errors.remove(0)),
         _ => {
             let texts: Vec<String> = errors.iter().map(ToString::to_string).collect();
-            let error = Error::new(errors[0].kind(), texts.join("; "));
-            let hint = errors[0].advice().map(str::to_owned);
-            let error = error.source(errors.remove(0));
-            Err(match hint {
-                Some(hint) => error.hint(hint),
-                None => error,
-            })
+            Err(Error::new(errors[0].kind(), texts.join("; ")).source(errors.remove(0)))
         }
     }
 }

@@ -10,6 +10,8 @@ use crate::runtime::watch;
 
 /// What a stop keeps back of its time, at most: for last marks, leaving the groups and the producer.
 const RESERVE: Duration = Duration::from_secs(2);
+/// How long after the deadline those who end at it themselves may take to say what they did not do.
+const MOMENT: Duration = Duration::from_millis(100);
 
 /// Shared by all who begin a stop, wait for it, or take part in it.
 #[derive(Clone, Debug)]
@@ -58,19 +60,19 @@ impl Stop {
 
     /// Waits until the time of handlers is over. Cancel-safe.
     pub(crate) async fn handlers_over(&self) {
-        self.reaches(RESERVE.min(self.timeout / 5)).await;
+        let reserve = RESERVE.min(self.timeout / 5);
+        self.reaches(|deadline| deadline.checked_sub(reserve).unwrap_or(deadline)).await;
     }
 
-    /// Waits for the deadline. Cancel-safe.
+    /// Waits until the deadline has passed, and a moment for last words. Cancel-safe.
     pub(crate) async fn over(&self) {
-        self.reaches(Duration::ZERO).await;
+        self.reaches(|deadline| deadline + MOMENT).await;
     }
 
-    /// Waits until no more than `left` is left.
-    async fn reaches(&self, left: Duration) {
+    async fn reaches(&self, when: impl Fn(Instant) -> Instant) {
         let mut changes = self.deadline.subscribe();
         loop {
-            let until = changes.borrow_and_update().map(|end| end.checked_sub(left).unwrap_or(end));
+            let until = changes.borrow_and_update().map(&when);
             let wait = async {
                 match until {
                     Some(until) => sleep_until(until).await,
@@ -83,5 +85,41 @@ impl Stop {
                 _ = changes.changed() => {}
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn handlers_get_all_but_the_reserve_and_a_second_word_ends_it() {
+        for (timeout, handlers) in [(0, 0), (5_000, 4_000), (25_000, 23_000)] {
+            let stop = Stop::new(Duration::from_millis(timeout));
+            let begun = Instant::now();
+            assert!(!stop.has_begun());
+            stop.begin();
+            stop.begun().await;
+            stop.handlers_over().await;
+            assert_eq!(begun.elapsed(), Duration::from_millis(handlers));
+            // Only the first word begins a stop.
+            stop.begin();
+            assert_eq!(stop.left(), Duration::from_millis(timeout - handlers));
+            stop.end();
+            assert_eq!(stop.left(), Duration::ZERO);
+            stop.over().await;
+            assert_eq!(begun.elapsed(), Duration::from_millis(handlers) + MOMENT);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stop_without_limit_ends_when_it_is_told_to() {
+        let stop = Stop::new(Duration::MAX);
+        stop.begin();
+        let ended = stop.clone();
+        let (_, ()) = tokio::join!(stop.over(), async {
+            tokio::time::sleep(Duration::from_secs(1 << 30)).await;
+            ended.end();
+        });
     }
 }

@@ -212,4 +212,56 @@ mod tests {
         }
         assert!(text.starts_with("5 settings are wrong"), "{text}");
     }
+
+    /// What a producer is made with does not depend on the order either, nor on what came with `config`.
+    #[tokio::test]
+    async fn settings_of_a_producer_go_before_those_it_is_given_as_a_whole() {
+        use crate::producer::{Acks, Compression, ProducerBuilder, ProducerConfig};
+        let client = Client::builder().bootstrap_servers("a:9092").build().await.unwrap();
+        let mut setters: Vec<fn(ProducerBuilder) -> ProducerBuilder> = vec![
+            |builder| builder.config(ProducerConfig::new().max_in_flight(3).batch_size(1000)),
+            |builder| builder.batch_size(2000),
+            |builder| builder.compression(Compression::Gzip),
+            |builder| builder.compression_level(7),
+            |builder| builder.enable_idempotence(false),
+            |builder| builder.acks(Acks::Leader),
+            |builder| builder.request_timeout(Duration::from_secs(3)),
+            |builder| builder.max_block(Duration::from_secs(4)),
+        ];
+        let mut dice = fastrand::Rng::with_seed(1);
+        let mut pictures = std::collections::BTreeSet::new();
+        for _ in 0..200 {
+            dice.shuffle(&mut setters);
+            let builder = setters.iter().fold(client.producer(), |builder, set| set(builder));
+            pictures.insert(format!("{:?}", builder.build().unwrap().config()));
+        }
+        assert_eq!(pictures.len(), 1, "{pictures:?}");
+        let picture = pictures.first().unwrap();
+        assert!(picture.contains("batch_size: 2000") && picture.contains("max_in_flight: 3"), "{picture}");
+    }
+
+    #[tokio::test]
+    async fn settings_of_a_client_come_in_any_order() {
+        let mut setters: Vec<fn(ClientBuilder) -> ClientBuilder> = vec![
+            |builder| builder.bootstrap_servers("a:9092"),
+            |builder| builder.client_id("me"),
+            |builder| builder.request_timeout(Duration::from_secs(3)),
+            |builder| builder.api_timeout(Duration::from_secs(4)),
+            |builder| builder.connection_setup_timeout(Duration::from_secs(5)),
+            |builder| builder.connections_max_idle(Duration::from_secs(6)),
+            |builder| builder.receive_message_max_bytes(70_000),
+            |builder| builder.reconnect_backoff(Duration::from_secs(1), Duration::from_secs(8)),
+            |builder| builder.retry_backoff(Duration::from_secs(1), Duration::from_secs(9)),
+            |builder| builder.metadata_max_age(Duration::from_secs(10)),
+            |builder| builder.rebootstrap_after(Duration::from_secs(11)),
+        ];
+        let mut dice = fastrand::Rng::with_seed(1);
+        let mut pictures = std::collections::BTreeSet::new();
+        for _ in 0..200 {
+            dice.shuffle(&mut setters);
+            let builder = setters.iter().fold(Client::builder(), |builder, set| set(builder));
+            pictures.insert(format!("{builder:?}"));
+        }
+        assert_eq!(pictures.len(), 1, "{pictures:?}");
+    }
 }

@@ -135,9 +135,8 @@ macro_rules! setters {
         impl super::ProducerBuilder {
             $($(#[$doc])*
             #[must_use]
-            pub fn $name(mut self, $name: $type) -> Self {
-                self.config.$name = $name.into();
-                self
+            pub fn $name(self, $name: $type) -> Self {
+                self.set(move |config| config.$name = $name.into())
             })*
 
             /// Level of the codec, from fast to small (`compression.gzip.level`, `compression.zstd.level`,
@@ -145,9 +144,9 @@ macro_rules! setters {
             /// lz4 1 to 17, which changes nothing: its encoder has one level. Refused without a codec, and with Snappy,
             /// which has no levels.
             #[must_use]
-            pub fn compression_level(mut self, level: impl Into<Option<i32>>) -> Self {
-                self.config.compression_level = level.into();
-                self
+            pub fn compression_level(self, level: impl Into<Option<i32>>) -> Self {
+                let level = level.into();
+                self.set(move |config| config.compression_level = level)
             }
         }
     };

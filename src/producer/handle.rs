@@ -144,7 +144,7 @@ impl Producer {
 
     /// A builder of a producer on `cluster`.
     pub(crate) fn builder(cluster: Cluster) -> ProducerBuilder {
-        ProducerBuilder { cluster, config: ProducerConfig::default() }
+        ProducerBuilder::new(cluster)
     }
 
     /// The settings.

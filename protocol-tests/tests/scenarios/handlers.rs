@@ -5,94 +5,13 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use carafe::app::Routes;
-use carafe::broker::{Action, Cluster, Control, Matcher};
+use carafe::broker::{Action, Matcher};
 use carafe::prelude::*;
 use carafe::wire::ApiKey;
 use protocol_tests::sim::{World, run_seed};
-use tokio::sync::oneshot;
 use tokio::time::sleep;
 
-const TOPIC: &str = "t";
-const GROUP: &str = "group";
-
-const SECOND: Duration = Duration::from_secs(1);
-const MINUTE: Duration = Duration::from_secs(60);
-
-/// An embedded cluster with one topic, and a diary.
-struct Play {
-    world: World,
-    cluster: Cluster,
-    diary: Diary,
-}
-
-/// What happened, in order.
-#[derive(Clone, Debug, Default)]
-struct Diary(Arc<Mutex<Vec<String>>>);
-
-impl Diary {
-    fn write(&self, entry: impl Into<String>) {
-        self.0.lock().expect("no panic").push(entry.into());
-    }
-
-    fn count(&self, entry: &str) -> usize {
-        self.0.lock().expect("no panic").iter().filter(|written| *written == entry).count()
-    }
-
-    fn read(&self) -> Vec<String> {
-        self.0.lock().expect("no panic").clone()
-    }
-}
-
-impl Play {
-    /// `partitions` partitions with one record in each.
-    async fn begin(world: World, partitions: i32) -> Self {
-        let builder = Cluster::builder().topic(TOPIC, partitions).runtime(world.runtime());
-        let play =
-            Self { cluster: builder.start().await.expect("a cluster"), world, diary: Diary::default() };
-        let producer = play.client("producer").await.producer().build().expect("right settings");
-        for partition in 0..partitions {
-            let record = Record::to(TOPIC).partition(partition).value("x");
-            producer.send(record).await.expect("written");
-        }
-        play
-    }
-
-    async fn client(&self, id: &str) -> Client {
-        let builder = Client::builder().bootstrap_servers(self.cluster.bootstrap_servers()).client_id(id);
-        builder.runtime(self.world.runtime()).build().await.expect("right settings")
-    }
-
-    fn control(&self) -> Control {
-        self.cluster.control()
-    }
-
-    fn committed(&self, partition: i32) -> Option<i64> {
-        self.control().committed(GROUP).get(&(TOPIC.to_owned(), partition)).copied()
-    }
-
-    /// Runs an application whose names of events, and contexts of errors, are written down.
-    async fn run(
-        &self,
-        id: &str,
-        set: impl FnOnce(App) -> App,
-        define: impl FnOnce(&mut Routes),
-    ) -> (carafe::app::ShutdownHandle, oneshot::Receiver<carafe::Result<()>>) {
-        let diary = self.diary.clone();
-        let app = App::new(GROUP).client(self.client(id).await).routes(define);
-        let app = set(app).listener(move |event: &Event<'_>| match event {
-            Event::Error { error, .. } => diary.write(format!("{}: {error}", event.name())),
-            _ => diary.write(event.name()),
-        });
-        let server = app.build().await.expect("right settings");
-        let handle = server.handle();
-        let (result_to, result) = oneshot::channel();
-        let run = async move {
-            let _ = result_to.send(server.run().await);
-        };
-        self.world.runtime().spawn("application", Box::pin(run));
-        (handle, result)
-    }
-}
+use crate::play::{Diary, GROUP, MINUTE, Play, SECOND, TOPIC};
 
 /// A handler that does nothing.
 fn quiet(routes: &mut Routes) {

@@ -24,7 +24,9 @@ macro_rules! scenarios {
 mod admin;
 mod app;
 mod consume;
+mod endings;
 mod handlers;
+mod play;
 mod produce;
 mod simulation;
 mod stage;

@@ -192,7 +192,7 @@ impl GroupListener {
             biased; // The consumer ends at the same deadline, and knows better what was not done.
             closed = self.consumer.close(stop.left()) => closed,
             () = stop.over() => {
-                let text = format!("group {} was not left in time", self.group);
+                let text = format!("{} was not left in time", self.group);
                 Err(Error::new(ErrorKind::Timeout, text))
             }
         };

@@ -260,11 +260,15 @@ impl fmt::Debug for TopicRoute {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TopicRoute")
             .field("topic", &self.topic)
+            .field("consumer", &self.factory.is_some())
             .field("marks", &self.marks)
             .field("retry", &self.retry)
             .field("dead_letter", &self.dead_letter)
             .field("virtual_partitions", &self.virtual_partitions)
-            .finish_non_exhaustive()
+            .field("throttle", &self.throttle)
+            .field("max_messages", &self.max_messages)
+            .field("stuck_after", &self.stuck_after)
+            .finish()
     }
 }
 
@@ -284,3 +288,6 @@ pub(crate) fn check(groups: &mut Vec<GroupRoute>, problems: &mut Vec<String>) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,6 +5,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::app::processing::coordinator::{Filter, Verdict};
+use crate::deadline;
 
 /// Hands at most `limit` records of a partition to handlers in each `interval`; the rest waits, fetched and in order.
 /// Retries count again. Karafka's `throttling`.
@@ -46,7 +47,7 @@ impl Filter for Window {
             Some(ends) if now < ends => ends,
             _ => {
                 self.used = 0;
-                now + self.throttle.interval
+                deadline::after(now, self.throttle.interval)
             }
         };
         self.ends = Some(ends);

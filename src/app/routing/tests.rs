@@ -1,0 +1,130 @@
+//! Routes and applications do not depend on the order in which they are defined.
+
+use std::fmt::Debug;
+use std::time::Duration;
+
+use super::*;
+use crate::app::{App, Raw};
+
+/// What has setters, and all of them.
+trait Set: Sized + 'static {
+    const SETTERS: &'static [fn(&mut Self)];
+
+    fn new() -> Self;
+    fn picture(&self) -> impl Debug;
+}
+
+impl Set for TopicRoute {
+    const SETTERS: &'static [fn(&mut Self)] = &[
+        |route| drop(route.handler(async |_: Message<Raw>, _| Ok(()))),
+        |route| drop(route.retry(Retry::fixed(Duration::from_secs(7)))),
+        |route| drop(route.dead_letter_queue(DeadLetter::to("dead").max_retries(2))),
+        |route| drop(route.virtual_partitions(by_key())),
+        |route| drop(route.throttle(Throttle::new(3, Duration::from_secs(1)))),
+        |route| drop(route.manual_offset_management()),
+        |route| drop(route.max_messages(10)),
+        |route| drop(route.stuck_after(Duration::from_secs(9))),
+    ];
+
+    fn new() -> Self {
+        Self::new("t".into())
+    }
+
+    fn picture(&self) -> impl Debug {
+        (format!("{self:?}"), self.policy())
+    }
+}
+
+impl Set for GroupRoute {
+    const SETTERS: &'static [fn(&mut Self)] = &[
+        |group| drop(group.first_start(FirstStart::Latest)),
+        |group| drop(group.out_of_range(OutOfRange::Latest)),
+        |group| drop(group.truncation(Truncation::Resume)),
+    ];
+
+    fn new() -> Self {
+        Self::new("g".into())
+    }
+
+    fn picture(&self) -> impl Debug {
+        format!("{self:?} {:?}", self.reading.apply(crate::consumer::ConsumerConfig::new()))
+    }
+}
+
+impl Set for Option<App> {
+    const SETTERS: &'static [fn(&mut Self)] = &[
+        |app| *app = app.take().map(|app| app.bootstrap_servers("a:9092")),
+        |app| *app = app.take().map(|app| app.concurrency(3)),
+        |app| *app = app.take().map(|app| app.shutdown_timeout(Duration::from_secs(3))),
+        |app| *app = app.take().map(|app| app.revoke_timeout(Duration::from_secs(4))),
+        |app| *app = app.take().map(|app| app.first_start(FirstStart::Latest)),
+        |app| *app = app.take().map(|app| app.out_of_range(OutOfRange::Stop)),
+        |app| *app = app.take().map(|app| app.truncation(Truncation::Resume)),
+        |app| *app = app.take().map(|app| app.listener(|_: &crate::app::Event<'_>| {})),
+        |app| {
+            let define = |routes: &mut Routes| drop(routes.topic("t"));
+            *app = app.take().map(|app| app.routes(define));
+        },
+    ];
+
+    fn new() -> Self {
+        Some(App::new("app"))
+    }
+
+    fn picture(&self) -> impl Debug {
+        format!("{self:?}")
+    }
+}
+
+fn any_order<T: Set>() {
+    let mut dice = fastrand::Rng::with_seed(1);
+    let mut order: Vec<usize> = (0..T::SETTERS.len()).collect();
+    let mut picture = || {
+        let mut target = T::new();
+        order.iter().for_each(|&setter| T::SETTERS[setter](&mut target));
+        dice.shuffle(&mut order);
+        format!("{:?}", target.picture())
+    };
+    let first = picture();
+    for _ in 0..500 {
+        assert_eq!(picture(), first);
+    }
+    assert_ne!(format!("{:?}", T::new().picture()), first);
+}
+
+#[test]
+fn the_order_of_setters_does_not_matter() {
+    any_order::<TopicRoute>();
+    any_order::<GroupRoute>();
+    any_order::<Option<App>>();
+}
+
+#[tokio::test]
+async fn two_ways_to_name_the_cluster_are_one_too_many() {
+    let client = crate::client::Client::builder().bootstrap_servers("a:9092").build().await.unwrap();
+    let define = |routes: &mut Routes| {
+        routes.topic("t").handler(async |_: Message<Raw>, _| Ok(()));
+    };
+    for app in [
+        App::new("app").client(client.clone()).bootstrap_servers("b:9092"),
+        App::new("app").bootstrap_servers("b:9092").client(client),
+    ] {
+        let error = app.routes(define).build().await.unwrap_err();
+        assert!(error.to_string().contains("both a client and bootstrap_servers"), "{error}");
+    }
+}
+
+/// A group's own policy goes before the application's, and that before the default.
+#[test]
+fn policies_of_reading_are_inherited() {
+    let app = Reading {
+        out_of_range: Some(OutOfRange::Stop),
+        first_start: Some(FirstStart::Latest),
+        truncation: None,
+    };
+    let group = Reading { out_of_range: Some(OutOfRange::Latest), ..Reading::default() };
+    let both = group.or(app);
+    assert_eq!((both.out_of_range, both.first_start), (Some(OutOfRange::Latest), Some(FirstStart::Latest)));
+    let config = format!("{:?}", Reading::default().apply(crate::consumer::ConsumerConfig::new()));
+    assert!(config.contains("out_of_range: Earliest") && config.contains("truncation: Stop"), "{config}");
+}
