@@ -493,10 +493,20 @@ fn a_heartbeat_of_the_old_generation_loses_nothing_while_joining() {
     play.actions();
     play.synced("t0");
     assert!(play.actions().is_empty() && play.machine.is_stable());
+    // Nor one that was on its way before.
+    let ticket = play.beat();
+    play.machine.want_rejoin("test");
+    assert!(play.actions()[0].starts_with("join"));
+    play.machine.handle_heartbeat(play.now, 0, ticket, ok(ILLEGAL_GENERATION));
+    assert!(play.actions().is_empty());
+    play.joined(3, false);
+    play.actions();
+    play.synced("t0");
+    assert!(play.actions().is_empty() && play.machine.is_stable());
     // Brokers before 2.7 say so while they wait for the leader's assignment: no news once there is one.
     play.heartbeat(27);
     play.actions();
-    play.joined(3, false);
+    play.joined(4, false);
     play.actions();
     let ticket = play.beat();
     play.synced("t0");
