@@ -230,3 +230,21 @@ async fn topics_that_nobody_uses_any_more_are_forgotten_and_those_in_use_are_not
     sleep(Duration::from_secs(3600)).await;
     assert_eq!(known(), [true, false]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_frozen_bootstrap_node_costs_its_records_no_more_than_its_session() {
+    let bench = bench(Cluster::builder().nodes(3).topic("t", 6)).await;
+    let servers = bench.broker.bootstrap_servers();
+    let first = servers.split(',').next().unwrap().to_owned();
+    let client = Client::builder().bootstrap_servers(first).runtime(bench.sim.clone()).build().await.unwrap();
+    let producer = client.producer().build().unwrap();
+    for partition in 0..6 {
+        producer.send(Record::to("t").partition(partition).value("x")).await.unwrap();
+    }
+    bench.broker.control().freeze_node(0);
+    let started = Instant::now();
+    for partition in 0..6 {
+        producer.send(Record::to("t").partition(partition).value("y")).await.unwrap();
+    }
+    assert!(started.elapsed() < Duration::from_secs(15), "{:?}", started.elapsed());
+}
