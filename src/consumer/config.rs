@@ -162,7 +162,7 @@ impl ConsumerConfig {
     }
 
     /// Longest time that a broker holds a fetch back for `min_bytes` (`fetch.max.wait.ms`). Default 500 ms; at most
-    /// 20 s, since it must stay below the request timeout.
+    /// 20 s, since it must stay below the request timeout. Less than 1 ms counts as that.
     #[must_use]
     pub fn max_wait(mut self, max_wait: Duration) -> Self {
         self.max_wait = max_wait;

@@ -33,6 +33,8 @@ struct CoreState {
     group: Option<GroupId>,
     /// What it is subscribed to.
     subscribed: BTreeSet<TopicName>,
+    /// How often that changed.
+    subscriptions: u64,
 }
 
 #[derive(Debug)]
@@ -45,7 +47,14 @@ impl Core {
     pub(crate) fn new(positions: Positions, auto_store: bool, group: Option<GroupId>) -> Self {
         let subscribed = BTreeSet::new();
         Self {
-            state: Mutex::new(CoreState { positions, end: None, auto_store, group, subscribed }),
+            state: Mutex::new(CoreState {
+                positions,
+                end: None,
+                auto_store,
+                group,
+                subscribed,
+                subscriptions: 0,
+            }),
             app: Notify::new(),
             changed: watch::Sender::new(0),
         }
@@ -70,8 +79,17 @@ impl Core {
 
     /// Takes over what the group's member is subscribed to.
     pub(crate) fn subscribe(&self, topics: BTreeSet<TopicName>) {
-        self.state().subscribed = topics;
+        let mut state = self.state();
+        state.subscribed = topics;
+        state.subscriptions += 1;
+        drop(state);
         self.wake_tasks();
+    }
+
+    /// Changes whenever it reads, or wants to read, something else.
+    pub(crate) fn interest(&self) -> (u64, u64) {
+        let state = self.state();
+        (state.positions.latest_assignment(), state.subscriptions)
     }
 
     /// Topics that it reads, or wants to.

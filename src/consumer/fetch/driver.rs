@@ -63,11 +63,15 @@ impl Fetching {
         let mut conditions = ConditionPump::new(self.cluster.clone(), self.id, Arc::clone(&self.core));
         let mut nodes: BTreeMap<NodeId, AbortOnDrop> = BTreeMap::new();
         let mut pressed = 0;
+        let mut followed = None;
         loop {
             changes.mark_unchanged();
             let now = Instant::now();
             let snapshot = Arc::clone(&metadata.borrow_and_update());
-            self.follow_leaders(&snapshot);
+            let interest = (snapshot.generation, self.core.interest());
+            if followed.replace(interest) != Some(interest) {
+                self.follow_leaders(&snapshot);
+            }
             self.start_lookups(now);
             conditions.report();
             let (wanted, next) = self.core.with(|positions| (positions.nodes(), positions.next_lookup()));
@@ -78,6 +82,7 @@ impl Fetching {
                         fetching: self.clone(),
                         node,
                         session: Session::default(),
+                        standing: None,
                         failures: 0,
                         decompressor: Decompressor::new(),
                     };
@@ -93,8 +98,9 @@ impl Fetching {
                 () = conditions.tell() => {}
                 count = self.budget.pressed(pressed) => {
                     pressed = count;
-                    // What was given back is fetched again once there is room.
-                    self.core.with(|positions| positions.shed());
+                    if self.core.with(|positions| positions.shed()) {
+                        self.core.wake_tasks();
+                    }
                 }
                 () = sleep_until_some(next) => {}
             }
@@ -112,7 +118,7 @@ impl Fetching {
                     (None, None) => {}
                 }
             }
-            let before = positions.nodes();
+            let before = positions.latest_version();
             let missing = positions.handle_leaders(|partition| {
                 let topic = snapshot.topic(&partition.topic)?;
                 let info = topic.partition(partition.partition);
@@ -122,13 +128,15 @@ impl Fetching {
                     leader: info.and_then(|info| Some((info.leader?, info.leader_epoch.0))),
                 })
             });
-            (missing, before != positions.nodes())
+            (missing, before != positions.latest_version())
         });
         for topic in missing {
             self.cluster.want_topic(&topic, false);
         }
         if changed {
             self.core.wake_tasks();
+            // Topics may have been made anew.
+            self.core.wake_app();
         }
     }
 
@@ -174,8 +182,25 @@ struct Fetcher {
     fetching: Fetching,
     node: NodeId,
     session: Session,
+    /// What was asked last, while answers bring nothing and nothing changes.
+    standing: Option<Standing>,
     failures: u32,
     decompressor: Decompressor,
+}
+
+/// What a node is asked, request after request.
+struct Standing {
+    planned: BTreeMap<TopicPartition, Planned>,
+    settled: bool,
+    /// The version that the connection offers, and the one that it was asked with before.
+    sent: Option<(i16, i16)>,
+}
+
+impl Standing {
+    fn new(planned: Vec<Planned>, settled: bool) -> Self {
+        let planned = planned.into_iter().map(|planned| (planned.partition.clone(), planned)).collect();
+        Self { planned, settled, sent: None }
+    }
 }
 
 impl Fetcher {
@@ -184,31 +209,39 @@ impl Fetcher {
         let core = Arc::clone(&self.fetching.core);
         let mut changes = core.changes();
         loop {
-            changes.mark_unchanged();
-            let returns = self.fetching.budget.returns();
-            match core.with(|positions| positions.plan(self.node, Instant::now())) {
-                Plan::Fetch(_) => {}
-                Plan::Wait(at) => {
-                    wait(&mut changes, at).await;
-                    continue;
-                }
-                Plan::Starve(at) => {
-                    // Biased: whichever comes first leads to the same look at everything.
-                    tokio::select! {
-                        biased;
-                        () = wait(&mut changes, Some(at)) => {}
-                        () = self.fetching.budget.returned(returns) => {}
+            let standing = self.standing.take().filter(|_| !changes.has_changed());
+            let mut standing = match standing {
+                Some(standing) => standing,
+                None => {
+                    changes.mark_unchanged();
+                    let returns = self.fetching.budget.returns();
+                    match core.with(|positions| positions.plan(self.node, Instant::now())) {
+                        Plan::Fetch { planned, settled } => Standing::new(planned, settled),
+                        Plan::Wait(at) => {
+                            wait(&mut changes, at).await;
+                            continue;
+                        }
+                        Plan::Starve(at) => {
+                            // Biased: whichever comes first leads to the same look at everything.
+                            tokio::select! {
+                                biased;
+                                () = wait(&mut changes, Some(at)) => {}
+                                () = self.fetching.budget.returned(returns) => {}
+                            }
+                            continue;
+                        }
                     }
-                    continue;
                 }
-            }
+            };
             let credit = self.credit().await;
             // Much may have changed while waiting for credit.
-            let Plan::Fetch(planned) = core.with(|positions| positions.plan(self.node, Instant::now()))
-            else {
-                continue;
-            };
-            match self.fetch(planned, credit).await {
+            if changes.has_changed() {
+                changes.mark_unchanged();
+                let plan = core.with(|positions| positions.plan(self.node, Instant::now()));
+                let Plan::Fetch { planned, settled } = plan else { continue };
+                standing = Standing::new(planned, settled);
+            }
+            match self.fetch(standing, credit).await {
                 Ok(()) => {
                     self.failures = 0;
                     core.with(|positions| positions.handle_node_well(self.node));
@@ -256,7 +289,7 @@ impl Fetcher {
         }
     }
 
-    async fn fetch(&mut self, planned: Vec<Planned>, mut credit: Credit) -> Result<(), Error> {
+    async fn fetch(&mut self, mut standing: Standing, mut credit: Credit) -> Result<(), Error> {
         let cluster = self.fetching.cluster.clone();
         let core = Arc::clone(&self.fetching.core);
         let config = Arc::clone(&self.fetching.config);
@@ -266,45 +299,54 @@ impl Fetcher {
         let connection = match cluster.connection(self.node, duty, deadline).await {
             Ok(connection) => connection,
             Err(error) => {
-                self.doubt(&planned);
+                self.doubt(&standing.planned);
                 return Err(error);
             }
         };
-        let mut version = connection.version(ApiKey::FETCH, fetch::VERSIONS)?;
-        if planned.iter().any(|planned| planned.topic_id == Uuid::default()) {
-            version = version.min(NAMED_VERSION_MAX);
-        }
-        let planned = if version < DIVERGING_VERSION { self.check_epochs(planned) } else { planned };
-        if planned.is_empty() {
-            return Ok(());
-        }
-        let wants: Vec<Want> = planned
-            .iter()
-            .map(|planned| Want {
-                partition: planned.partition.clone(),
-                topic_id: planned.topic_id,
-                offset: planned.offset,
-                leader_epoch: planned.leader_epoch,
-                last_epoch: planned.last_epoch,
-                max_bytes: i32::try_from(planned.max_bytes.min(credit.bytes())).unwrap_or(i32::MAX),
-            })
-            .collect();
+        let offered = connection.version(ApiKey::FETCH, fetch::VERSIONS)?;
         let limits = fetch::Request {
-            max_wait_ms: i32::try_from(config.max_wait.as_millis()).unwrap_or(i32::MAX),
+            // Less than a millisecond would make a loop without a pause of it.
+            max_wait_ms: i32::try_from(config.max_wait.as_millis()).unwrap_or(i32::MAX).max(1),
             min_bytes: i32::try_from(config.min_bytes).unwrap_or(i32::MAX),
             max_bytes: i32::try_from(credit.bytes()).unwrap_or(i32::MAX),
             isolation_level: isolation_level(config.isolation),
             rack_id: Str::new(),
             ..fetch::Request::default()
         };
-        let request = self.session.build(limits, &wants, version);
+        let before = standing.sent.filter(|(before, _)| *before == offered).map(|(_, version)| version);
+        let (request, version) = match before.zip(self.session.again(limits.clone())) {
+            Some((version, request)) => (request, version),
+            None => {
+                let mut version = offered;
+                if standing.planned.values().any(|planned| planned.topic_id == Uuid::default()) {
+                    version = version.min(NAMED_VERSION_MAX);
+                }
+                if version < DIVERGING_VERSION {
+                    self.check_epochs(&mut standing.planned);
+                }
+                if standing.planned.is_empty() {
+                    return Ok(());
+                }
+                let want = |planned: &Planned| Want {
+                    partition: planned.partition.clone(),
+                    topic_id: planned.topic_id,
+                    offset: planned.offset,
+                    leader_epoch: planned.leader_epoch,
+                    last_epoch: planned.last_epoch,
+                    max_bytes: i32::try_from(planned.max_bytes.min(credit.bytes())).unwrap_or(i32::MAX),
+                };
+                let wants: Vec<Want> = standing.planned.values().map(want).collect();
+                (self.session.build(limits, &wants, version), version)
+            }
+        };
+        standing.sent = Some((offered, version));
         let mut body = BytesMut::new();
         request.encode(&mut body, version).map_err(Error::from)?;
         let answer = connection.send_raw(ApiKey::FETCH, version, vec![body.freeze()], deadline, true).await;
         let answer = match answer {
             Ok(answer) => answer,
             Err(error) => {
-                self.doubt(&planned);
+                self.doubt(&standing.planned);
                 return Err(error.error);
             }
         };
@@ -313,52 +355,57 @@ impl Fetcher {
         let frame_len = answer.frame.len();
         // The parts must be alone with their buffer, or it would count twice.
         drop(answer);
-        let planned: BTreeMap<TopicPartition, Planned> =
-            planned.into_iter().map(|planned| (planned.partition.clone(), planned)).collect();
-        self.handle_response(response, &planned, frame_len, &mut credit).await?;
-        // What was fetched is planned anew by everyone; those who wait for records wake here.
-        core.wake_app();
+        if self.handle_response(response, &standing.planned, frame_len, &mut credit).await? {
+            // What was fetched is planned anew by everyone; those who wait for records wake here.
+            core.wake_tasks();
+            core.wake_app();
+        } else if standing.settled {
+            self.standing = Some(standing);
+        }
         Ok(())
     }
 
     /// Brokers before Kafka 2.7 do not detect truncation: the positions are checked first.
-    fn check_epochs(&self, planned: Vec<Planned>) -> Vec<Planned> {
-        let (check, rest): (Vec<Planned>, Vec<Planned>) =
-            planned.into_iter().partition(|planned| planned.unchecked);
-        if !check.is_empty() {
-            self.fetching.core.update(|positions| {
-                for planned in &check {
-                    positions.check_epoch(planned);
-                }
-            });
+    fn check_epochs(&self, planned: &mut BTreeMap<TopicPartition, Planned>) {
+        let check: Vec<Planned> = planned.values().filter(|planned| planned.unchecked).cloned().collect();
+        if check.is_empty() {
+            return;
         }
-        rest
+        planned.retain(|_, planned| !planned.unchecked);
+        self.fetching
+            .core
+            .update(|positions| check.iter().for_each(|planned| positions.check_epoch(planned)));
     }
 
     /// The node cannot be reached: its partitions may have moved.
-    fn doubt(&self, planned: &[Planned]) {
-        let topics: BTreeSet<&TopicName> = planned.iter().map(|planned| &planned.partition.topic).collect();
+    fn doubt(&self, planned: &BTreeMap<TopicPartition, Planned>) {
+        let topics: BTreeSet<&TopicName> = planned.keys().map(|partition| &partition.topic).collect();
         for topic in topics {
             self.fetching.cluster.leader_failed(topic);
         }
     }
 
+    /// Carries an answer to the positions. False if nothing was in it.
     async fn handle_response(
         &mut self,
         response: Response,
         planned: &BTreeMap<TopicPartition, Planned>,
         frame_len: usize,
         credit: &mut Credit,
-    ) -> Result<(), Error> {
+    ) -> Result<bool, Error> {
         let cluster = self.fetching.cluster.clone();
         if !response.error_code.is_ok() {
             if response.error_code.needs_metadata() {
-                self.doubt(&planned.values().cloned().collect::<Vec<_>>());
+                self.doubt(planned);
             }
             if self.session.refuse(response.error_code) {
-                return Ok(());
+                return Ok(true);
             }
             return Err(Error::from_code(response.error_code, "fetching failed"));
+        }
+        if response.topics.is_empty() {
+            self.session.accept(response.session_id, std::iter::empty());
+            return Ok(false);
         }
         let names: BTreeMap<[u8; 16], &TopicName> =
             planned.values().map(|planned| (planned.topic_id.0, &planned.partition.topic)).collect();
@@ -409,8 +456,7 @@ impl Fetcher {
                 self.session.renew(partition);
             }
         }
-        self.fetching.core.wake_tasks();
-        Ok(())
+        Ok(true)
     }
 
     /// Reads one part. What a large one takes to decompress holds up other large ones and this broker's next fetch, and

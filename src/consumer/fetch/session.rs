@@ -33,7 +33,7 @@ struct Told {
     request: PartitionRequest,
 }
 
-/// The session with one broker. One request at a time: [`build`](Self::build), then exactly one of
+/// The session with one broker. One request at a time: [`build`](Self::build) or [`again`](Self::again), then exactly one of
 /// [`accept`](Self::accept), [`refuse`](Self::refuse) and [`reset`](Self::reset).
 #[derive(Debug, Default)]
 pub(crate) struct Session {
@@ -44,6 +44,8 @@ pub(crate) struct Session {
     told: BTreeMap<TopicPartition, Told>,
     /// What the broker told of these was not taken; it would not tell it again to those who stay.
     renewed: BTreeSet<TopicPartition>,
+    /// Some of what is wanted left with the latest request, to enter with the next.
+    is_partial: bool,
     by_id: bool,
     /// Grows with every full request, to begin with another partition each time.
     turn: usize,
@@ -91,10 +93,12 @@ impl Session {
         let leaves = |partition: &TopicPartition, want: &Told| {
             forget.iter().any(|(left, topic_id)| left == partition && *topic_id == want.topic_id)
         };
+        self.is_partial = false;
         let mut send: Vec<(&TopicPartition, Told)> = Vec::new();
         for (partition, want) in wanted {
             if renewed.contains(partition) && leaves(partition, &want) {
                 request.max_wait_ms = 0;
+                self.is_partial = true;
             } else if self.told.get(partition) != Some(&want) {
                 send.push((partition, want));
             }
@@ -130,6 +134,13 @@ impl Session {
             }
         }
         request
+    }
+
+    /// The next request if nothing has changed; `None` where it has to be [built](Self::build).
+    pub(crate) fn again(&self, mut request: Request) -> Option<Request> {
+        request.session_id = self.id;
+        request.session_epoch = self.epoch;
+        (self.epoch != 0 && self.renewed.is_empty() && !self.is_partial).then_some(request)
     }
 
     /// The broker answered without an error; `listed` are the partitions that it named.
@@ -235,6 +246,8 @@ mod tests {
         assert_eq!(first, "0/0 +b0@5,a0@0 -");
         accept(&mut session, 9, &[("a", 0), ("b", 0)]);
         assert_eq!(build(&mut session, &[want("a", 0, 0), want("b", 0, 5)]), "9/1 + -");
+        let again = session.again(Request::default()).unwrap();
+        assert_eq!((again.session_id, again.session_epoch, again.topics.len()), (9, 1, 0));
         accept(&mut session, 9, &[]);
         assert_eq!(build(&mut session, &[want("a", 0, 7), want("a", 1, 0)]), "9/2 +a0@7,a1@0 -b0");
         accept(&mut session, 9, &[("a", 0)]);
@@ -299,6 +312,7 @@ mod tests {
             (0, &[0, 1][..], 0)
         );
         accept(&mut session, 9, &[]);
+        assert!(session.again(Request::default()).is_none());
         assert_eq!(build(&mut session, &[want("a", 0, 5)]), "9/2 +a0@5 -");
     }
 

@@ -49,7 +49,8 @@ pub(crate) struct Planned {
 /// What a node's fetch loop has to do.
 #[derive(Debug)]
 pub(crate) enum Plan {
-    Fetch(Vec<Planned>),
+    /// `settled`: as long as answers bring nothing and nothing changes, the same is to be asked again.
+    Fetch { planned: Vec<Planned>, settled: bool },
     /// Nothing now; ask again after a change, or at this time.
     Wait(Option<Instant>),
     /// Nothing now; ask again after a change, when memory comes back, or at this time.
@@ -170,7 +171,7 @@ impl Positions {
             self.raise_starving(&partition, message);
         }
         match (planned.is_empty(), short) {
-            (false, _) => Plan::Fetch(planned),
+            (false, _) => Plan::Fetch { settled: next.is_none() && !short, planned },
             (true, false) => Plan::Wait(next),
             // Others may pause by then, and have something to give back.
             (true, true) => {

@@ -247,6 +247,16 @@ impl Positions {
         self.versions
     }
 
+    /// Grows whenever answers that are awaited become void.
+    pub(crate) fn latest_version(&self) -> u64 {
+        self.versions
+    }
+
+    /// Grows with every assignment.
+    pub(crate) fn latest_assignment(&self) -> u64 {
+        self.assignments
+    }
+
     /// The state that an answer is for, unless it has moved on since it was asked.
     fn current(&mut self, partition: &TopicPartition, version: u64) -> Option<&mut State> {
         self.partitions.get_mut(partition).filter(|state| state.version == version)
@@ -479,6 +489,9 @@ impl Positions {
         for partition in found {
             self.end_trouble(&partition);
         }
+        let nodes = self.nodes();
+        let left: Vec<NodeId> = self.failing.keys().filter(|node| !nodes.contains(node)).copied().collect();
+        left.into_iter().for_each(|node| self.handle_node_well(node));
         missing
     }
 

@@ -55,7 +55,9 @@ impl Play {
 
     fn plan(&mut self) -> Vec<(i32, i64)> {
         match self.positions.plan(NODE, self.now) {
-            Plan::Fetch(planned) => planned.iter().map(|p| (p.partition.partition.0, p.offset)).collect(),
+            Plan::Fetch { planned, .. } => {
+                planned.iter().map(|p| (p.partition.partition.0, p.offset)).collect()
+            }
             _ => Vec::new(),
         }
     }
