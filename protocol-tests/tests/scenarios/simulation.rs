@@ -8,10 +8,12 @@
 //!
 //! `protocol_tests::sim` says how to replay a seed, or to run more of them.
 
+mod anew;
 mod check;
 mod faults;
 mod member;
 mod reader;
+mod stops;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use carafe::ErrorCode;
-use carafe::broker::{Action, Control, Matcher};
+use carafe::broker::{Action, Control, Matcher, Operation, Resource};
 use carafe::runtime::sim::{Direction, Links};
 use carafe::wire::ApiKey;
 use protocol_tests::sim::World;
@@ -40,7 +40,7 @@ pub(super) async fn break_things(
     control.intercept(slow_produce(&mut dice), Action::Delay(Duration::from_millis(dice.u64(..300))));
     while Instant::now() < end {
         sleep(Duration::from_millis(dice.u64(..2000))).await;
-        match dice.u8(..9) {
+        match dice.u8(..13) {
             0 | 1 => break_network(world, &mut dice).await,
             2..=4 => {
                 let api = APIS[dice.usize(..APIS.len())];
@@ -62,9 +62,40 @@ pub(super) async fn break_things(
                 let _ = control.move_leader(topic, dice.i32(0..partitions), node);
             }
             6 => drop(control.move_coordinator(GROUP, dice.i32(0..i32::from(plan.nodes)))),
+            9 => {
+                let node = dice.i32(0..i32::from(plan.nodes));
+                control.freeze_node(node);
+                sleep(Duration::from_millis(dice.u64(..20_000))).await;
+                control.thaw_node(node);
+            }
+            10 => {
+                let matcher = Matcher::api(APIS[dice.usize(..APIS.len())]).times(dice.u64(1..10));
+                control.intercept(matcher, Action::Throttle(Duration::from_millis(dice.u64(..3000))));
+            }
+            11 => late_answer(&control, plan, &mut dice).await,
+            12 => {
+                let resources = [Resource::Topic(INPUT.to_owned()), Resource::Group(GROUP.to_owned())];
+                let resource = &resources[dice.usize(..2)];
+                control.deny(resource.clone(), Operation::Read);
+                sleep(Duration::from_millis(dice.u64(..10_000))).await;
+                control.allow(resource);
+            }
             _ => restart(&control, plan, &mut dice).await,
         }
     }
+}
+
+/// The leader of a partition answers a fetch, and the answer arrives when others have led it since.
+async fn late_answer(control: &Control, plan: &Plan, dice: &mut fastrand::Rng) {
+    let partition = dice.i32(0..plan.partitions);
+    let Some(leader) = control.partition(INPUT, partition).and_then(|state| state.leader) else { return };
+    let held = control.intercept(Matcher::api(ApiKey::FETCH).node(leader).times(1), Action::HoldAnswer);
+    for _ in 0..dice.u8(1..3) {
+        sleep(Duration::from_millis(dice.u64(..2000))).await;
+        let _ = control.move_leader(INPUT, partition, dice.i32(0..i32::from(plan.nodes)));
+    }
+    sleep(Duration::from_millis(dice.u64(..2000))).await;
+    held.remove();
 }
 
 /// Some of the next Produce requests.
@@ -126,7 +157,10 @@ pub(super) async fn heal(world: &World, control: &Control, nodes: u16) {
     if let Some(network) = world.network() {
         network.heal_all();
     }
+    control.allow(&Resource::Topic(INPUT.to_owned()));
+    control.allow(&Resource::Group(GROUP.to_owned()));
     for node in 0..i32::from(nodes) {
+        control.thaw_node(node);
         control.restart_node(node).await.expect("its port is free");
     }
 }
