@@ -293,7 +293,7 @@ impl Driver {
 
     fn learn(&mut self, now: Instant, metadata: &Metadata) {
         let topics: Vec<_> = self.sender.topics().map(|(name, _)| name.clone()).collect();
-        self.shared.cluster.use_topics(&topics);
+        self.shared.cluster.use_topics(&self.sender.take_used());
         for topic in topics {
             self.learn_topic(now, &topic, metadata);
         }

@@ -222,13 +222,21 @@ async fn topics_that_nobody_uses_any_more_are_forgotten_and_those_in_use_are_not
     let _reader = bench.client.partition_reader().partition(start.0, start.1).build().await.unwrap();
     let ends = [(TopicPartition::new("once", 0), OffsetSpec::Latest)];
     bench.client.admin().list_offsets(ends).await;
+    let producer = bench.client.producer().build().unwrap();
+    producer.send(Record::to("written").value("x")).await.unwrap();
+    producer.send(Record::to("written-once").value("x")).await.unwrap();
     let known = || {
         let metadata = bench.client.cluster.metadata();
-        ["read", "once"].map(|topic| metadata.topic(topic).is_some())
+        ["read", "once", "written", "written-once"].map(|topic| metadata.topic(topic).is_some())
     };
-    assert_eq!(known(), [true, true]);
-    sleep(Duration::from_secs(3600)).await;
-    assert_eq!(known(), [true, false]);
+    assert_eq!(known(), [true; 4]);
+    for _ in 0..12 {
+        sleep(Duration::from_secs(300)).await;
+        producer.send(Record::to("written").value("x")).await.unwrap();
+    }
+    assert_eq!(known(), [true, false, true, false]);
+    // What is forgotten is found again.
+    producer.send(Record::to("written-once").value("x")).await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]

@@ -135,6 +135,8 @@ struct TopicState {
     partitions: Vec<usize>,
     /// We lack a right, which was reported.
     unauthorized: bool,
+    /// Something was sent to it since [`Sender::take_used`].
+    used: bool,
 }
 
 /// A partition on a list. Entries are not looked for when a partition leaves its list: one whose ticket is not the
@@ -248,6 +250,7 @@ impl Sender {
                 id,
                 partitions: Vec::new(),
                 unauthorized: false,
+                used: true,
             });
             self.topics.len() - 1
         });
@@ -258,6 +261,12 @@ impl Sender {
     /// Topics and the number of partitions of each that were taken on.
     pub(super) fn topics(&self) -> impl Iterator<Item = (&TopicName, usize)> {
         self.topics.iter().map(|topic| (&topic.name, topic.partitions.len()))
+    }
+
+    /// Topics that something was sent to since the last call.
+    pub(super) fn take_used(&mut self) -> Vec<TopicName> {
+        let taken = |topic: &mut TopicState| std::mem::take(&mut topic.used).then(|| topic.name.clone());
+        self.topics.iter_mut().filter_map(taken).collect()
     }
 
     /// Names the leader of partition `index` of `topic`, as metadata has it.
@@ -515,7 +524,8 @@ impl Sender {
             header.producer_epoch = state.era.epoch;
             header.base_sequence = sequence;
         }
-        let topic = &self.topics[state.topic];
+        let topic = &mut self.topics[state.topic];
+        topic.used = true;
         let drained = PartitionBatch {
             topic: topic.name.clone().into_inner(),
             topic_id: topic.id,
