@@ -59,6 +59,18 @@ pub enum Event<'a> {
         /// What it is, and why.
         event: &'a ConditionEvent,
     },
+    /// Reading of a partition went on at another offset, by policy ([`App::out_of_range`](super::App::out_of_range),
+    /// [`App::truncation`](super::App::truncation)): what lies between was skipped, or is read again.
+    PositionReset {
+        /// The partition.
+        partition: &'a TopicPartition,
+        /// The next offset that would have been read.
+        from: Offset,
+        /// The next offset that is read.
+        to: Offset,
+        /// What had happened.
+        error: &'a Error,
+    },
     /// A handler starts on records.
     Consume {
         /// Where the records are from.
@@ -145,6 +157,7 @@ impl Event<'_> {
             Self::Lost { .. } => "rebalance.partitions_lost",
             Self::TopicRecreated { .. } => "topic.recreated",
             Self::Condition { .. } => "condition.occurred",
+            Self::PositionReset { .. } => "consumer.position_reset",
             Self::Consume { .. } => "consumer.consume",
             Self::Consumed { .. } => "consumer.consumed",
             Self::Stuck { .. } => "consumer.stuck",
@@ -205,6 +218,9 @@ fn log(event: &Event<'_>) {
         // Logged where it is told.
         Event::Condition { .. } => {}
         Event::Consume { .. } | Event::Consumed { .. } => tracing::debug!("{event:?}"),
+        Event::PositionReset { partition, from, to, error } => {
+            tracing::warn!(%partition, %from, %to, error = %Chain(*error), "consumer.position_reset");
+        }
         Event::Stuck { .. } | Event::Starved { .. } | Event::Lost { .. } | Event::TopicRecreated { .. } => {
             tracing::warn!("{event:?}")
         }

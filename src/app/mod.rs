@@ -160,8 +160,8 @@ impl App {
     }
 
     /// What happens when a partition no longer has the position, because retention has passed it
-    /// (`auto.offset.reset`). Default: it goes on at the first offset that there is, with an [`Event::Error`] that names
-    /// both. [`OutOfRange::Stop`] leaves the partition to a person, with a [condition](Event::Condition) that lasts.
+    /// (`auto.offset.reset`). Default: it goes on at the first offset that there is, with an
+    /// [`Event::PositionReset`]. [`OutOfRange::Stop`] leaves the partition to a person, with a [condition](Event::Condition) that lasts.
     #[must_use]
     pub fn out_of_range(mut self, policy: OutOfRange) -> Self {
         self.settings.reading.out_of_range = Some(policy);

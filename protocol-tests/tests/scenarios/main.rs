@@ -23,6 +23,7 @@ macro_rules! scenarios {
 
 mod admin;
 mod app;
+mod conditions;
 mod consume;
 mod endings;
 mod handlers;

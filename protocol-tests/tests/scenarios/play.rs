@@ -90,6 +90,9 @@ impl Play {
         let app = App::new(GROUP).client(self.client(id).await).routes(define);
         let app = set(app).listener(move |event: &Event<'_>| match event {
             Event::Error { error, .. } => diary.write(format!("{}: {error}", event.name())),
+            Event::PositionReset { from, to, .. } => {
+                diary.write(format!("{}: {from} to {to}", event.name()));
+            }
             _ => diary.write(event.name()),
         });
         let server = app.build().await.expect("right settings");

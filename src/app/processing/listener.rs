@@ -243,8 +243,8 @@ impl GroupListener {
             GroupEvent::PartitionFailed(failure) => {
                 self.emit_error("connection.client.poll.error", Some(&failure.partition), &failure.error);
             }
-            GroupEvent::PositionReset { partition, error, .. } => {
-                self.emit_error("connection.client.position.reset", Some(&partition), &error);
+            GroupEvent::PositionReset { partition, from, to, error } => {
+                self.monitor.emit(&Event::PositionReset { partition: &partition, from, to, error: &error });
             }
             GroupEvent::FetchFailed { node: _, error } => {
                 self.emit_error("connection.client.poll.error", None, &error);
