@@ -184,18 +184,7 @@ impl Conditions {
         true
     }
 
-    /// The trouble is over, or is nobody's any more. True if that is news to listeners.
-    pub(crate) fn clear(
-        &mut self,
-        now: Instant,
-        owner: Owner,
-        subject: &Subject,
-        kind: ConditionKind,
-    ) -> bool {
-        self.clear_where(now, |(by, about, what)| *by == owner && about == subject && *what == kind)
-    }
-
-    /// Everything that `over` names is over. True if that is news to listeners.
+    /// Everything that `over` names is over, or is nobody's any more. True if that is news to listeners.
     pub(crate) fn clear_where(&mut self, now: Instant, over: impl Fn(&Key) -> bool) -> bool {
         if !self.lasting.keys().any(&over) {
             return false;
@@ -348,7 +337,7 @@ mod tests {
         assert!(conditions.poll(now + secs(3)) && !conditions.poll(now + secs(62)));
         assert!(conditions.poll(now + secs(63)));
         assert_eq!(conditions.told(now + secs(70))[0].1.lasted, secs(70));
-        assert!(conditions.clear(now + secs(80), CLIENT, &topic(), ConditionKind::NoSuchTopic));
+        assert!(conditions.clear_where(now + secs(80), |(_, subject, _)| *subject == topic()));
         assert_eq!(
             stages(&conditions, 0),
             [
@@ -365,7 +354,7 @@ mod tests {
     fn what_is_over_soon_is_not_told() {
         let (mut conditions, now) = (Conditions::default(), Instant::now());
         raise(&mut conditions, now, "a fail-over");
-        assert!(!conditions.clear(now + secs(2), CLIENT, &topic(), ConditionKind::NoSuchTopic));
+        assert!(!conditions.clear_where(now + secs(2), |(_, subject, _)| *subject == topic()));
         assert!(!conditions.poll(now + secs(10)));
         assert_eq!(conditions.count(), 0);
     }
@@ -385,7 +374,7 @@ mod tests {
     #[test]
     fn a_broker_that_nobody_needs_any_more_is_not_told_for_ever() {
         let (mut conditions, now) = (Conditions::default(), Instant::now());
-        let mut away = |conditions: &mut Conditions, after: u64| {
+        let away = |conditions: &mut Conditions, after: u64| {
             let error = Error::new(ErrorKind::Network, "refused");
             let node = Subject::Node(NodeId(1));
             conditions.raise(now + secs(after), CLIENT, node, ConditionKind::Unreachable, error);

@@ -31,7 +31,7 @@ mod tests;
 /// Brokers played by tests of the layers above.
 #[cfg(all(test, feature = "broker"))]
 pub(crate) use crate::net::script;
-pub(crate) use conditions::{CLIENT, Owner};
+pub(crate) use conditions::Owner;
 pub use conditions::{Condition, ConditionEvent, ConditionKind, ConditionStage, Subject};
 pub(crate) use config::ClusterConfig;
 pub(crate) use coordinators::CoordinatorKind;

@@ -393,7 +393,7 @@ async fn what_a_node_was_asked_before_it_moved_does_not_wait_for_the_old_address
     let cluster = fake.client();
     cluster.ready(within(1000)).await.unwrap();
     let old = cluster.connection(NodeId(2), Duty::Heartbeat, within(1000)).await.unwrap();
-    fake.sim.network().partition(Links::of(fake.stages[1].address()), Direction::Both);
+    let _gone = fake.sim.network().partition(Links::of(fake.stages[1].address()), Direction::Both);
     let asked = tokio::spawn(async move {
         let started = Instant::now();
         let request = HeartbeatRequest { group_id: "g".into(), ..Default::default() };
