@@ -252,25 +252,32 @@ impl Error {
     }
 }
 
-impl fmt::Display for Error {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let inner = &*self.0;
-        f.write_str(&inner.message)?;
-        if let Some(peer) = &inner.peer {
-            write!(f, " ({peer})")?;
-        }
-        if let Some(code) = inner.code {
-            write!(f, ": {code}")?;
-        }
-        if let Some(hint) = &inner.hint {
-            write!(f, "; {hint}")?;
-        }
-        Ok(())
+impl Error {
+    /// What went wrong, without advice.
+    fn message(&self) -> String {
+        let Inner { message, peer, code, .. } = &*self.0;
+        let peer = peer.as_ref().map(|peer| format!(" ({peer})")).unwrap_or_default();
+        let code = code.map(|code| format!(": {code}")).unwrap_or_default();
+        format!("{message}{peer}{code}")
     }
 }
 
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message())?;
+        match &self.0.hint {
+            Some(hint) => write!(f, "; {hint}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// What `fn main() -> carafe::Result<()>` and `unwrap` show: the whole [`Chain`], advice included; `{:#?}` the parts.
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !f.alternate() {
+            return write!(f, "{:?}: {}", self.0.kind, Chain(self));
+        }
         let inner = &*self.0;
         let mut s = f.debug_struct("Error");
         s.field("kind", &inner.kind).field("message", &inner.message);
@@ -303,31 +310,36 @@ impl StdError for Error {
     }
 }
 
-/// An error with what is behind it, on one line. A cause whose text the line has already is left out.
+/// An error with what is behind it, on one line, and what to try at its end. A cause whose text the line has already is left
+/// out.
 ///
 /// ```
 /// use carafe::error::Chain;
 /// use carafe::{Error, ErrorKind};
 ///
 /// let refused = std::io::Error::other("connection refused");
-/// let error = Error::new(ErrorKind::Network, "no connection").peer("localhost:9092").source(refused);
-/// assert_eq!(Chain(&error).to_string(), "no connection (localhost:9092): connection refused");
+/// let error = Error::new(ErrorKind::Network, "no connection").hint("is the broker up?").source(refused);
+/// assert_eq!(Chain(&error).to_string(), "no connection: connection refused; is the broker up?");
 /// ```
 #[derive(Debug)]
-pub struct Chain<'a>(pub &'a (dyn StdError + 'a));
+pub struct Chain<'a>(pub &'a (dyn StdError + 'static));
 
 impl fmt::Display for Chain<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut line = self.0.to_string();
-        let mut cause = self.0.source();
-        while let Some(error) = cause {
-            let text = error.to_string();
+        let (mut line, mut hint) = (String::new(), None);
+        for error in std::iter::successors(Some(self.0), |&error| error.source()) {
+            let own = error.downcast_ref::<Error>();
+            let own = own.or_else(|| error.downcast_ref::<Arc<Error>>().map(|shared| &**shared));
+            let text = own.map_or_else(|| error.to_string(), Error::message);
+            hint = hint.or_else(|| own?.0.hint.as_deref());
             if !line.contains(&text) {
-                line.push_str(": ");
+                line.push_str(if line.is_empty() { "" } else { ": " });
                 line.push_str(&text);
             }
-            cause = error.source();
         }
-        f.write_str(&line)
+        match hint.filter(|hint| !line.contains(hint)) {
+            Some(hint) => write!(f, "{line}; {hint}"),
+            None => f.write_str(&line),
+        }
     }
 }

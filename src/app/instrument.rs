@@ -213,7 +213,7 @@ fn log(event: &Event<'_>) {
     match event {
         Event::Error { context, partition, error } => {
             let partition = partition.map(tracing::field::display);
-            tracing::error!(context, partition, error = %Chain(error), "error.occurred");
+            tracing::error!(context, partition, error = %Chain(*error), "error.occurred");
         }
         // Logged where it is told.
         Event::Condition { .. } => {}

@@ -234,12 +234,21 @@ impl Conditions {
             .collect();
         self.clear_where(now, |key| forgotten.contains(key));
         let mut due = Vec::new();
+        // What the client itself tells (its owner is the lowest) reaches everybody: its parts need not tell it too.
+        let mut said = BTreeSet::new();
         for (key, state) in &mut self.lasting {
-            if state.tell_at <= now {
+            let (owner, subject, kind) = key;
+            let is_said = *owner != CLIENT && said.contains(&(subject.clone(), *kind));
+            if state.tell_at <= now && is_said {
+                state.tell_at = now + REPEAT;
+            } else if state.tell_at <= now {
                 let stage = if state.told { ConditionStage::Lasts } else { ConditionStage::Began };
                 state.told = true;
                 state.tell_at = now + REPEAT;
-                due.push((key.0, ConditionEvent { condition: picture(now, key, state), stage }));
+                due.push((*owner, ConditionEvent { condition: picture(now, key, state), stage }));
+            }
+            if *owner == CLIENT && state.told {
+                said.insert((subject.clone(), *kind));
             }
         }
         for event in due {
@@ -318,6 +327,10 @@ mod tests {
         conditions.raise(now, CLIENT, topic(), ConditionKind::NoSuchTopic, error)
     }
 
+    fn clear(conditions: &mut Conditions, now: Instant) -> bool {
+        conditions.clear_where(now, |(owner, subject, _)| *owner == CLIENT && *subject == topic())
+    }
+
     fn stages(conditions: &Conditions, seen: u64) -> Vec<(ConditionStage, String, u64)> {
         let events = conditions.events(seen).0.into_iter();
         events
@@ -337,7 +350,7 @@ mod tests {
         assert!(conditions.poll(now + secs(3)) && !conditions.poll(now + secs(62)));
         assert!(conditions.poll(now + secs(63)));
         assert_eq!(conditions.told(now + secs(70))[0].1.lasted, secs(70));
-        assert!(conditions.clear_where(now + secs(80), |(_, subject, _)| *subject == topic()));
+        assert!(clear(&mut conditions, now + secs(80)));
         assert_eq!(
             stages(&conditions, 0),
             [
@@ -354,7 +367,7 @@ mod tests {
     fn what_is_over_soon_is_not_told() {
         let (mut conditions, now) = (Conditions::default(), Instant::now());
         raise(&mut conditions, now, "a fail-over");
-        assert!(!conditions.clear_where(now + secs(2), |(_, subject, _)| *subject == topic()));
+        assert!(!clear(&mut conditions, now + secs(2)));
         assert!(!conditions.poll(now + secs(10)));
         assert_eq!(conditions.count(), 0);
     }
@@ -400,6 +413,22 @@ mod tests {
         conditions.poll(now + secs(7));
         let told: Vec<_> = conditions.told(now).into_iter().map(|(_, condition)| condition.kind).collect();
         assert_eq!(told, [ConditionKind::NotAuthorized]);
+    }
+
+    #[test]
+    fn what_the_client_tells_its_parts_do_not_repeat() {
+        let (mut conditions, now) = (Conditions::default(), Instant::now());
+        let missing = || Error::new(ErrorKind::Broker, "no such topic");
+        conditions.raise(now, 7, topic(), ConditionKind::NoSuchTopic, missing());
+        raise(&mut conditions, now, "no such topic");
+        conditions.poll(now + secs(3));
+        conditions.poll(now + secs(63));
+        assert_eq!(stages(&conditions, 0).len(), 2, "began and lasts, once each");
+        // The client needs the topic no more, but its part does.
+        clear(&mut conditions, now + secs(64));
+        conditions.poll(now + secs(123));
+        let told: Vec<_> = stages(&conditions, 2).into_iter().map(|(stage, ..)| stage).collect();
+        assert_eq!(told, [ConditionStage::Ended, ConditionStage::Began]);
     }
 
     #[test]

@@ -16,14 +16,30 @@ trait Set: Sized + 'static {
 
 impl Set for TopicRoute {
     const SETTERS: &'static [fn(&mut Self)] = &[
-        |route| drop(route.handler(async |_: Message<Raw>, _| Ok(()))),
-        |route| drop(route.retry(Retry::fixed(Duration::from_secs(7)))),
-        |route| drop(route.dead_letter_queue(DeadLetter::to("dead").max_retries(2))),
-        |route| drop(route.virtual_partitions(by_key())),
-        |route| drop(route.throttle(Throttle::new(3, Duration::from_secs(1)))),
-        |route| drop(route.manual_offset_management()),
-        |route| drop(route.max_messages(10)),
-        |route| drop(route.stuck_after(Duration::from_secs(9))),
+        |route| {
+            let _ = route.handler(async |_: Message<Raw>, _| Ok(()));
+        },
+        |route| {
+            let _ = route.retry(Retry::fixed(Duration::from_secs(7)));
+        },
+        |route| {
+            let _ = route.dead_letter_queue(DeadLetter::to("dead").max_retries(2));
+        },
+        |route| {
+            let _ = route.virtual_partitions(by_key());
+        },
+        |route| {
+            let _ = route.throttle(Throttle::new(3, Duration::from_secs(1)));
+        },
+        |route| {
+            let _ = route.manual_offset_management();
+        },
+        |route| {
+            let _ = route.max_messages(10);
+        },
+        |route| {
+            let _ = route.stuck_after(Duration::from_secs(9));
+        },
     ];
 
     fn new() -> Self {
@@ -37,9 +53,15 @@ impl Set for TopicRoute {
 
 impl Set for GroupRoute {
     const SETTERS: &'static [fn(&mut Self)] = &[
-        |group| drop(group.first_start(FirstStart::Latest)),
-        |group| drop(group.out_of_range(OutOfRange::Latest)),
-        |group| drop(group.truncation(Truncation::Resume)),
+        |group| {
+            let _ = group.first_start(FirstStart::Latest);
+        },
+        |group| {
+            let _ = group.out_of_range(OutOfRange::Latest);
+        },
+        |group| {
+            let _ = group.truncation(Truncation::Resume);
+        },
     ];
 
     fn new() -> Self {
@@ -62,7 +84,9 @@ impl Set for Option<App> {
         |app| *app = app.take().map(|app| app.truncation(Truncation::Resume)),
         |app| *app = app.take().map(|app| app.listener(|_: &crate::app::Event<'_>| {})),
         |app| {
-            let define = |routes: &mut Routes| drop(routes.topic("t"));
+            let define = |routes: &mut Routes| {
+                let _ = routes.topic("t");
+            };
             *app = app.take().map(|app| app.routes(define));
         },
     ];

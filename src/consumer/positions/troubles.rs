@@ -9,7 +9,7 @@ use crate::cluster::{ConditionKind, Subject};
 use crate::consumer::positions::handing_out::Item;
 use crate::consumer::positions::{Positions, Stage};
 use crate::types::{NodeId, TopicPartition};
-use crate::{Error, ErrorKind};
+use crate::{Error, ErrorCode, ErrorKind};
 
 /// News of what keeps a partition from going on.
 #[derive(Debug)]
@@ -43,7 +43,16 @@ impl Positions {
 
     /// A question about `partition`, or a fetch, failed and is tried again.
     pub(super) fn raise_failure(&mut self, partition: &TopicPartition, error: Error) {
+        let gone = [
+            ErrorCode::UNKNOWN_TOPIC_OR_PARTITION,
+            ErrorCode::UNKNOWN_TOPIC_ID,
+            ErrorCode::INCONSISTENT_TOPIC_ID,
+        ];
         let (subject, kind) = match error.kind() {
+            // As metadata says it too, so that one cause is told once.
+            _ if error.error_code().is_some_and(|code| gone.contains(&code)) => {
+                (Subject::Topic(partition.topic.clone()), ConditionKind::NoSuchTopic)
+            }
             // Rights belong to the topic.
             ErrorKind::Authorization => {
                 (Subject::Topic(partition.topic.clone()), ConditionKind::NotAuthorized)
