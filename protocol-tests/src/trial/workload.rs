@@ -298,7 +298,7 @@ fn tell(diary: &Diary, member: u32, event: &Event<'_>) {
             println!(
                 "{}: member {member}: {context} {partition:?}: {}",
                 diary.clock(),
-                carafe::error::Chain(error)
+                carafe::error::Chain(*error)
             );
         }
         _ => {}
