@@ -153,9 +153,8 @@ pub(super) async fn freeze(
     diary: Arc<Diary>,
     mut dice: fastrand::Rng,
     end: Instant,
-    really: bool,
 ) {
-    while really {
+    loop {
         sleep(Duration::from_secs(dice.u64(15..40))).await;
         let time = Duration::from_secs(dice.u64(FROZEN));
         if Instant::now() + time > end {

@@ -16,6 +16,8 @@
 //! trial --cluster trial --minutes 30
 //! ```
 
+#![allow(clippy::print_stdout, reason = "a program that says what happens")]
+
 mod diary;
 mod faults;
 mod verdict;
@@ -100,12 +102,14 @@ async fn run(args: &Args) -> Result<Vec<String>, Box<dyn std::error::Error>> {
     workload.start_members().await?;
     let end = Instant::now() + Duration::from_secs(60 * args.minutes);
     let mut dice = fastrand::Rng::with_seed(args.seed);
-    let actors = [
+    let mut actors = vec![
         tokio::spawn(faults::recreate_topics(workload.client(), Arc::clone(&diary), dice.fork(), end)),
         tokio::spawn(faults::quotas(nodes.clone(), Arc::clone(&diary), dice.fork(), end)),
-        tokio::spawn(faults::freeze(nodes, Arc::clone(&diary), dice.fork(), end, !args.no_freeze)),
         tokio::spawn(workload.replace_members(dice.fork(), end)),
     ];
+    if !args.no_freeze {
+        actors.push(tokio::spawn(faults::freeze(nodes, Arc::clone(&diary), dice.fork(), end)));
+    }
     sleep_until(end).await;
     for actor in actors {
         actor.await?;

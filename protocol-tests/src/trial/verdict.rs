@@ -7,7 +7,7 @@ use carafe::consumer::StartOffset;
 use carafe::producer::Outcome;
 use carafe::types::TopicPartition;
 
-use super::diary::{Diary, Handled, Pages, What};
+use super::diary::{Diary, Handled, Pages, Stop, What};
 use super::workload::{KEYS, SHUTDOWN, STEADY, VOLATILE, Workload};
 
 /// Commits of the application are made every 5 s.
@@ -60,11 +60,13 @@ async fn read(workload: &Workload, topic: &'static str) -> carafe::Result<Log> {
     Ok(log)
 }
 
-/// Outcomes are true: what was written is there once, what was not is not.
+/// Outcomes are true: what was written is there once, where its delivery says, and what was not is not.
 fn written(pages: &Pages, log: &Log, faults: &mut Vec<String>) {
-    let mut times: BTreeMap<u64, u32> = BTreeMap::new();
-    for (_, number) in log.values().flatten() {
-        *times.entry(*number).or_default() += 1;
+    let mut places: BTreeMap<u64, Vec<(&TopicPartition, i64)>> = BTreeMap::new();
+    for (partition, records) in log {
+        for (offset, number) in records {
+            places.entry(*number).or_default().push((partition, *offset));
+        }
     }
     let mut outcomes: BTreeMap<String, u64> = BTreeMap::new();
     for sent in &pages.sent {
@@ -73,14 +75,17 @@ fn written(pages: &Pages, log: &Log, faults: &mut Vec<String>) {
         if sent.topic != STEADY {
             continue;
         }
-        let times = times.get(&sent.number).copied().unwrap_or(0);
-        let right = match sent.outcome {
-            Outcome::Written => times == 1,
-            Outcome::NotWritten => times == 0,
-            _ => times <= 1,
+        let found = places.get(&sent.number).map(Vec::as_slice).unwrap_or_default();
+        let right = match (sent.outcome, found, &sent.place) {
+            (Outcome::Written, [(partition, offset)], Some((named, at))) => {
+                *partition == named && at.is_none_or(|at| at.0 == *offset)
+            }
+            (Outcome::Written, ..) => false,
+            (Outcome::NotWritten, ..) => found.is_empty(),
+            _ => found.len() <= 1,
         };
         if !right {
-            faults.push(format!("{sent:?} is {times} times in the log"));
+            faults.push(format!("{sent:?} is in the log at {found:?}"));
         }
     }
     for (outcome, count) in outcomes {
@@ -195,7 +200,8 @@ fn committed(pages: &Pages, faults: &mut Vec<String>) {
 fn stopped(pages: &Pages, faults: &mut Vec<String>) {
     for stop in &pages.stops {
         if stop.took > SHUTDOWN + SLACK || stop.result.starts_with("panicked") {
-            faults.push(format!("{stop:?}"));
+            let Stop { member, took, result } = stop;
+            faults.push(format!("stopping member {member} took {took:?}: {result}"));
         }
     }
     let longest = pages.stops.iter().map(|stop| stop.took).max().unwrap_or_default();
