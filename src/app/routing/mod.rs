@@ -157,7 +157,8 @@ impl TopicRoute {
     }
 
     /// Handles each batch with a function that blocks; it runs on the runtime's pool for blocking work and cannot be
-    /// dropped by a forced stop.
+    /// dropped by a forced stop. One that never returns keeps a tokio runtime from being dropped, and so the process from
+    /// ending, although [`Server::run`](super::Server::run) has returned.
     pub fn blocking_handler<P, F>(&mut self, handle: F) -> &mut Self
     where
         P: Payload,
