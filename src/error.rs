@@ -293,9 +293,6 @@ impl fmt::Debug for Error {
         if let Some(source) = &inner.source {
             s.field("source", source);
         }
-        if let Some(original) = &inner.original {
-            s.field("original", original);
-        }
         s.finish_non_exhaustive()
     }
 }

@@ -136,7 +136,9 @@ pub(super) fn check(code: ErrorCode, message: Option<&str>, attempted: String) -
         return Ok(());
     }
     let attempted = match message {
-        Some(message) if !message.is_empty() => format!("{attempted}: {}", printable(message)),
+        Some(message) if !message.is_empty() => {
+            format!("{attempted}: {}", printable(message).trim_end_matches('.'))
+        }
         _ => attempted,
     };
     Err(Error::from_code(code, attempted))

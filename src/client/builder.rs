@@ -171,7 +171,9 @@ impl ClientBuilder {
             ("retry.backoff.max.ms", config.retry_backoff),
         ] {
             let ok = backoff.max >= backoff.first && backoff.max <= DURATION_MAX;
-            problems.check(ok, setting, format!("must be at least the first pause ({:?})", backoff.first));
+            let bounds =
+                format!("must be at least the first pause ({:?}) and at most 24 days", backoff.first);
+            problems.check(ok, setting, bounds);
         }
         let frame = connection.frame_bytes_max;
         problems.check(

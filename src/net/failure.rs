@@ -90,9 +90,15 @@ impl Failure {
     pub(crate) fn to_error(&self, attempted: &str, peer: &Peer) -> Error {
         let mut error = Error::new(self.kind, format!("{attempted}: {}", self.message))
             .phase(self.phase)
-            .peer(peer.to_string())
             // Another connection, or another broker, may well answer.
             .retriable(!matches!(self.kind, ErrorKind::Authentication | ErrorKind::Config));
+        // An address that is a number stands in the message already.
+        let is_named = self.message.contains(&format!("{}:{}", peer.host, peer.port));
+        error = match peer.node {
+            Some(node) if is_named => error.peer(format!("node {node}")),
+            None if is_named => error,
+            _ => error.peer(peer.to_string()),
+        };
         if let Some(hint) = self.hint {
             error = error.hint(hint);
         }

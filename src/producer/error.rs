@@ -118,8 +118,8 @@ impl fmt::Debug for ProduceError {
         f.debug_struct("ProduceError")
             .field("error", &self.0.error)
             .field("outcome", &self.0.outcome)
-            .field("record", &self.0.record)
-            .finish()
+            // The record is the caller's, and may be nobody else's business.
+            .finish_non_exhaustive()
     }
 }
 

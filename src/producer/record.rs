@@ -57,7 +57,15 @@ impl Eq for Payload<'_> {}
 
 impl fmt::Debug for Payload<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "b\"{}\"", self.as_slice().escape_ascii())
+        /// A payload of megabytes is no line of a log.
+        const SHOWN: usize = 64;
+        let bytes = self.as_slice();
+        match bytes.get(..SHOWN) {
+            Some(start) if bytes.len() > SHOWN => {
+                write!(f, "b\"{}…\" ({} bytes)", start.escape_ascii(), bytes.len())
+            }
+            _ => write!(f, "b\"{}\"", bytes.escape_ascii()),
+        }
     }
 }
 
