@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
 
+use crate::deadline;
 use crate::net::Connection;
 use crate::runtime::BoxFuture;
 use crate::types::{NodeId, TopicPartition};
@@ -175,7 +176,8 @@ impl Cluster {
     pub(crate) async fn route_to(&self, target: Target<'_>, deadline: Instant) -> Result<Connection> {
         self.check_open()?;
         let call = Call { duty: Duty::Foreign, ..Call::until(deadline) };
-        let (_, connection) = self.route(target, call, &[]).await.map_err(|failure| failure.error)?;
+        let route = self.route(target, call, &[], Duration::MAX).await;
+        let (_, connection) = route.map_err(|failure| failure.error)?;
         // Nobody reads the answer's error code here, so the next request asks anew who is responsible.
         match target {
             Target::Leader(partition) => self.leader_failed(&partition.topic),
@@ -194,7 +196,7 @@ impl Cluster {
         build: &mut impl FnMut(i16) -> Result<R>,
         check: &impl Fn(&R::Response) -> ErrorCode,
     ) -> std::result::Result<R::Response, AttemptError> {
-        let (node, connection) = self.route(target, call, avoid).await?;
+        let (node, connection) = self.route(target, call, avoid, updater::patience(failures)).await?;
         let failed = |error, unsent| AttemptError { error, unsent, node: Some(node) };
         let ours = VersionRange { min: R::VERSIONS.min, max: R::VERSIONS.max.min(call.version_max) };
         let version = connection.version(R::KEY, ours).map_err(|error| failed(error, false))?;
@@ -216,11 +218,14 @@ impl Cluster {
         Err(failed(error, false))
     }
 
+    /// Whom to ask over which connection. Where another node will do as well, one that accepts the connection and says nothing,
+    /// as if it were frozen, has no more than `patience`.
     async fn route(
         &self,
         target: Target<'_>,
         call: Call,
         avoid: &[NodeId],
+        patience: Duration,
     ) -> std::result::Result<(NodeId, Connection), AttemptError> {
         let failed = |node| move |error| AttemptError { error, unsent: false, node };
         let node = match target {
@@ -243,18 +248,18 @@ impl Cluster {
                 Some(self.coordinator(kind, key, call.deadline).await.map_err(failed(None))?)
             }
         };
-        let node = match node {
-            Some(node) => node,
+        let (node, until) = match node {
+            Some(node) => (node, call.deadline),
             None => {
                 let any = driver::any_connection(&self.shared, avoid, call.deadline).await;
                 let (node, connection) = any.map_err(failed(None))?;
                 if call.duty == Duty::Short {
                     return Ok((node, connection));
                 }
-                node
+                (node, call.deadline.min(deadline::after(Instant::now(), patience)))
             }
         };
-        let connection = self.connection(node, call.duty, call.deadline).await;
+        let connection = self.connection(node, call.duty, until).await;
         Ok((node, connection.map_err(failed(Some(node)))?))
     }
 

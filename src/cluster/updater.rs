@@ -59,6 +59,8 @@ struct Interest {
     used_at: Instant,
     create: bool,
     wished: bool,
+    /// It is asked for because somebody wished so.
+    doubted: bool,
     not_before: Instant,
     /// Answers in a row that did not help.
     unhelpful: u32,
@@ -78,6 +80,7 @@ impl Interest {
             used_at: now,
             create,
             wished,
+            doubted: false,
             not_before: now,
             unhelpful: 0,
             unknown: 0,
@@ -247,7 +250,7 @@ impl Updater {
         };
         for (topic, interest) in &mut self.interests {
             if topics.binary_search(topic).is_ok() {
-                interest.wished = false;
+                interest.doubted = std::mem::take(&mut interest.wished);
                 interest.watch_at = None;
             }
         }
@@ -332,6 +335,8 @@ impl Updater {
             let worth = self.merge_topic(&mut next, &name, topic, version);
             trusted &= matches!(worth, Worth::News | Worth::Nothing);
             if let Some(interest) = self.interests.get_mut(&name) {
+                // Somebody met what speaks against what we know, and this node knows no more: it may lag behind.
+                trusted &= worth != Worth::Nothing || !std::mem::take(&mut interest.doubted);
                 // An unhelpful answer of long ago is no reason to wait.
                 if now.saturating_duration_since(interest.not_before) > self.backoff.max {
                     interest.unhelpful = 0;

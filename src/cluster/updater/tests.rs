@@ -39,6 +39,11 @@ impl Bench {
         self.updater.handle_response(self.now, NodeId(1), &response, version, 0).expect("a useful answer")
     }
 
+    fn answer_of(&mut self, node: NodeId, topics: Vec<MetadataResponseTopic>) -> Arc<Metadata> {
+        let response = MetadataResponse { topics, ..cluster() };
+        self.updater.handle_response(self.now, node, &response, 12, 0).expect("a useful answer")
+    }
+
     /// Asks about `topic` and takes `answer`.
     fn learn(&mut self, topic: &str, answer: MetadataResponseTopic) -> Arc<Metadata> {
         self.want(topic);
@@ -297,6 +302,29 @@ fn a_topic_made_anew_is_another_one_whatever_its_size_and_does_not_come_back() {
         bench.learn("a", failed("a", ErrorCode::UNKNOWN_TOPIC_OR_PARTITION));
     }
     assert!(bench.learn("a", topic("a", 2, &[(2, 0)])).topic("a").is_none());
+}
+
+#[test]
+fn whoever_knows_nothing_new_when_something_is_doubted_is_not_asked_next() {
+    let mut bench = Bench::new();
+    bench.learn("a", topic("a", 1, &[(1, 7)]));
+    // Nobody doubts anything.
+    bench.updater.want_refresh();
+    assert_eq!(bench.query(), "a");
+    bench.answer(vec![topic("a", 1, &[(1, 7)])]);
+    bench.want("a");
+    bench.after(2000);
+    assert_eq!(bench.updater.poll_query(bench.now).unwrap().avoid, []);
+    bench.answer(vec![topic("a", 1, &[(1, 7)])]);
+    // The answer was that of a node that lags behind for good; another one knows.
+    bench.want("a");
+    bench.after(2000);
+    assert_eq!(bench.updater.poll_query(bench.now).unwrap().avoid, [NodeId(1)]);
+    let metadata = bench.answer_of(NodeId(2), vec![topic("a", 1, &[(3, 8)])]);
+    assert_eq!(leaders(&metadata, "a"), [(3, 8)]);
+    bench.want("a");
+    bench.after(2000);
+    assert_eq!(bench.updater.poll_query(bench.now).unwrap().avoid, []);
 }
 
 #[test]

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::partition::Listed;
 use super::verdict::{Verdict, verdict};
-use super::{Batch, Effect, Eras, Lanes, NodeId, REQUEST_PARTITIONS_MAX, Sender, UNANSWERED};
+use super::{Batch, Effect, Eras, Lanes, NodeId, REQUEST_PARTITIONS_MAX, Sender, UNANSWERED, UNAUTHORIZED};
 use crate::cluster::{ConditionKind, Subject};
 use crate::deadline;
 use crate::producer::Outcome;
@@ -117,6 +117,7 @@ impl Sender {
         let waiting = std::mem::take(&mut self.waiting_for_era);
         match answer.and_then(|(id, epoch)| self.eras.answered(id, epoch)) {
             Ok(()) => {
+                self.era_failures = 0;
                 if self.era_error.take().is_some() {
                     for kind in [ConditionKind::NotAuthorized, ConditionKind::Refused] {
                         self.effects.push(Effect::Clear(Subject::Cluster, kind));
@@ -127,7 +128,9 @@ impl Sender {
                 }
             }
             Err(error) => {
-                self.eras = Eras::Wanted(Some(deadline::after(now, self.config.backoff.delay(1, dice))));
+                self.era_failures = self.era_failures.saturating_add(1);
+                let pause = self.config.backoff.delay(self.era_failures, dice);
+                self.eras = Eras::Wanted(Some(deadline::after(now, pause)));
                 let retriable = error.is_retriable();
                 let error = Arc::new(error);
                 self.era_error = Some(Arc::clone(&error));
@@ -173,6 +176,9 @@ impl Sender {
             self.schedule(now, partition);
         }
         self.doubt_unanswered(now);
+        for (topic, _) in self.forbidden.extract_if(.., |_, met| now >= *met + UNAUTHORIZED) {
+            self.effects.push(authorized(&self.topics[topic].name));
+        }
         while let Some((id, oldest)) = self.outstanding.first_key_value()
             && oldest.deadline <= now
         {
@@ -412,9 +418,9 @@ impl Sender {
             Verdict::RetryOnce | Verdict::BadRecords | Verdict::Refused => {
                 let error = Arc::new(error());
                 if trouble(&error) == ConditionKind::NotAuthorized {
-                    let topic = &mut self.topics[self.partitions[partition].topic];
-                    topic.unauthorized = true;
-                    let subject = Subject::Topic(topic.name.clone());
+                    let number = self.partitions[partition].topic;
+                    self.forbidden.insert(number, now);
+                    let subject = Subject::Topic(self.topics[number].name.clone());
                     let raise = Effect::Raise(subject, ConditionKind::NotAuthorized, Arc::clone(&error));
                     self.effects.push(raise);
                 }
@@ -434,10 +440,8 @@ impl Sender {
         let state = &mut self.partitions[partition];
         state.probing = false;
         state.retry_at = None;
-        let topic = &mut self.topics[state.topic];
-        if std::mem::take(&mut topic.unauthorized) {
-            let subject = Subject::Topic(topic.name.clone());
-            self.effects.push(Effect::Clear(subject, ConditionKind::NotAuthorized));
+        if self.forbidden.remove(&state.topic).is_some() {
+            self.effects.push(authorized(&self.topics[state.topic].name));
         }
         // A broker takes sequences in order, so what was doubted before this batch is in the log, too.
         let doubted: Vec<_> = self.partitions[partition].take_doubted().collect();
@@ -619,6 +623,11 @@ impl Sender {
         }
         self.outstanding.remove(&id);
     }
+}
+
+/// No right for `topic` is missing, as far as one knows.
+fn authorized(topic: &TopicName) -> Effect {
+    Effect::Clear(Subject::Topic(topic.clone()), ConditionKind::NotAuthorized)
 }
 
 /// Which condition a refusal by the broker is.

@@ -50,6 +50,8 @@ const REQUEST_PARTITIONS_MAX: usize = 1000;
 const FORMER_LEADER: Duration = Duration::from_millis(500);
 /// A request without an answer for this long makes us ask who leads its partitions, again and again.
 const UNANSWERED: Duration = Duration::from_secs(5);
+/// A right that was missing is nobody's trouble once nothing has needed it for this long: nobody will learn that it is there.
+const UNAUTHORIZED: Duration = Duration::from_secs(5 * 60);
 /// Partitions that are named where many are meant.
 const NAMED_MAX: usize = 3;
 
@@ -133,9 +135,7 @@ struct TopicState {
     id: Uuid,
     /// Numbers of its partitions by index.
     partitions: Vec<usize>,
-    /// We lack a right, which was reported.
-    unauthorized: bool,
-    /// Something was sent to it since [`Sender::take_used`].
+    /// See [`Sender::take_used`].
     used: bool,
 }
 
@@ -201,9 +201,12 @@ pub(super) struct Sender {
     waiting_for_era: BTreeSet<usize>,
     /// Partitions with something to send and no leader.
     leaderless: BTreeSet<usize>,
+    /// Topics for which we lacked a right, which was reported, and when that was met last.
+    forbidden: BTreeMap<usize, Instant>,
     eras: Eras,
-    /// Why there is no producer id.
+    /// Why there is no producer id, and how often in a row that was so.
     era_error: Option<Arc<Error>>,
+    era_failures: u32,
     /// Batches with smaller numbers do not wait for others.
     flush_to: u64,
     /// Why nothing is sent any more.
@@ -230,8 +233,10 @@ impl Sender {
             timers: BTreeSet::new(),
             waiting_for_era: BTreeSet::new(),
             leaderless: BTreeSet::new(),
+            forbidden: BTreeMap::new(),
             eras,
             era_error: None,
+            era_failures: 0,
             flush_to: 0,
             ended: None,
             effects: Vec::new(),
@@ -245,13 +250,7 @@ impl Sender {
         debug_assert_eq!(partition, self.partitions.len(), "numbers come in order");
         let number = *self.topic_names.entry(topic.clone()).or_insert_with(|| {
             let id = Uuid::ZERO;
-            self.topics.push(TopicState {
-                name: topic.clone(),
-                id,
-                partitions: Vec::new(),
-                unauthorized: false,
-                used: true,
-            });
+            self.topics.push(TopicState { name: topic.clone(), id, partitions: Vec::new(), used: true });
             self.topics.len() - 1
         });
         self.topics[number].partitions.push(partition);
@@ -263,8 +262,12 @@ impl Sender {
         self.topics.iter().map(|topic| (&topic.name, topic.partitions.len()))
     }
 
-    /// Topics that something was sent to since the last call.
+    /// Topics that something was sent to since the last call, or waits for: a topic that left the refresh has to come back
+    /// before anything can be sent to its new leader.
     pub(super) fn take_used(&mut self) -> Vec<TopicName> {
+        for batch in self.outstanding.values() {
+            self.topics[self.partitions[batch.partition].topic].used = true;
+        }
         let taken = |topic: &mut TopicState| std::mem::take(&mut topic.used).then(|| topic.name.clone());
         self.topics.iter_mut().filter_map(taken).collect()
     }
@@ -364,6 +367,7 @@ impl Sender {
                 self.handle_leader(now, topic, at as i32, None, lanes);
             }
             self.fail_gone(now, partition, lanes);
+            self.schedule(now, partition); // nothing waits for a leader any more
         }
     }
 
@@ -649,7 +653,8 @@ impl Sender {
         let timer = self.timers.first().map(|(at, _)| *at);
         let expiry = self.outstanding.first_key_value().map(|(_, batch)| batch.deadline);
         let doubt = self.requests.first_key_value().map(|(_, request)| request.doubt_at);
-        lingers.chain(timer).chain(expiry).chain(era).chain(doubt).min()
+        let forgotten = self.forbidden.values().map(|at| *at + UNAUTHORIZED);
+        lingers.chain(timer).chain(expiry).chain(era).chain(doubt).chain(forgotten).min()
     }
 
     /// Records acknowledged and failed so far.

@@ -828,6 +828,7 @@ fn a_topic_that_is_made_anew_gets_new_sequences_and_what_has_no_partition_fails(
     world.sender.handle_topic_id(&"t".into(), Uuid([2; 16]));
     world.sender.handle_partition_count(world.now, &"t".into(), 1, &mut world.lanes);
     assert_eq!(failure(&queued), (Outcome::NotWritten, crate::ErrorKind::Broker));
+    assert!(world.sender.leaderless.is_empty(), "nobody asks for the leader of what is gone");
     assert!(sent.completion.get(0).is_none(), "its answer may come");
     world.answer(request, 0, ErrorCode::UNKNOWN_TOPIC_ID);
     assert_eq!(failure(&sent).0, Outcome::Unknown);
@@ -917,4 +918,47 @@ fn refusals_that_last_are_reported_and_so_is_their_end() {
     let (request, ..) = world.one(ONE);
     world.answer(request, 0, ErrorCode::NONE);
     assert_eq!(reports(&mut world), [unauthorized(false)]);
+    // Nothing more is sent: who could say that it is over?
+    world.add(0, 1);
+    let (request, ..) = world.one(ONE);
+    world.answer(request, 0, ErrorCode::TOPIC_AUTHORIZATION_FAILED);
+    assert_eq!(reports(&mut world), [unauthorized(true)]);
+    let over = world.sender.next_deadline(world.now, |_| true).expect("it is looked at again");
+    world.pass(299_000);
+    assert_eq!(reports(&mut world), []);
+    assert_eq!(over, world.now + Duration::from_secs(1));
+    world.pass(1000);
+    assert_eq!(reports(&mut world), [unauthorized(false)]);
+    assert_eq!(world.sender.next_deadline(world.now, |_| true), None);
+}
+
+#[test]
+fn a_producer_id_that_is_refused_is_asked_for_less_and_less() {
+    let mut world = World::without_id(1);
+    let mut pauses = Vec::new();
+    for _ in 0..6 {
+        assert!(world.sender.poll_producer_id(world.now));
+        let refused = Error::from_code(ErrorCode::CLUSTER_AUTHORIZATION_FAILED, "no producer id");
+        world.sender.handle_producer_id(world.now, Err(refused), 0, &mut world.lanes);
+        let next = world.sender.next_deadline(world.now, |_| true).expect("it is asked for again");
+        pauses.push((next - world.now).as_millis());
+        world.now = next;
+    }
+    assert_eq!(pauses, [100, 200, 400, 800, 1000, 1000]);
+}
+
+#[test]
+fn topics_that_something_waits_for_are_in_use() {
+    let mut world = World::new(2);
+    assert_eq!(world.sender.take_used().len(), 1);
+    assert!(world.sender.take_used().is_empty());
+    let written = world.add(1, 1);
+    for _ in 0..3 {
+        assert_eq!(world.sender.take_used().len(), 1, "its leader is needed");
+    }
+    let (request, ..) = world.one(ONE);
+    world.answer(request, 1, ErrorCode::NONE);
+    assert!(offset(&written).is_some());
+    assert_eq!(world.sender.take_used().len(), 1);
+    assert!(world.sender.take_used().is_empty());
 }

@@ -2,9 +2,10 @@
 
 use super::*;
 use crate::broker::{Operation, Resource};
-use crate::cluster::{Call, ConditionKind, ConditionStage};
-use crate::wire::messages::CreateTopicsRequest;
+use crate::cluster::{Call, ConditionKind, ConditionStage, Duty, SlowLane};
+use crate::types::NodeId;
 use crate::wire::messages::create_topics::CreatableTopic;
+use crate::wire::messages::{CreateTopicsRequest, InitProducerIdRequest, InitProducerIdResponse};
 
 async fn send(producer: &Producer, record: Record<'_>) -> Result<Delivery, ProduceError> {
     tokio::time::timeout(SECONDS * 20, producer.send(record)).await.expect("it takes no 20 seconds")
@@ -141,6 +142,44 @@ async fn a_frozen_leader_does_not_hold_up_what_its_successor_can_take() {
     frozen.remove();
     produce(&producer, 200..300).await;
     assert_eq!(world.log(0), numbers(0..300));
+}
+
+/// Neither the topic nor anything else was asked about for an hour, and nothing can be sent where the leader was.
+#[tokio::test(start_paused = true)]
+async fn a_topic_that_left_the_refresh_comes_back_when_its_leader_is_needed() {
+    let world = World::new(3, 1).await;
+    let producer = world.producer();
+    send(&producer, Record::to("t").value("first")).await.expect("it is written");
+    tokio::time::sleep(SECONDS * 3600).await;
+    let leader = world.control().partition("t", 0).and_then(|state| state.leader);
+    world.control().kill_node(leader.expect("it led all the time"));
+    tokio::time::sleep(SECONDS * 600).await;
+    send(&producer, Record::to("t").value("second")).await.expect("another one leads");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_frozen_node_costs_a_producer_id_a_moment() {
+    for frozen in 0..3 {
+        let world = World::new(3, 1).await;
+        let soon = tokio::time::Instant::now() + SECONDS;
+        world.cluster.ready(soon).await.expect("the cluster is well");
+        for node in 0..3 {
+            world.cluster.connection(NodeId(node), Duty::Short, soon).await.expect("it is well");
+        }
+        world.control().freeze_node(frozen);
+        let start = tokio::time::Instant::now();
+        let request = InitProducerIdRequest {
+            transactional_id: None,
+            transaction_timeout_ms: i32::MAX,
+            producer_id: -1,
+            producer_epoch: -1,
+        };
+        let lane = SlowLane::new(world.cluster.clone());
+        let code = |response: &InitProducerIdResponse| ErrorCode(response.error_code);
+        let answer = world.cluster.request_any(&request, lane.call(start + SECONDS * 30), code).await;
+        answer.expect("two nodes are well");
+        assert!(start.elapsed() < SECONDS * 3, "{frozen}: {:?}", start.elapsed());
+    }
 }
 
 #[tokio::test(start_paused = true)]
