@@ -169,7 +169,7 @@ impl ConsumerConfig {
         self
     }
 
-    /// Bytes that a broker waits for before it answers a fetch (`fetch.min.bytes`). Default 1.
+    /// Bytes that a broker waits for before it answers a fetch (`fetch.min.bytes`). Default 1; 0 counts as that.
     #[must_use]
     pub fn min_bytes(mut self, bytes: usize) -> Self {
         self.min_bytes = bytes;

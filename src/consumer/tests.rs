@@ -775,3 +775,14 @@ async fn a_part_that_is_away_holds_up_nothing_and_knows_when_it_is_not_wanted() 
     assert!(error.to_string().contains("decompressing"), "{error}");
     assert_eq!(client.memory_budget().used(), 0);
 }
+
+/// A broker that waits for nothing is not asked again and again.
+#[tokio::test(start_paused = true)]
+async fn no_least_size_of_an_answer_makes_a_loop() {
+    let Bench { broker, client } = bench(1, &[("t", 1)]).await;
+    let config = ConsumerConfig::new().min_bytes(0);
+    let reader =
+        client.partition_reader().topic("t", StartOffset::Earliest).config(config).build().await.unwrap();
+    assert!(timeout(Duration::from_secs(10), reader.next()).await.is_err());
+    assert!(broker.control().requests(ApiKey::FETCH) < 30);
+}

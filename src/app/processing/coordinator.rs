@@ -290,9 +290,10 @@ impl Coordinator {
         self.advance(now);
     }
 
-    /// The handler of `lane` asked to stop for `pause`, and to see its records from `offset` on again.
+    /// The handler of `lane` asked to stop for `pause`, and to see its records from `offset` on again. Where several lanes
+    /// ask for it, the partition waits for all of them.
     pub(crate) fn handle_pause(&mut self, now: Instant, lane: u32, offset: Option<i64>, pause: Duration) {
-        self.pauses.user = Some(deadline::after(now, pause));
+        self.pauses.user = self.pauses.user.max(Some(deadline::after(now, pause)));
         if let Some(offset) = offset {
             self.progress.reopen(lane, offset);
         }
@@ -372,7 +373,8 @@ impl Coordinator {
 
     /// A run failed at `record`: dead letter or retry.
     fn fail(&mut self, now: Instant, record: u32, dice: u64) {
-        if self.ending == Some(Ending::Lost) {
+        // The next owner of the partition runs it again: nothing is retried or dispatched here.
+        if self.ending.is_some() {
             return;
         }
         let offset = self.progress.offset(record);

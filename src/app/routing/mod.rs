@@ -280,6 +280,7 @@ pub(crate) fn check(groups: &mut Vec<GroupRoute>, problems: &mut Vec<String>) {
         problems.push("there are no routes; add one with routes.topic(…).consumer(…)".into());
     }
     for group in groups {
+        problems.extend(group.id.fault().map(|text| format!("the group id {text}; name the consumer group")));
         let mut seen = std::collections::BTreeSet::new();
         for route in &group.topics {
             route.check(&group.id, problems);

@@ -138,6 +138,15 @@ async fn two_ways_to_name_the_cluster_are_one_too_many() {
     }
 }
 
+#[tokio::test]
+async fn groups_are_checked_before_anything_runs() {
+    let define = |routes: &mut Routes| {
+        routes.group("", |group| drop(group.topic("t").handler(async |_: Message<Raw>, _| Ok(()))));
+    };
+    let error = App::new("app").bootstrap_servers("a:9092").routes(define).build().await.unwrap_err();
+    assert!(error.to_string().contains("the group id is empty"), "{error}");
+}
+
 /// A group's own policy goes before the application's, and that before the default.
 #[test]
 fn policies_of_reading_are_inherited() {

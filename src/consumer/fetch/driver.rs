@@ -114,8 +114,11 @@ impl Fetching {
             for topic in &topics {
                 match (snapshot.topic(topic), snapshot.errors.get(topic)) {
                     (Some(known), _) => positions.handle_topic_seen(topic, known.partition_count()),
-                    (None, Some(_)) => positions.handle_topic_seen(topic, 0),
-                    (None, None) => {}
+                    (None, Some(&ErrorCode::UNKNOWN_TOPIC_OR_PARTITION)) => {
+                        positions.handle_topic_seen(topic, 0);
+                    }
+                    // Whoever may not see it does not know how many it has.
+                    (None, _) => {}
                 }
             }
             let before = positions.latest_version();
@@ -307,7 +310,8 @@ impl Fetcher {
         let limits = fetch::Request {
             // Less than a millisecond would make a loop without a pause of it.
             max_wait_ms: i32::try_from(config.max_wait.as_millis()).unwrap_or(i32::MAX).max(1),
-            min_bytes: i32::try_from(config.min_bytes).unwrap_or(i32::MAX),
+            // So would answers that wait for nothing.
+            min_bytes: i32::try_from(config.min_bytes).unwrap_or(i32::MAX).max(1),
             max_bytes: i32::try_from(credit.bytes()).unwrap_or(i32::MAX),
             isolation_level: isolation_level(config.isolation),
             rack_id: Str::new(),

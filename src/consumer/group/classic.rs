@@ -318,6 +318,8 @@ impl Classic {
         };
         self.ticket += 1;
         self.rejoin = None;
+        // It was the join that would have been asked again: what follows it waits for nothing.
+        self.retry_at = None;
         self.member_id = answer.member_id.clone();
         self.generation = answer.generation;
         self.protocol = answer.protocol.clone();
@@ -364,10 +366,18 @@ impl Classic {
     /// The cluster's metadata changed.
     pub(crate) fn handle_metadata(&mut self, topics: &Topics) {
         let Some((watched, known)) = &self.snapshot else { return };
-        // A topic that vanished for a moment is no reason to move partitions about.
-        let changed = watched.iter().any(|topic| topics.get(topic).copied() > known.get(topic).copied());
-        if changed && matches!(self.state, State::Stable | State::Applying { .. }) {
-            self.want_rejoin("partitions were added");
+        // A topic that vanished for a moment is no reason to move partitions about. One that has fewer was made anew: nobody
+        // shall be left with partitions that there are not.
+        let differs = |topic| topics.get(topic).is_some_and(|count| known.get(topic) != Some(count));
+        if !watched.iter().any(differs) {
+            return;
+        }
+        let reason = "the number of partitions changed";
+        match self.state {
+            State::Stable | State::Applying { .. } => self.want_rejoin(reason),
+            // Nobody may tell it again: the assignment that is on its way comes first.
+            State::Syncing => self.rejoin = Some(reason),
+            _ => {}
         }
     }
 

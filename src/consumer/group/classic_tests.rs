@@ -231,7 +231,28 @@ fn a_leader_assigns_and_watches_partition_counts() {
     play.machine.handle_metadata(&counts(""));
     assert!(play.actions().is_empty());
     play.machine.handle_metadata(&counts("t6"));
-    assert_eq!(play.actions(), ["join \"me\" owned=[t0 t2] gen=1 (partitions were added)"]);
+    assert_eq!(play.actions(), ["join \"me\" owned=[t0 t2] gen=1 (the number of partitions changed)"]);
+    // Made anew with fewer, while the assignment is on its way.
+    play.joined(2, true);
+    let ticket = play.machine.ticket;
+    play.machine.handle_topics(ticket, &counts("t6"));
+    play.machine.handle_metadata(&counts("t1"));
+    play.actions();
+    play.synced("t0 t2");
+    assert_eq!(play.actions(), ["join \"me\" owned=[t0 t2] gen=2 (the number of partitions changed)"]);
+}
+
+#[test]
+fn a_subscription_that_changes_during_the_first_join_is_joined_for_at_once() {
+    let mut play = Play::new(STICKY);
+    play.actions();
+    play.join_error(79);
+    play.actions();
+    play.subscribe("t u");
+    play.joined(1, false);
+    play.actions();
+    play.synced("t0");
+    assert_eq!(play.actions(), ["assign [t0] in 1", "join \"me\" owned=[t0] gen=1 (subscription changed)"]);
 }
 
 #[test]

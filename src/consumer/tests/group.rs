@@ -370,3 +370,23 @@ async fn names_that_no_broker_takes_are_refused_at_once() {
     assert_eq!(consumer.subscribe(["b", ".."]).unwrap_err().kind(), ErrorKind::Config);
     consumer.close(Duration::ZERO).await.unwrap_or_default();
 }
+
+/// What was there before the rights came is not new.
+#[tokio::test(start_paused = true)]
+async fn a_topic_that_was_denied_at_first_is_read_from_where_the_first_start_says() {
+    let bench = bench(1, &[("t", 1)]).await;
+    produce(bench.client.cluster(), &tp("t", 0), 0, 50, 10).await;
+    let control = bench.broker.control();
+    control.deny(Resource::Topic("t".to_owned()), Operation::Describe);
+    let late = client_of(&bench.broker, bench.client.cluster().runtime());
+    let config = ConsumerConfig::new().first_start(FirstStart::Latest);
+    let consumer = late.group_consumer("g").topics(["t"]).config(config).build().unwrap();
+    let denied = timeout(secs(60), consumer.next_batch()).await.unwrap().unwrap_err();
+    assert_eq!(denied.kind(), ErrorKind::Authorization);
+    control.allow(&Resource::Topic("t".to_owned()));
+    assigned(&consumer).await;
+    sleep(secs(10)).await;
+    produce(bench.client.cluster(), &tp("t", 0), 50, 1, 1).await;
+    let batch = timeout(secs(10), consumer.next_batch()).await.unwrap().unwrap();
+    assert_eq!(numbers(&batch), [50]);
+}

@@ -236,6 +236,17 @@ fn the_latest_pause_wins() {
 }
 
 #[test]
+fn the_longest_pause_of_lanes_wins() {
+    let mut script = Script::new(policy());
+    script.batch(10, 2, &[0, 1]);
+    script.coordinator.handle_pause(script.now, 0, None, 100 * SECOND);
+    script.ok(0);
+    script.coordinator.handle_pause(script.now, 1, None, SECOND);
+    assert_eq!(script.ok(1), "");
+    assert_eq!(script.coordinator.deadline(), Some(script.now + 100 * SECOND));
+}
+
+#[test]
 fn a_seek_drops_what_is_held() {
     let mut script = Script::new(policy());
     script.batch(10, 3, &[]);
@@ -261,6 +272,13 @@ fn a_failure_during_revocation_is_left_to_the_next_owner() {
     script.mark(0, 10);
     script.end(Ending::Revoked);
     assert_eq!(script.fail(0), "ended Revoked");
+    // Nor is a retry announced that nobody will see.
+    for ending in [Ending::Stopped, Ending::Revoked] {
+        let mut script = Script::new(policy());
+        script.batch(10, 3, &[]);
+        script.end(ending);
+        assert_eq!(script.fail(0), format!("ended {ending:?}"));
+    }
 }
 
 #[test]
