@@ -319,16 +319,6 @@ impl Ledger {
         if self.held() == 0 { room.common.max(room.share) } else { room.common }
     }
 
-    /// Allows one batch to be larger than that, unless there is such a one already.
-    pub(crate) fn overdraw(self: &Arc<Self>) -> Option<Holding> {
-        let mut state = self.shared.state();
-        (!std::mem::replace(&mut state.overdrawn, true)).then(|| Holding {
-            ledger: Arc::clone(self),
-            bytes: 0,
-            overdraws: true,
-        })
-    }
-
     /// Nothing yet, to be [added](Holding::add) to.
     pub(crate) fn hold(self: &Arc<Self>) -> Holding {
         Holding { ledger: Arc::clone(self), bytes: 0, overdraws: false }
@@ -350,6 +340,19 @@ pub(crate) struct Holding {
 }
 
 impl Holding {
+    /// Whose it is.
+    pub(crate) fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+
+    /// Allows it to be larger than what its partition may take. False if there is such a one already.
+    pub(crate) fn overdraw(&mut self) -> bool {
+        if !self.overdraws {
+            self.overdraws = !std::mem::replace(&mut self.ledger.shared.state().overdrawn, true);
+        }
+        self.overdraws
+    }
+
     pub(crate) fn add(&mut self, bytes: usize) {
         self.bytes += bytes;
         self.ledger.held.fetch_add(bytes, Ordering::Relaxed);
@@ -526,11 +529,11 @@ mod tests {
         assert_eq!((accounts[0].ledger().held(), accounts[0].ledger().allowance()), (32 << 20, 0));
         assert_eq!(accounts[1].ledger().allowance(), 4 << 20);
         // One batch at a time may be larger.
-        let large = accounts[1].ledger().overdraw().unwrap();
-        assert!(accounts[2].ledger().overdraw().is_none());
+        let (mut large, mut other) = (accounts[1].ledger().hold(), accounts[2].ledger().hold());
+        assert!(large.overdraw() && large.overdraw() && !other.overdraw());
         drop(large);
-        assert!(accounts[2].ledger().overdraw().is_some());
-        drop((accounts, holding));
+        assert!(other.overdraw());
+        drop((accounts, holding, other));
         assert_eq!((budget.room().common, budget.room().share), (32 << 20, 16 << 20));
     }
 

@@ -1,13 +1,11 @@
 //! One partition's part of a fetch answer becomes a [`Batch`]: checksums, decompression, and nothing of what the
 //! application must not see: aborted transactions, control records, records below the position.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 
 use crate::consumer::batch::{Batch, Held, Span};
 use crate::consumer::config::Isolation;
-use crate::sync::budget::{BUFFER_STEP, Credit, Holding, Ledger, MemoryBudget};
+use crate::sync::budget::{BUFFER_STEP, Credit, Holding, MemoryBudget};
 use crate::types::TopicPartition;
 use crate::wire::compression::{CompressionError, Decompressor};
 use crate::wire::fetch::PartitionData;
@@ -30,15 +28,15 @@ pub(crate) struct DecodeConfig {
 }
 
 /// Where a part belongs.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct Place {
     pub(crate) partition: TopicPartition,
     pub(crate) assignment: u64,
     /// Records below are left out.
     pub(crate) position: i64,
     pub(crate) last_epoch: i32,
-    /// What the partition holds, and may take.
-    pub(crate) ledger: Arc<Ledger>,
+    /// To be charged with what the batch takes.
+    pub(crate) holding: Holding,
 }
 
 /// What a part held.
@@ -61,7 +59,7 @@ pub(crate) struct Decoded {
 /// Reads a part. `blob` are the records of `part` in the buffer that the batch is to keep; `credit` covers what is
 /// allocated here, as far as it goes.
 pub(crate) fn decode(
-    place: &Place,
+    place: Place,
     part: PartitionData<()>,
     blob: Bytes,
     config: &DecodeConfig,
@@ -69,15 +67,15 @@ pub(crate) fn decode(
     credit: &mut Credit,
     decompressor: &mut Decompressor,
 ) -> Decoded {
+    let Place { partition, assignment, position, last_epoch, holding } = place;
     let mut reading = Reading {
         config,
-        ledger: &place.ledger,
-        allowance: place.ledger.allowance(),
-        holding: place.ledger.hold(),
+        allowance: holding.ledger().allowance(),
+        holding,
         positions: Vec::new(),
         spans: Vec::new(),
-        next_offset: place.position,
-        last_epoch: place.last_epoch,
+        next_offset: position,
+        last_epoch,
         inflated: None,
         decompressor,
     };
@@ -101,11 +99,11 @@ pub(crate) fn decode(
         match read {
             Ok(true) => {}
             Ok(false) => {
-                starved = reading.next_offset == place.position;
+                starved = reading.next_offset == position;
                 break;
             }
             Err(error) => {
-                fault = Some(corrupt(place, reading.next_offset, error));
+                fault = Some(corrupt(&partition, reading.next_offset, error));
                 break;
             }
         }
@@ -134,7 +132,7 @@ pub(crate) fn decode(
         let own = credit.split(ranges);
         holding.add(capacity + ranges);
         Batch::new(Held {
-            topic_partition: place.partition.clone(),
+            topic_partition: partition,
             data,
             positions,
             spans,
@@ -142,7 +140,7 @@ pub(crate) fn decode(
             high_watermark: part.high_watermark,
             last_stable_offset: part.last_stable_offset,
             log_start_offset: part.log_start_offset,
-            assignment: place.assignment,
+            assignment,
             _credit: Some(own),
             _holding: Some(holding),
         })
@@ -162,7 +160,6 @@ fn blob_is_compressed(blob: &Bytes) -> bool {
 
 struct Reading<'a> {
     config: &'a DecodeConfig,
-    ledger: &'a Arc<Ledger>,
     /// Bytes that the batch may take, unless it is the first.
     allowance: usize,
     holding: Holding,
@@ -215,11 +212,10 @@ impl Reading<'_> {
             Err(error) if room == max || !is_too_large(&error) => return Err(error),
             Err(_) => inflated.truncate(start),
         }
-        if !self.positions.is_empty() || self.ledger.held() > 0 {
+        let alone = self.positions.is_empty() && self.holding.ledger().held() == 0;
+        if !alone || !self.holding.overdraw() {
             return Ok(false);
         }
-        let Some(overdraft) = self.ledger.overdraw() else { return Ok(false) };
-        self.holding = overdraft;
         raw.decompress(self.decompressor, max, inflated)?;
         Ok(true)
     }
@@ -256,9 +252,9 @@ fn is_too_large(error: &BatchError) -> bool {
     matches!(&error.fault, BatchFault::Compression { error: CompressionError::TooLarge(_), .. })
 }
 
-fn corrupt(place: &Place, offset: i64, error: BatchError) -> Error {
+fn corrupt(partition: &TopicPartition, offset: i64, error: BatchError) -> Error {
     let hint = error_hint(&error);
-    Error::new(ErrorKind::CorruptRecord, format!("{} cannot be read at offset {offset}", place.partition))
+    Error::new(ErrorKind::CorruptRecord, format!("{partition} cannot be read at offset {offset}"))
         .retriable(false)
         .hint(hint)
         .source(error)

@@ -81,7 +81,7 @@ impl Check {
             assignment: 1,
             position: self.position,
             last_epoch: -1,
-            ledger: Arc::clone(budget.account().ledger()),
+            holding: budget.account().ledger().hold(),
         };
         let config =
             DecodeConfig { check_crcs: true, isolation: self.isolation, batch_decompressed_max: self.cap };
@@ -92,7 +92,7 @@ impl Check {
         let part =
             PartitionData { aborted_transactions: Some(aborted.collect()), ..PartitionData::default() };
         let decoded =
-            decode(&place, part, Bytes::from(blob), &config, &budget, &mut credit, &mut Decompressor::new());
+            decode(place, part, Bytes::from(blob), &config, &budget, &mut credit, &mut Decompressor::new());
         drop(credit);
         if decoded.batch.is_none() {
             assert_eq!(budget.used(), 0);
@@ -223,7 +223,7 @@ fn memory_comes_back() {
         assignment: 1,
         position: 0,
         last_epoch: -1,
-        ledger: Arc::clone(budget.account().ledger()),
+        holding: budget.account().ledger().hold(),
     };
     let config = DecodeConfig {
         check_crcs: true,
@@ -232,7 +232,7 @@ fn memory_comes_back() {
     };
     let blob = BytesMut::from(&bytes(Made { compression: Compression::Lz4, ..made(0, 100) })[..]).freeze();
     let with = &mut Decompressor::new();
-    let decoded = decode(&place, PartitionData::default(), blob, &config, &budget, &mut credit, with);
+    let decoded = decode(place, PartitionData::default(), blob, &config, &budget, &mut credit, with);
     drop(credit);
     let batch = decoded.batch.unwrap();
     assert!(budget.used() >= batch.held_bytes());

@@ -430,6 +430,7 @@ impl Fetcher {
         }
         self.session.accept(response.session_id, parts.iter().map(|(partition, _)| partition));
         let total: usize = parts.iter().map(|(_, part)| part.records.len()).sum();
+        let asked = credit.bytes();
         // What takes long to read comes last.
         parts.sort_by_cached_key(|(_, part)| is_heavy(&part.records));
         let mut seen = BTreeSet::new();
@@ -441,7 +442,7 @@ impl Fetcher {
             let hint = part.current_leader;
             let code = part.error_code;
             let fetched = if code.is_ok() {
-                self.read(plan, part, total, frame_len, credit).await?
+                self.read(plan, part, total, frame_len, asked, credit).await?
             } else {
                 let news = hint.is_some_and(|hint| {
                     cluster.leader_hint(&partition.topic, partition.partition, hint, &response.node_endpoints)
@@ -471,6 +472,7 @@ impl Fetcher {
         part: PartitionData,
         total: usize,
         frame_len: usize,
+        asked: usize,
         credit: &mut Credit,
     ) -> Result<Fetched, Error> {
         if let Some(diverging) = part.diverging_epoch {
@@ -480,6 +482,12 @@ impl Fetcher {
         let PartitionData { records, .. } = &part;
         let budget = self.fetching.budget.clone();
         let len = records.len();
+        let mut holding = plan.ledger.hold();
+        // More than what was asked for is one batch that is larger: it comes all the same, and may not be taken.
+        let fits = len <= asked.min(plan.max_bytes) || len <= plan.ledger.allowance();
+        if !fits && (plan.ledger.held() > 0 || !holding.overdraw()) {
+            return Ok(Fetched::Starved);
+        }
         let blob = if len == 0 {
             Bytes::new()
         } else if len * KEEP_SHARE >= frame_len && len == total && frame_len > LARGE_BYTES {
@@ -496,7 +504,7 @@ impl Fetcher {
             assignment: plan.assignment,
             position: plan.offset,
             last_epoch: plan.last_epoch,
-            ledger: Arc::clone(&plan.ledger),
+            holding,
         };
         let part = PartitionData {
             partition: part.partition,
@@ -519,7 +527,7 @@ impl Fetcher {
         let mut own = credit.split(credit.bytes());
         let mut decompressor = std::mem::take(&mut self.decompressor);
         let work = move || {
-            let decoded = decode(&place, part, blob, &config, &budget, &mut own, &mut decompressor);
+            let decoded = decode(place, part, blob, &config, &budget, &mut own, &mut decompressor);
             (decoded, own, decompressor)
         };
         let (decoded, rest, decompressor) = if heavy {

@@ -4,6 +4,16 @@ use super::*;
 
 /// Writes `count` batches, each of `bytes` bytes that compress well.
 async fn write_large(client: &Client, partition: &TopicPartition, count: usize, bytes: usize) {
+    write_as(Compression::Lz4, client, partition, count, bytes).await;
+}
+
+async fn write_as(
+    compression: Compression,
+    client: &Client,
+    partition: &TopicPartition,
+    count: usize,
+    bytes: usize,
+) {
     let value = vec![b'x'; bytes / 8];
     for _ in 0..count {
         let mut writer = BatchWriter::new();
@@ -13,8 +23,11 @@ async fn write_large(client: &Client, partition: &TopicPartition, count: usize, 
         }
         let (body, meta) = writer.finish();
         let mut packed = Vec::new();
-        Compressor::new().compress(Compression::Lz4, None, &body, &mut packed).unwrap();
-        write(client.cluster(), partition, meta.header(Compression::Lz4), packed.into()).await;
+        match compression {
+            Compression::None => packed = body.to_vec(),
+            _ => Compressor::new().compress(compression, None, &body, &mut packed).unwrap(),
+        }
+        write(client.cluster(), partition, meta.header(compression), packed.into()).await;
     }
 }
 
@@ -124,25 +137,25 @@ async fn what_is_paused_later_is_given_back_to_whoever_needs_it() {
     assert_eq!(first.next().await.unwrap().first_offset(), Some(Offset(0)));
 }
 
-/// Batches that are larger than the whole budget are read, one at a time.
+/// Batches that are larger than the whole budget are read, one at a time, whoever sends them.
 #[tokio::test(start_paused = true)]
 async fn batches_larger_than_the_budget_are_read_one_at_a_time() {
-    let Bench { broker: _broker, client } = bench(1, &[("t", 3)]).await;
-    let budget = MemoryBudget::new(1 << 20);
-    for partition in 0..3 {
-        write_large(&client, &tp("t", partition), 2, 3_000_000).await;
-    }
-    let reader = client
-        .partition_reader()
-        .topic("t", StartOffset::Earliest)
-        .memory_budget(budget.clone())
-        .build()
-        .await
-        .unwrap();
-    let mut seen = 0;
-    while seen < 48 {
-        let batch = timeout(Duration::from_secs(60), reader.next()).await.expect("it goes on").unwrap();
-        seen += batch.len();
-        assert!(budget.used() < 5_000_000, "{budget:?}");
+    for (compression, bytes, limit) in
+        [(Compression::Lz4, 3_000_000, 1 << 20), (Compression::None, 800_000, 200_000)]
+    {
+        let Bench { broker: _broker, client } = bench(3, &[("t", 6)]).await;
+        let budget = MemoryBudget::new(limit);
+        for partition in 0..6 {
+            write_as(compression, &client, &tp("t", partition), 2, bytes).await;
+        }
+        let builder = client.partition_reader().topic("t", StartOffset::Earliest);
+        let reader = builder.memory_budget(budget.clone()).build().await.unwrap();
+        let mut seen = 0;
+        while seen < 96 {
+            let batch = timeout(Duration::from_secs(60), reader.next()).await.expect("it goes on").unwrap();
+            seen += batch.len();
+            let most = limit + bytes + bytes / 2;
+            assert!(budget.used() < most, "{budget:?}, batches of {bytes} with {compression:?}");
+        }
     }
 }
