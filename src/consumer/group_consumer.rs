@@ -280,6 +280,15 @@ impl GroupConsumer {
         self.inner.core.update(|positions| positions.seek(partition, to))
     }
 
+    /// Goes on reading at `mark`, unless the assignment that it belongs to has ended: another topic may have its name by now.
+    #[cfg_attr(not(feature = "app"), allow(dead_code, reason = "applications seek on behalf of handlers"))]
+    pub(crate) fn seek_to(&self, mark: &Mark) -> Result<()> {
+        self.inner.core.update(|positions| {
+            positions.check_mark(mark)?;
+            positions.seek(mark.topic_partition(), StartOffset::At(mark.offset()))
+        })
+    }
+
     /// The next offset that [`next`](Self::next) will hand out, once it is known.
     pub fn position(&self, partition: &TopicPartition) -> Option<Offset> {
         self.inner.core.with(|positions| positions.position(partition))

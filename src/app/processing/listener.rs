@@ -22,9 +22,7 @@ use crate::app::instrument::{Event, Monitor};
 use crate::app::routing::GroupRoute;
 use crate::app::stop::Stop;
 use crate::client::{Client, ConditionEvent, ConditionEvents, ConditionKind, ConditionStage, Subject};
-use crate::consumer::{
-    Batch, ConsumerConfig, Event as GroupEvent, GroupConsumer, Mark, Revocation, StartOffset,
-};
+use crate::consumer::{Batch, ConsumerConfig, Event as GroupEvent, GroupConsumer, Mark, Revocation};
 use crate::deadline;
 use crate::producer::Producer;
 use crate::runtime::Runtime;
@@ -439,7 +437,8 @@ impl GroupListener {
                     self.monitor.emit(&Event::Retrying { partition, offset: Offset(offset), attempt, delay });
                 }
                 Output::Seek(offset) => {
-                    if let Err(error) = self.consumer.seek(partition, StartOffset::At(Offset(offset))) {
+                    let to = Mark::new(partition.clone(), Offset(offset.max(0)));
+                    if let Err(error) = self.consumer.seek_to(&to.of_assignment(state.assignment)) {
                         self.emit_error("consumer.consuming.seek.error", Some(partition), &error);
                     }
                 }

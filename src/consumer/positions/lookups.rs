@@ -5,6 +5,7 @@ use tokio::time::Instant;
 
 use crate::consumer::config::StartOffset;
 use crate::consumer::event::Event;
+use crate::consumer::positions::handing_out::Item;
 use crate::consumer::positions::{DENIED_PAUSE, Positions, Stage};
 use crate::types::{NodeId, Offset, TopicPartition};
 use crate::{Error, ErrorKind};
@@ -98,8 +99,14 @@ impl Positions {
             (Question::Offset(_), Answer::Offset { offset, .. }) => {
                 let from = state.position;
                 let to = offset.max(0);
+                let taken = state.taken;
                 state.version = next_version;
                 state.move_to(to, -1);
+                if !state.buffered.is_empty() {
+                    // What was fetched before is handed out first; only then has reading come there.
+                    state.taken = taken;
+                    state.buffered.push_back(Item::Nothing(to, -1));
+                }
                 if let Some(error) = state.moving.take() {
                     self.events.push_back(Event::PositionReset {
                         partition: partition.clone(),

@@ -625,3 +625,25 @@ fn a_position_that_is_moved_by_policy_is_told() {
     play.fetched(0, Fetched::Diverging { epoch: 0, end_offset: 6 });
     assert_eq!(play.popped(), ["0: 10 becomes 6"]);
 }
+
+#[test]
+fn what_was_fetched_before_a_position_is_moved_is_handed_out_first() {
+    for moved in [50, 3] {
+        let config = ConsumerConfig::new().hold_after_delivery(true).out_of_range(OutOfRange::Latest);
+        let mut play = Play::fetching(config);
+        play.records(0, 10, 5);
+        play.pop();
+        play.records(0, 15, 5);
+        play.fetched(0, Fetched::OutOfRange);
+        let lookup = play.positions.lookups(play.now).remove(0);
+        play.positions.handle_answer(&lookup, Answer::Offset { offset: moved, epoch: 1 });
+        assert_eq!(play.positions.position(&tp(0)), Some(Offset(15)));
+        play.positions.release(&tp(0));
+        assert_eq!(play.popped().len(), 2);
+        // Memory that is asked back takes reading to where it was moved, not to where it was.
+        play.records(0, moved, 5);
+        assert!(play.positions.shed());
+        assert_eq!(play.positions.position(&tp(0)), Some(Offset(moved)));
+        assert_eq!(play.asked(0).offset, moved);
+    }
+}

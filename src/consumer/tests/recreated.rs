@@ -70,6 +70,7 @@ async fn marks_and_buffers_of_the_old_topic_are_void() {
     assert_eq!(told, ["recreated", "lost 1", "assigned 1"]);
     assert_eq!(seen, (1_000..1_005).collect::<Vec<_>>());
     assert!(consumer.store(batch.mark()).unwrap_err().is_fenced());
+    assert!(consumer.seek_to(&batch.mark()).unwrap_err().is_fenced());
     consumer.close(SOON).await.unwrap();
     assert!(bench.broker.control().committed("g").is_empty());
 }
