@@ -29,8 +29,11 @@ const FAREWELL: Duration = Duration::from_secs(1);
 /// shares one with what must be quick.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Duty {
-    /// Produce requests of all producers.
+    /// Produce requests of all producers that give brokers as much time as the client does.
     Produce,
+    /// Those of one producer that gives them less: what it does not wait for any more ends the connection, and would end the
+    /// requests of the others with it.
+    HastyProduce(u64),
     /// What is answered from memory at once: metadata, coordinators, descriptions.
     Short,
     /// Heartbeats of all memberships, and their end: a membership must not depend on what anything else waits for.

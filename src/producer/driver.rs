@@ -455,7 +455,7 @@ impl Driver {
         for node in nodes.drain(..) {
             let link = self.links.entry(node).or_default();
             if link.connection.as_ref().is_none_or(Connection::is_closed) {
-                link.connection = self.shared.cluster.open_connection(node, Duty::Produce);
+                link.connection = self.shared.cluster.open_connection(node, self.shared.duty);
             }
             let Some(connection) = link.connection.clone() else {
                 if link.opening.is_none() {
@@ -464,12 +464,12 @@ impl Driver {
                         failures => Some(self.shared.config.backoff().delay(failures, self.dice.u64(..))),
                     };
                     let deadline = deadline::after(now, self.shared.request_timeout);
-                    let cluster = self.shared.cluster.clone();
+                    let (cluster, duty) = (self.shared.cluster.clone(), self.shared.duty);
                     link.opening = Some(Box::pin(async move {
                         if let Some(pause) = pause {
                             tokio::time::sleep(pause).await;
                         }
-                        cluster.connection(node, Duty::Produce, deadline).await
+                        cluster.connection(node, duty, deadline).await
                     }));
                     progress = true;
                 }
@@ -578,6 +578,9 @@ impl Driver {
         }
         self.publish_counts();
         self.shared.cluster.clear_where(self.shared.id, |_, _| true);
+        if self.shared.duty != Duty::Produce {
+            self.shared.cluster.release(self.shared.duty);
+        }
         let lost = self.lost.take();
         let done = self.closing.take().map(|closing| closing.done).unwrap_or_default();
         if done.is_empty() {

@@ -20,7 +20,7 @@ use super::sender::Unfinished;
 use super::stock::Stock;
 use super::topic::{Refusal, Topic, TopicCell, UNKNOWN_PARTITION};
 use super::{ProduceError, ProducerBuilder, ProducerConfig, Record};
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, Duty};
 use crate::deadline;
 use crate::runtime::Runtime;
 use crate::sync::{Held, Mailbox};
@@ -62,6 +62,8 @@ pub(super) struct Shared {
     ended: Mutex<Option<Unfinished>>,
     /// Time that a broker gets for an answer.
     pub(super) request_timeout: Duration,
+    /// Whose connections the requests go over.
+    pub(super) duty: Duty,
     /// Enqueuers that wait for memory.
     pub(super) starving: AtomicUsize,
     pub(super) acked: AtomicU64,
@@ -121,8 +123,11 @@ impl Producer {
     pub(crate) fn new(cluster: Cluster, config: ProducerConfig) -> Result<Self> {
         config.validate()?;
         let dice = cluster.runtime().dice();
+        let id = cluster.next_id();
+        let of_client = cluster.config().connection.request_timeout;
+        let request_timeout = config.patience(of_client);
         let shared = Arc::new(Shared {
-            id: cluster.next_id(),
+            id,
             codec: Arc::new(Codec::new(config.compression, config.level())),
             stock: Stock::new(config.buffer_memory),
             mailbox: Mailbox::default(),
@@ -130,7 +135,8 @@ impl Producer {
             dice: Mutex::new(dice),
             closed: AtomicBool::new(false),
             ended: Mutex::default(),
-            request_timeout: config.patience(cluster.config().connection.request_timeout),
+            request_timeout,
+            duty: if request_timeout < of_client { Duty::HastyProduce(id) } else { Duty::Produce },
             starving: AtomicUsize::new(0),
             acked: AtomicU64::new(0),
             failed: AtomicU64::new(0),

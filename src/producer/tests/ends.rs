@@ -124,6 +124,35 @@ fn a_producer_whose_runtime_ends_leaves_nobody_waiting() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_impatient_producer_costs_no_other() {
+    let world = World::new(1, 2).await;
+    let calm = world.producer();
+    calm.send(Record::to("t").partition(0).value("v")).await.expect("it is written");
+    let hasty = world.builder().delivery_timeout(SECONDS / 20).build().expect("right");
+    // A broker under load takes longer than that.
+    world.control().intercept(Matcher::api(ApiKey::PRODUCE), Action::Delay(SECONDS / 10));
+    let always = async {
+        loop {
+            let sent = hasty.send(Record::to("t").partition(1).value("v")).await;
+            sent.expect_err("it takes longer than that");
+        }
+    };
+    let others = async {
+        for _ in 0..3 {
+            calm.send(Record::to("t").partition(0).value("v")).await.expect("it has time");
+        }
+    };
+    let start = tokio::time::Instant::now();
+    // Biased: the first never ends.
+    tokio::select! {
+        biased;
+        () = always => {}
+        () = others => {}
+    }
+    assert!(start.elapsed() < SECONDS, "{:?}", start.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
 async fn closing_the_client_ends_its_producers() {
     let world = World::new(2, 2).await;
     let control = world.control();
