@@ -152,7 +152,8 @@ where
     async fn consume(&mut self, batch: &Batch<P>, ctx: &mut Context) -> Result<()> {
         let (handle, batch, ctx) = (self.handle.clone(), batch.clone(), ctx.clone());
         let runtime = ctx.runtime();
-        let outcome = runtime.blocking("blocking handler", move || handle(&batch, &ctx)).await;
+        let outcome =
+            runtime.blocking("blocking handler", move || ctx.blocking(|| handle(&batch, &ctx))).await;
         outcome.unwrap_or_else(|error| {
             Err(Error::new(ErrorKind::Handler, format!("the blocking handler {error}")))
         })

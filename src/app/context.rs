@@ -63,6 +63,8 @@ pub(crate) struct RunState {
     producing: usize,
     /// When the handler was called; it may have waited for a worker before.
     begun: Option<Instant>,
+    /// The handler occupies a thread, whatever becomes of its run.
+    blocking: bool,
     /// The run is over: late clones are refused.
     closed: bool,
 }
@@ -223,6 +225,19 @@ impl Context {
     pub(crate) fn running_since(&self) -> Option<Instant> {
         let state = self.state();
         state.begun.filter(|_| !state.closed)
+    }
+
+    /// Calls a handler that blocks, on its thread.
+    pub(crate) fn blocking<R>(&self, handle: impl FnOnce() -> R) -> R {
+        self.state().blocking = true;
+        let result = handle();
+        self.state().blocking = false;
+        result
+    }
+
+    /// True while such a handler occupies its thread.
+    pub(crate) fn blocks(&self) -> bool {
+        self.state().blocking
     }
 
     /// Ends the run without waiting: whoever still holds the context can produce and mark no more.

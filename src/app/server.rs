@@ -10,6 +10,7 @@ use super::processing::workers::Workers;
 use super::routing::GroupRoute;
 use super::stop::Stop;
 use crate::client::Client;
+use crate::error::Chain;
 use crate::runtime::Runtime;
 use crate::{Error, ErrorKind, Result};
 
@@ -150,14 +151,31 @@ impl Drop for StopAtEnd {
     }
 }
 
-/// One error that tells all, of the kind of the first.
+/// One error that tells all with their causes, of the kind of the first.
 fn one(mut errors: Vec<Error>) -> Result<()> {
     match errors.len() {
         0 => Ok(()),
         1 => Err(errors.remove(0)),
         _ => {
-            let texts: Vec<String> = errors.iter().map(ToString::to_string).collect();
-            Err(Error::new(errors[0].kind(), texts.join("; ")).source(errors.remove(0)))
+            let texts: Vec<String> = errors.iter().map(|error| Chain(error).to_string()).collect();
+            Err(Error::new(errors[0].kind(), texts.join("; ")))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_several_errors_everything_is_told_once() {
+        let cause = || Error::new(ErrorKind::Network, "nobody listens");
+        let first = Error::new(ErrorKind::Timeout, "not left").hint("wait").source(cause());
+        let error = one(vec![first, Error::new(ErrorKind::Handler, "panicked")]).expect_err("two");
+        assert_eq!(error.kind(), ErrorKind::Timeout);
+        let text = Chain(&error).to_string();
+        for part in ["not left", "wait", "nobody listens", "panicked"] {
+            assert_eq!(text.matches(part).count(), 1, "{part:?} in {text}");
         }
     }
 }

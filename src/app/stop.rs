@@ -1,6 +1,7 @@
 //! The stop of an application: one deadline that everything a stop does shares.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
@@ -17,13 +18,15 @@ const MOMENT: Duration = Duration::from_millis(100);
 #[derive(Clone, Debug)]
 pub(crate) struct Stop {
     deadline: Arc<watch::Sender<Option<Instant>>>,
+    /// It was ended before its time.
+    cut_short: Arc<AtomicBool>,
     timeout: Duration,
 }
 
 impl Stop {
     /// `timeout` is the time that a stop may take.
     pub(crate) fn new(timeout: Duration) -> Self {
-        Self { deadline: Arc::default(), timeout }
+        Self { deadline: Arc::default(), cut_short: Arc::default(), timeout }
     }
 
     /// Begins the stop, unless it has begun.
@@ -38,12 +41,18 @@ impl Stop {
 
     /// Ends the stop: its deadline is now.
     pub(crate) fn end(&self) {
+        self.cut_short.store(true, Ordering::Relaxed);
         self.deadline.send_replace(Some(Instant::now()));
     }
 
     /// True once it has begun.
     pub(crate) fn has_begun(&self) -> bool {
         self.deadline.borrow().is_some()
+    }
+
+    /// True if somebody has [ended](Self::end) it.
+    pub(crate) fn was_cut_short(&self) -> bool {
+        self.cut_short.load(Ordering::Relaxed)
     }
 
     /// Waits until it begins. Cancel-safe.

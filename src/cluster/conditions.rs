@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::Error;
 use crate::types::{GroupId, NodeId, TopicName, TopicPartition};
+use crate::{Error, ErrorCode, ErrorKind};
 
 /// A condition that lasts is told again after this time.
 const REPEAT: Duration = Duration::from_secs(60);
@@ -82,6 +82,24 @@ pub enum ConditionKind {
 }
 
 impl ConditionKind {
+    /// Which kind of trouble it is as long as requests fail like this.
+    pub(crate) fn of(error: &Error) -> Self {
+        use ErrorCode as Code;
+        match (error.error_code().unwrap_or(Code::NONE), error.kind()) {
+            (Code::UNKNOWN_TOPIC_OR_PARTITION | Code::UNKNOWN_TOPIC_ID | Code::INCONSISTENT_TOPIC_ID, _) => {
+                Self::NoSuchTopic
+            }
+            (_, ErrorKind::Authorization) => Self::NotAuthorized,
+            (_, ErrorKind::Network | ErrorKind::Timeout) => Self::Unreachable,
+            (Code::COORDINATOR_LOAD_IN_PROGRESS, _) => Self::NoCoordinator,
+            (code, _) if code.is_coordinator_moved() => Self::NoCoordinator,
+            // They only say that somebody else is to be asked.
+            (Code::UNKNOWN_LEADER_EPOCH, _) => Self::NoLeader,
+            (code, _) if code.needs_metadata() => Self::NoLeader,
+            _ => Self::Refused,
+        }
+    }
+
     /// True if whoever needs what is missing meets it again and again; what is not met any more is nobody's trouble.
     fn is_met_again(self) -> bool {
         matches!(self, Self::Unreachable | Self::NoCoordinator)
@@ -312,10 +330,27 @@ fn picture(now: Instant, (_, subject, kind): &Key, state: &Lasting) -> Condition
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ErrorKind;
 
     fn secs(seconds: u64) -> Duration {
         Duration::from_secs(seconds)
+    }
+
+    #[test]
+    fn the_kind_follows_from_the_cause() {
+        let of = |code: i16| ConditionKind::of(&Error::from_code(ErrorCode(code), "asking"));
+        for (codes, kind) in [
+            (&[3, 100, 103][..], ConditionKind::NoSuchTopic),
+            (&[29, 30, 31], ConditionKind::NotAuthorized),
+            (&[5, 6, 9, 74, 75, 80], ConditionKind::NoLeader),
+            (&[14, 15, 16], ConditionKind::NoCoordinator),
+            (&[7, 13], ConditionKind::Unreachable),
+            (&[-1, 10, 24, 42, 12345], ConditionKind::Refused),
+        ] {
+            codes.iter().for_each(|&code| assert_eq!(of(code), kind, "{code}"));
+        }
+        for kind in [ErrorKind::Network, ErrorKind::Timeout] {
+            assert_eq!(ConditionKind::of(&Error::new(kind, "nobody there")), ConditionKind::Unreachable);
+        }
     }
 
     fn topic() -> Subject {

@@ -492,6 +492,12 @@ impl Cluster {
 
     // --- coordinators ---
 
+    /// The reason behind a deadline that passed for `subject`: what was reported of it last, or else why no node answers.
+    pub(crate) fn latest_failure(&self, subject: &Subject) -> Option<Error> {
+        let reported = self.shared.conditions().latest(subject).cloned();
+        reported.or_else(|| self.shared.nodes().reason(None))
+    }
+
     /// The node that coordinates `key` (a group or transactional id). Looked up once, then cached.
     ///
     /// # Errors
@@ -507,8 +513,7 @@ impl Cluster {
         let Ok(mut known) = timeout_at(deadline, cell.lock()).await else {
             let error =
                 Error::new(ErrorKind::Timeout, format!("the coordinator of {key:?} is not known yet"));
-            let reason = self.shared.conditions().latest(&Subject::Group(key.into())).cloned();
-            return Err(because(error, reason.or_else(|| self.shared.nodes().reason(None))));
+            return Err(because(error, self.latest_failure(&Subject::Group(key.into()))));
         };
         if let Some(node) = *known {
             return Ok(node);

@@ -70,10 +70,14 @@ impl PartitionReaderBuilder {
     ///
     /// # Errors
     ///
-    /// `Config` with everything that is wrong, or if a partition does not exist; `UNKNOWN_TOPIC_OR_PARTITION` or `Timeout`
+    /// `Config` with everything that is wrong, if nothing is named, or if a partition does not exist; `UNKNOWN_TOPIC_OR_PARTITION` or `Timeout`
     /// after the client's `api_timeout`; `Authorization`.
     pub async fn build(mut self) -> Result<PartitionReader> {
         self.config.validate()?;
+        if self.partitions.is_empty() && self.topics.is_empty() {
+            let message = "there is nothing to read: neither a partition nor a topic is named";
+            return Err(Error::new(ErrorKind::Config, message).hint("call partition() or topic()"));
+        }
         let deadline = self.cluster.default_deadline();
         let named: BTreeSet<TopicName> =
             self.partitions.keys().map(|partition| partition.topic.clone()).collect();

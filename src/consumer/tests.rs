@@ -185,6 +185,13 @@ async fn a_reader_reads_everything_and_stops_at_the_end() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_reader_of_nothing_is_refused() {
+    let Bench { broker: _broker, client } = bench(1, &[]).await;
+    let error = client.partition_reader().build().await.expect_err("nothing is named");
+    assert_eq!(error.kind(), ErrorKind::Config);
+}
+
+#[tokio::test(start_paused = true)]
 async fn offsets_are_committed_and_the_next_member_goes_on_there() {
     let Bench { broker, client } = bench(3, &[("t", 3)]).await;
     for partition in 0..3 {

@@ -20,7 +20,7 @@ use super::sender::Unfinished;
 use super::stock::Stock;
 use super::topic::{Refusal, Topic, TopicCell, UNKNOWN_PARTITION};
 use super::{ProduceError, ProducerBuilder, ProducerConfig, Record};
-use crate::cluster::{Cluster, Duty};
+use crate::cluster::{Cluster, Duty, Subject};
 use crate::deadline;
 use crate::runtime::Runtime;
 use crate::sync::{Held, Mailbox};
@@ -339,9 +339,10 @@ impl Producer {
         if sent.is_ok()
             && let Ok(outcome) = waits.await
         {
-            return outcome.map_err(|left| {
+            return outcome.map_err(|mut left| {
+                left.reason = left.reason.or_else(|| self.latest_failure().map(Arc::new));
                 let message = format!(
-                    "{} records for {} were not acknowledged within {timeout:?} of closing",
+                    "{} records for {} were not acknowledged before the producer had to close",
                     left.records, left.partitions
                 );
                 left.error(ErrorKind::Timeout, message)
@@ -358,6 +359,11 @@ impl Producer {
                 Err(left.error(ErrorKind::State, message))
             }
         }
+    }
+
+    /// Why brokers do not answer, if they do not.
+    pub(crate) fn latest_failure(&self) -> Option<Error> {
+        self.shared.cluster.latest_failure(&Subject::Cluster)
     }
 
     /// Counts since the producer was made. Acknowledgements are counted per answer, a moment after their receipts

@@ -84,6 +84,23 @@ fn behind_retention_an_application_goes_on_or_says_that_it_does_not() {
     }
 }
 
+#[test]
+fn brokers_that_are_gone_are_told_and_no_reason_to_restart() {
+    run_seed(5, async |world: World| {
+        let play = Play::begin(world, 1).await;
+        let (app, result) = play.run("app", |app| app, handle).await;
+        sleep(10 * SECOND).await;
+        play.control().kill_node(0);
+        for _ in 0..18 {
+            sleep(10 * SECOND).await;
+            assert!(app.is_live(), "{:?}", play.diary);
+        }
+        assert!(play.diary.count(TOLD) > 0, "{:?}", play.diary);
+        app.stop_now();
+        let _ = result.await.expect("it ends");
+    });
+}
+
 /// What concerns another group of the same client is none of an application's business.
 #[test]
 fn another_groups_trouble_is_not_ones_own() {

@@ -420,8 +420,86 @@ fn a_stop_has_one_deadline_and_says_what_was_not_done() {
                 assert!(text.contains(part), "{part:?} is missing in: {text}");
             }
             assert!(!text.contains("the handler of t[0] did not return"), "{text}");
+            assert!(text.contains("no connection") && !text.contains("0ns"), "{text}");
         });
     }
+}
+
+/// A thread that a handler blocks can be neither dropped nor ended.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_handler_that_blocks_is_said_to_run_on() {
+    let cluster = Cluster::builder().topic(TOPIC, 1).start().await.expect("a cluster");
+    let client = Client::builder().bootstrap_servers(cluster.bootstrap_servers());
+    let client = client.build().await.expect("right settings");
+    let producer = client.producer().build().expect("right settings");
+    producer.send(Record::to(TOPIC).value("x")).await.expect("written");
+    let (begun, begins) = std::sync::mpsc::channel();
+    let (release, released) = std::sync::mpsc::channel::<()>();
+    let released = Arc::new(Mutex::new(released));
+    let app = App::new(GROUP).client(client).shutdown_timeout(Duration::ZERO).routes(|routes| {
+        routes.topic(TOPIC).blocking_handler(move |_: &Batch<Raw>, _: &Context| {
+            begun.send(()).expect("the test waits");
+            let _ = released.lock().expect("no panic").recv();
+            Ok(())
+        });
+    });
+    let server = app.build().await.expect("right settings");
+    let handle = server.handle();
+    let running = tokio::spawn(server.run());
+    tokio::task::spawn_blocking(move || begins.recv()).await.expect("no panic").expect("it begins");
+    handle.stop();
+    let error = running.await.expect("no panic").expect_err("it blocks").to_string();
+    assert!(error.contains("the handler of t[0] blocks a thread and still runs"), "{error}");
+    assert!(!error.contains("dropped"), "{error}");
+    drop(release);
+}
+
+/// Nobody was ever there: there is no membership to end.
+#[test]
+fn who_never_joined_has_nothing_to_leave() {
+    run_seed(13, async |world: World| {
+        let play = Play::on(world, Cluster::builder().topic(TOPIC, 1)).await;
+        play.control().kill_node(0);
+        for wait in [SECOND, MINUTE] {
+            let (handle, result) = play.run("app", |app| app, idle).await;
+            sleep(wait).await;
+            let begun = Instant::now();
+            handle.stop();
+            result.await.expect("it ends").expect("in order");
+            assert!(begun.elapsed() < SECOND, "{:?}", begun.elapsed());
+        }
+    });
+}
+
+/// What the handlers that returned have produced is not acknowledged: none of them is to blame.
+#[test]
+fn a_stop_without_brokers_names_them_and_no_handler() {
+    run_seed(14, async |world: World| {
+        let play = Play::on(world, Cluster::builder().topic(TOPIC, 1).topic("out", 1)).await;
+        play.write(TOPIC, 0, 1).await;
+        let define = |routes: &mut Routes| {
+            routes.topic(TOPIC).handler(async |_: Message<Raw>, ctx: Context| {
+                ctx.producer().send(Record::to("out").value("x")).await?;
+                sleep(10 * SECOND).await;
+                ctx.producer().enqueue(Record::to("out").value("x")).await?;
+                Ok(())
+            });
+        };
+        let (handle, result) = play.run("app", |app| app, define).await;
+        sleep(5 * SECOND).await;
+        play.control().kill_node(0);
+        sleep(10 * SECOND).await;
+        handle.stop();
+        let error = result.await.expect("it ends").expect_err("nobody answers");
+        let causes = std::iter::successors(Some(&error as &dyn std::error::Error), |error| error.source());
+        let text: String = causes.map(|error| format!("{error}; ")).collect();
+        for part in ["what the handler of t[0] produced was not acknowledged", "no connection"] {
+            assert!(text.contains(part), "{part:?} is missing in: {text}");
+        }
+        for part in ["is_ending", "did not return", "0ns"] {
+            assert!(!text.contains(part), "{part:?} in: {text}");
+        }
+    });
 }
 
 #[test]
@@ -439,6 +517,10 @@ fn an_application_can_be_ended_at_once_while_it_stops() {
         handle.stop_now();
         let error = result.await.expect("it ends").expect_err("a handler was dropped");
         assert!(error.is_timeout() && error.to_string().contains("t[0]"), "{error}");
+        assert!(
+            !error.to_string().contains("shutdown_timeout"),
+            "who cuts it short wants no more time: {error}"
+        );
         assert!(begun.elapsed() < SECOND);
     });
 }

@@ -203,10 +203,11 @@ impl GroupListener {
 
     /// Drops the handlers that have not returned; the marks that they made so far count. Returns an error if there were any.
     fn drop_handlers(&mut self) -> Option<Error> {
-        let mut blockers = Vec::new();
+        let (mut blockers, mut running) = (Vec::new(), false);
         for partition in self.partitions.keys().cloned().collect::<Vec<_>>() {
             let Some(state) = self.partitions.get_mut(&partition) else { continue };
             blockers.push(state.blocker(&partition));
+            running |= state.is_running();
             state.runs.values().for_each(|run| run.context.close());
             state.collect_marks();
             self.carry_out(&partition);
@@ -214,9 +215,23 @@ impl GroupListener {
         // Dropping the runs drops the futures of their handlers.
         self.partitions.clear();
         (!blockers.is_empty()).then(|| {
-            let text = format!("group {} could not stop in time: {}", self.group, blockers.join("; "));
-            Error::new(ErrorKind::Timeout, text)
-                .hint("return when Context::is_ending() turns true, or raise shutdown_timeout")
+            let cut_short = self.stop.was_cut_short();
+            let what = if cut_short { "was ended before it could stop" } else { "could not stop in time" };
+            let text = format!("group {} {what}: {}", self.group, blockers.join("; "));
+            let error = Error::new(ErrorKind::Timeout, text);
+            if running {
+                return match cut_short {
+                    true => error,
+                    false => {
+                        error.hint("return when Context::is_ending() turns true, or raise shutdown_timeout")
+                    }
+                };
+            }
+            // All handlers have returned: whoever does not acknowledge what they produced is to blame.
+            match self.producer.latest_failure() {
+                Some(reason) => error.source(reason),
+                None => error,
+            }
         })
     }
 
@@ -277,6 +292,7 @@ impl GroupListener {
             (ConditionStage::Ended, _) => drop(self.conditions.remove(&key)),
             // A restart mends no broker.
             (_, Subject::Cluster | Subject::Node(_)) => {}
+            _ if key.1 == ConditionKind::Unreachable => {}
             _ => drop(self.conditions.entry(key).or_insert_with(|| self.health.trouble())),
         }
         self.monitor.emit(&Event::Condition { group: &self.group, event });

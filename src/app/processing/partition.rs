@@ -80,11 +80,21 @@ impl PartitionState {
         self.ending.send_replace(self.coordinator.ending());
     }
 
+    /// True if user code has been called and has not returned.
+    pub(super) fn is_running(&self) -> bool {
+        self.runs.values().any(|run| run.context.running_since().is_some())
+    }
+
     /// Who keeps the partition from being given back, in words.
     pub(super) fn blocker(&self, partition: &TopicPartition) -> String {
-        if self.runs.values().any(|run| run.context.running_since().is_some()) {
+        if self.is_running() {
             let what = if self.closing { "last callback" } else { "handler" };
-            return format!("the {what} of {partition} did not return and was dropped");
+            return match self.runs.values().any(|run| run.context.blocks()) {
+                true => format!(
+                    "the {what} of {partition} blocks a thread and still runs; the process may have to wait for it"
+                ),
+                false => format!("the {what} of {partition} did not return and was dropped"),
+            };
         }
         if self.coordinator.is_dispatching() {
             let topic = self.route.dead_letter_topic.as_deref().unwrap_or_default();

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use bytestring::ByteString;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
-use crate::cluster::{Call, Cluster, CoordinatorKind, Duty, Metadata, Subject, Target};
+use crate::cluster::{Call, Cluster, Connection, CoordinatorKind, Duty, Metadata, Subject, Target};
 use crate::consumer::group::assignor::Topics;
 use crate::consumer::group::classic::{JoinAnswer, SyncAnswer};
 use crate::consumer::group::commits::Sending;
@@ -26,7 +26,7 @@ use crate::wire::messages::offset_fetch::{
 };
 use crate::wire::messages::sync_group::{SyncGroupRequest, SyncGroupRequestAssignment};
 use crate::wire::{Array, Request, Uuid, VersionRange};
-use crate::{Error, ErrorCode, Result, deadline};
+use crate::{Error, ErrorCode, ErrorKind, Result, deadline};
 
 /// First version of OffsetCommit and OffsetFetch that names topics by id.
 const TOPIC_IDS: i16 = 10;
@@ -58,9 +58,23 @@ impl Caller {
         version_max: i16,
         build: impl FnOnce(i16) -> (R, Instant),
     ) -> Result<R::Response> {
+        let connection = self.connection(duty).await?;
+        self.call_on(connection, version_max, build).await
+    }
+
+    /// A connection to the coordinator, wherever it is.
+    async fn connection(&self, duty: Duty) -> Result<Connection> {
         let setup = self.in_time(Duration::ZERO);
         let node = self.cluster.coordinator(CoordinatorKind::Group, &self.group, setup).await?;
-        let connection = self.cluster.connection(node, duty, setup).await?;
+        self.cluster.connection(node, duty, setup).await
+    }
+
+    async fn call_on<R: Request>(
+        &self,
+        connection: Connection,
+        version_max: i16,
+        build: impl FnOnce(i16) -> (R, Instant),
+    ) -> Result<R::Response> {
         let ours = VersionRange { min: R::VERSIONS.min, max: R::VERSIONS.max.min(version_max) };
         let version = connection.version(R::KEY, ours)?;
         let (request, deadline) = build(version);
@@ -82,6 +96,7 @@ impl Caller {
         self.cluster.coordinator_failed(CoordinatorKind::Group, &self.group);
     }
 
+    /// Joins, unless it is `over` before the request can be sent: then the coordinator knows of nobody.
     pub(crate) async fn join(
         &self,
         member_id: ByteString,
@@ -89,9 +104,15 @@ impl Caller {
         reason: String,
         session_timeout: Duration,
         rebalance_timeout: Duration,
+        over: impl Future<Output = ()>,
     ) -> Result<JoinAnswer> {
+        let connection = tokio::select! {
+            biased; // Nobody joins who is about to leave.
+            () = over => return Err(Error::new(ErrorKind::State, "the consumer is closing")),
+            connection = self.connection(Duty::Group(self.id)) => connection?,
+        };
         let response = self
-            .call(Duty::Group(self.id), i16::MAX, |version| {
+            .call_on(connection, i16::MAX, |version| {
                 // Whoever has no id yet is given one at once.
                 let at_once = member_id.is_empty() && version >= ID_FIRST;
                 let deadline = self.in_time(if at_once { Duration::ZERO } else { rebalance_timeout });

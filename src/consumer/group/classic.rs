@@ -28,7 +28,6 @@ use crate::consumer::group::assignor::{Assignment, Member, Topics, cooperative_s
 use crate::consumer::group::protocol::{
     NO_GENERATION, Subscription, cooperative_user_data, decode_assignment, encode_assignment,
 };
-use crate::error::Phase;
 use crate::types::{TopicName, TopicPartition};
 use crate::{Error, ErrorCode, ErrorKind};
 
@@ -773,16 +772,7 @@ impl Classic {
 
     fn trouble(&mut self, part: Part, error: &Error) {
         self.troubled.insert(part);
-        // What was never sent found no coordinator to send it to.
-        let unsent = matches!(
-            error.failed_phase(),
-            Some(Phase::Resolve | Phase::Connect | Phase::Tls | Phase::Sasl | Phase::Negotiate)
-        );
-        let kind = match error.error_code() {
-            Some(COORDINATOR_NOT_AVAILABLE | NOT_COORDINATOR) => ConditionKind::NoCoordinator,
-            None if unsent => ConditionKind::NoCoordinator,
-            _ => ConditionKind::Refused,
-        };
+        let kind = ConditionKind::of(error);
         self.actions.push_back(Action::Trouble { kind, error: error.clone() });
     }
 

@@ -325,14 +325,13 @@ fn a_revocation_that_is_not_answered_ends_in_loss() {
 
 #[test]
 fn each_code_of_a_join() {
-    for (code, after) in [
-        (14, "join \"\" owned=[] gen=-1 (joining failed)"),
-        (27, "join \"\" owned=[] gen=-1 (joining failed)"),
-    ] {
+    let after = "join \"\" owned=[] gen=-1 (joining failed)";
+    for (code, kind) in &[(14, "trouble NoCoordinator"), (27, "trouble Refused")] {
+        let code = *code;
         let mut play = Play::new(STICKY);
         play.actions();
         play.join_error(code);
-        assert_eq!(play.actions(), ["trouble Refused"], "{code} backs off");
+        assert_eq!(play.actions(), [*kind], "{code} backs off");
         play.wait(Duration::from_millis(100));
         assert_eq!(play.actions(), [after], "{code}");
     }
@@ -376,7 +375,10 @@ fn each_code_of_a_sync() {
         play.actions()
     };
     assert_eq!(rejoining(27), ["join \"me\" owned=[t0] gen=2 (group is rebalancing)"]);
-    assert_eq!(rejoining(14), ["trouble Refused", "join \"me\" owned=[t0] gen=2 (synchronising failed)"]);
+    assert_eq!(
+        rejoining(14),
+        ["trouble NoCoordinator", "join \"me\" owned=[t0] gen=2 (synchronising failed)"]
+    );
     assert_eq!(
         rejoining(16),
         [
@@ -404,7 +406,7 @@ fn each_code_of_a_heartbeat() {
         play.actions()
     };
     assert!(after(0).is_empty());
-    assert_eq!(after(14), ["trouble Refused"]);
+    assert_eq!(after(14), ["trouble NoCoordinator"]);
     assert_eq!(after(15), ["forget coordinator", "trouble NoCoordinator"]);
     assert_eq!(after(16), ["forget coordinator", "trouble NoCoordinator"]);
     assert_eq!(after(22), ["lose t0", "join \"me\" owned=[] gen=-1 (generation is over)"]);
@@ -444,7 +446,7 @@ fn a_join_may_take_longer_than_a_session_as_long_as_heartbeats_are_answered() {
     }
     // Its connection breaks: the membership is still there.
     play.machine.handle_join(play.now, 0, play.machine.ticket, broken());
-    assert_eq!(play.actions()[..2], ["forget coordinator", "trouble Refused"]);
+    assert_eq!(play.actions()[..2], ["forget coordinator", "trouble Unreachable"]);
     play.wait(Duration::from_millis(100));
     assert!(play.actions().contains(&"join \"me\" owned=[t0] gen=1 (joining failed)".to_owned()));
     play.joined(2, false);

@@ -41,18 +41,21 @@ impl Closing {
         self.left = Some(result);
     }
 
-    /// Tells those whose time is over.
-    pub(crate) fn expire(&mut self, now: Instant) {
-        let (over, still) = std::mem::take(&mut self.waiters).into_iter().partition(|(by, _)| *by <= now);
+    /// Tells those whose time is over; `reason` is why it may have been too short.
+    pub(crate) fn expire(&mut self, now: Instant, reason: impl FnOnce() -> Option<Error>) {
+        let (over, still): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.waiters).into_iter().partition(|(by, _)| *by <= now);
         self.waiters = still;
-        self.tell(over);
+        if !over.is_empty() {
+            self.tell(over, reason());
+        }
     }
 
     /// Tells everybody.
     pub(crate) fn finish(mut self) {
         self.left.get_or_insert(Ok(()));
         let waiters = std::mem::take(&mut self.waiters);
-        self.tell(waiters);
+        self.tell(waiters, None);
     }
 
     /// When [`expire`](Self::expire) has something to do.
@@ -60,14 +63,14 @@ impl Closing {
         self.waiters.iter().map(|(by, _)| *by).min()
     }
 
-    fn tell(&self, waiters: Vec<(Instant, oneshot::Sender<Result<()>>)>) {
+    fn tell(&self, waiters: Vec<(Instant, oneshot::Sender<Result<()>>)>, reason: Option<Error>) {
         for (_, reply) in waiters {
             // Whoever closed may have stopped waiting.
-            let _ = reply.send(self.result());
+            let _ = reply.send(self.result(reason.as_ref()));
         }
     }
 
-    fn result(&self) -> Result<()> {
+    fn result(&self, reason: Option<&Error>) -> Result<()> {
         let group = &self.group;
         summary(&format!("closing a member of group {group}"), &self.failed)?;
         let stays = "the coordinator counts the member out when its session times out";
@@ -79,7 +82,11 @@ impl Closing {
             }
             None => {
                 let message = format!("group {group} was not left before the deadline");
-                Err(Error::new(ErrorKind::Timeout, message).hint(stays))
+                let error = Error::new(ErrorKind::Timeout, message).hint(stays);
+                Err(match reason {
+                    Some(reason) => error.source(reason.clone()),
+                    None => error,
+                })
             }
         }
     }

@@ -414,7 +414,13 @@ pub(crate) fn trouble_of(Failed { mark, error }: &Failed, group: &str) -> (Subje
         Some(ErrorCode::GROUP_AUTHORIZATION_FAILED) => {
             (Subject::Group(GroupId::from(group.to_owned())), ConditionKind::NotAuthorized)
         }
-        _ => (Subject::Partition(partition.clone()), ConditionKind::Refused),
+        _ => {
+            let kind = match ConditionKind::of(error) {
+                ConditionKind::Unreachable => ConditionKind::Unreachable,
+                _ => ConditionKind::Refused,
+            };
+            (Subject::Partition(partition.clone()), kind)
+        }
     }
 }
 

@@ -24,7 +24,7 @@ use crate::consumer::group::commits::{
 };
 use crate::consumer::mark::Mark;
 use crate::consumer::positions::Begin;
-use crate::runtime::{AbortOnDrop, BoxFuture, Runtime, report_starved};
+use crate::runtime::{AbortOnDrop, BoxFuture, Runtime, report_starved, watch};
 use crate::types::{Offset, TopicName, TopicPartition};
 use crate::{Error, ErrorCode, Result, deadline};
 
@@ -77,6 +77,8 @@ pub(crate) struct GroupDriver {
     open: bool,
     /// Set once the consumer is being closed.
     closing: Option<Closing>,
+    /// Whether it is, for those who have not begun what would have to be undone then.
+    ended: watch::Sender<bool>,
     leaving: bool,
 }
 
@@ -105,6 +107,7 @@ impl GroupDriver {
             tasks: BTreeMap::new(),
             open: true,
             closing: None,
+            ended: watch::Sender::new(false),
             leaving: false,
         }
     }
@@ -170,7 +173,7 @@ impl GroupDriver {
         self.auto_commit(now);
         self.send_commit(now);
         if let Some(closing) = &mut self.closing {
-            closing.expire(now);
+            closing.expire(now, || self.caller.cluster.latest_failure(&self.caller.subject()));
         }
     }
 
@@ -200,6 +203,7 @@ impl GroupDriver {
 
     fn close(&mut self, now: Instant, deadline: Instant) -> &mut Closing {
         self.auto_commit_at = None;
+        self.ended.send_replace(true);
         let commit_by = self.machine.handle_close(now, deadline);
         self.commits.limit(commit_by);
         self.closing.get_or_insert_with(|| Closing::new(self.caller.group.clone()))
@@ -249,9 +253,12 @@ impl GroupDriver {
         match action {
             Action::Join { ticket, member_id, protocols, reason } => {
                 tracing::debug!(group = %caller.group, reason, "joining");
+                let mut ended = self.ended.subscribe();
                 self.spawn("join", async move {
                     let (session, rebalance) = (config.session_timeout, config.rebalance_timeout);
-                    let answer = caller.join(member_id, protocols, reason, session, rebalance).await;
+                    // The sender lives as long as the driver, which aborts this when it goes.
+                    let over = async { drop(ended.wait_for(|ended| *ended).await) };
+                    let answer = caller.join(member_id, protocols, reason, session, rebalance, over).await;
                     send(&sender, Input::Joined(ticket, answer));
                 });
             }
@@ -293,6 +300,13 @@ impl GroupDriver {
             Action::Assign { added, generation } => self.assign(added, generation),
             Action::ForgetCoordinator => self.caller.forget_coordinator(),
             Action::Trouble { kind, error } => {
+                if kind == ConditionKind::Unreachable {
+                    // What was said while somebody could be reached is over.
+                    let group = self.subject();
+                    let before = [ConditionKind::NoCoordinator, ConditionKind::Refused];
+                    let id = self.caller.id;
+                    self.cluster().clear_where(id, |subject, of| *subject == group && before.contains(&of));
+                }
                 self.cluster().raise(self.caller.id, self.subject(), kind, error);
             }
             Action::Well => {
@@ -474,7 +488,9 @@ impl GroupDriver {
         }
         let is_done = |partition: &TopicPartition| codes.get(partition) == Some(&ErrorCode::NONE);
         self.cluster().clear_where(id, |subject, kind| match (subject, kind) {
-            (Subject::Partition(partition), ConditionKind::Refused) => is_done(partition),
+            (Subject::Partition(partition), ConditionKind::Refused | ConditionKind::Unreachable) => {
+                is_done(partition)
+            }
             (Subject::Topic(topic), ConditionKind::NotAuthorized) => sent.iter().any(|item| {
                 item.mark.topic_partition().topic == *topic && is_done(item.mark.topic_partition())
             }),
@@ -539,7 +555,9 @@ fn take_committed(
     if !told.is_empty() {
         core.update(|_| ());
         caller.cluster.clear_where(caller.id, |subject, kind| match (subject, kind) {
-            (Subject::Partition(partition), ConditionKind::Refused) => told.contains(partition),
+            (Subject::Partition(partition), ConditionKind::Refused | ConditionKind::Unreachable) => {
+                told.contains(partition)
+            }
             (Subject::Topic(topic), ConditionKind::NotAuthorized) => told.iter().any(|tp| tp.topic == *topic),
             _ => false,
         });

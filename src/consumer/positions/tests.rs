@@ -392,6 +392,16 @@ fn missing_rights_are_trouble_of_the_topic_until_it_can_be_read() {
 }
 
 #[test]
+fn a_leader_that_steps_down_and_dies_is_unreachable_and_refuses_nothing() {
+    let mut play = Play::fetching(ConsumerConfig::new());
+    let error = Error::from_code(ErrorCode::FENCED_LEADER_EPOCH, "reading");
+    play.fetched(0, Fetched::Retry { pause: true, error });
+    assert_eq!(play.troubles(), ["t[0]: NoLeader"]);
+    play.positions.handle_node_failed(NODE, Error::new(ErrorKind::Network, "nobody there"));
+    assert_eq!(play.troubles(), ["t[0]: NoLeader over".to_owned(), format!("node {NODE}: Unreachable")]);
+}
+
+#[test]
 fn a_batch_that_never_fits_is_named() {
     let mut play = Play::fetching(ConsumerConfig::new());
     for _ in 0..=CUTS_MAX {

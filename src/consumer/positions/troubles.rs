@@ -9,7 +9,7 @@ use crate::cluster::{ConditionKind, Subject};
 use crate::consumer::positions::handing_out::Item;
 use crate::consumer::positions::{Positions, Stage};
 use crate::types::{NodeId, TopicPartition};
-use crate::{Error, ErrorCode, ErrorKind};
+use crate::{Error, ErrorKind};
 
 /// News of what keeps a partition from going on.
 #[derive(Debug)]
@@ -43,24 +43,13 @@ impl Positions {
 
     /// A question about `partition`, or a fetch, failed and is tried again.
     pub(super) fn raise_failure(&mut self, partition: &TopicPartition, error: Error) {
-        let gone = [
-            ErrorCode::UNKNOWN_TOPIC_OR_PARTITION,
-            ErrorCode::UNKNOWN_TOPIC_ID,
-            ErrorCode::INCONSISTENT_TOPIC_ID,
-        ];
-        let (subject, kind) = match error.kind() {
-            // As metadata says it too, so that one cause is told once.
-            _ if error.error_code().is_some_and(|code| gone.contains(&code)) => {
-                (Subject::Topic(partition.topic.clone()), ConditionKind::NoSuchTopic)
+        let kind = ConditionKind::of(&error);
+        let subject = match kind {
+            // As metadata says it too, so that one cause is told once; rights belong to the topic.
+            ConditionKind::NoSuchTopic | ConditionKind::NotAuthorized => {
+                Subject::Topic(partition.topic.clone())
             }
-            // Rights belong to the topic.
-            ErrorKind::Authorization => {
-                (Subject::Topic(partition.topic.clone()), ConditionKind::NotAuthorized)
-            }
-            ErrorKind::Network | ErrorKind::Timeout => {
-                (Subject::Partition(partition.clone()), ConditionKind::Unreachable)
-            }
-            _ => (Subject::Partition(partition.clone()), ConditionKind::Refused),
+            _ => Subject::Partition(partition.clone()),
         };
         self.raise(partition, subject, kind, error);
     }
@@ -75,10 +64,17 @@ impl Positions {
 
     /// A fetch from `node` failed as a whole and is tried again.
     pub(crate) fn handle_node_failed(&mut self, node: NodeId, error: Error) {
-        let kind = match error.kind() {
-            ErrorKind::Network | ErrorKind::Timeout => ConditionKind::Unreachable,
+        let kind = match ConditionKind::of(&error) {
+            ConditionKind::Unreachable => ConditionKind::Unreachable,
             _ => ConditionKind::Refused,
         };
+        // What it said of its partitions while it could be reached is over.
+        let stale: Vec<TopicPartition> = (self.partitions.iter())
+            .filter(|(_, state)| state.leader.is_some_and(|(leader, _)| leader == node))
+            .filter(|(_, state)| matches!(state.trouble, Some((_, ConditionKind::NoLeader))))
+            .map(|(partition, _)| partition.clone())
+            .collect();
+        stale.iter().for_each(|partition| self.end_trouble(partition));
         if let Some(before) = self.failing.insert(node, kind).filter(|before| *before != kind) {
             self.troubles.push_back(Trouble::Over(Subject::Node(node), before));
         }
