@@ -71,8 +71,9 @@ async fn fill(client: Client, records: u64) {
         let partition = (number % PARTITIONS as u64) as i32;
         let healthy = Record::to(HEALTHY).partition(partition).value(number.to_string());
         let failing = Record::to(FAILING).partition(partition).value(vec![b'x'; 20_000]);
-        producer.enqueue(healthy).await.expect("room");
-        producer.enqueue(failing).await.expect("room");
+        for record in [healthy, failing] {
+            drop(producer.enqueue(record).await.expect("room"));
+        }
     }
     producer.close(Duration::from_secs(60)).await.expect("written");
 }
@@ -149,7 +150,7 @@ async fn trouble(world: &World, control: &Control, nodes: i32, dice: &mut fastra
         2 => {
             if let Some(network) = world.network() {
                 let links = Links::of(std::net::IpAddr::from([10, 0, 0, 10]));
-                network.partition(links, Direction::Both);
+                let _ = network.partition(links, Direction::Both);
             }
         }
         3 => {
