@@ -141,7 +141,9 @@ async fn two_ways_to_name_the_cluster_are_one_too_many() {
 #[tokio::test]
 async fn groups_are_checked_before_anything_runs() {
     let define = |routes: &mut Routes| {
-        routes.group("", |group| drop(group.topic("t").handler(async |_: Message<Raw>, _| Ok(()))));
+        routes.group("", |group| {
+            let _ = group.topic("t").handler(async |_: Message<Raw>, _| Ok(()));
+        });
     };
     let error = App::new("app").bootstrap_servers("a:9092").routes(define).build().await.unwrap_err();
     assert!(error.to_string().contains("the group id is empty"), "{error}");

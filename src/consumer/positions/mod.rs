@@ -463,7 +463,14 @@ impl Positions {
                 }
             }
             let Some(Sighting { topic_id, count, .. }) = sighting else { continue };
-            if topic_id != state.topic_id && state.topic_id != unknown && topic_id != unknown {
+            let is_another = topic_id != state.topic_id && state.topic_id != unknown && topic_id != unknown;
+            if is_another && state.stage == Stage::Committed {
+                // Nothing was read: metadata was behind the assignment. What the group committed of the topic that there
+                // is now counts, and no answer about the other.
+                self.assignments += 1;
+                state.assignment = self.assignments;
+                state.topic_id = topic_id;
+            } else if is_another {
                 let key = (partition.topic.clone(), state.topic_id, topic_id);
                 recreated.entry(key).or_default().push(partition.clone());
             } else if topic_id != unknown {

@@ -525,6 +525,24 @@ fn a_topic_made_anew_is_read_from_its_start_and_what_was_kept_is_void() {
 }
 
 #[test]
+fn a_topic_made_anew_before_reading_began_is_read_from_where_the_group_stopped_in_it() {
+    let mut play = Play::new(ConsumerConfig::new());
+    play.lead_by(NODE, 1, 7);
+    // Another member reads the new topic already; our metadata still has the old one.
+    let asked = play.positions.uncommitted();
+    play.lead_by(NODE, 0, 8);
+    for (partition, assignment) in &asked {
+        play.positions.handle_committed(partition, *assignment, Some((99, 0)));
+    }
+    assert!(play.plan().is_empty(), "an answer about the old topic says nothing of the new one");
+    for (partition, assignment) in play.positions.uncommitted() {
+        play.positions.handle_committed(&partition, assignment, Some((20, 0)));
+    }
+    assert_eq!(play.plan(), [(0, 20), (1, 20)]);
+    assert_eq!(play.popped(), [""; 0], "nothing was lost");
+}
+
+#[test]
 fn a_partition_that_is_gone_says_so_until_it_is_back() {
     let mut play = Play::fetching(ConsumerConfig::new());
     let smaller = Sighting { topic_id: Uuid::default(), count: 1, leader: Some((NODE, 1)) };
