@@ -240,6 +240,8 @@ mod tests {
         let stage = Stage::new(&sim).await;
         let client = client(sim.clone(), &format!("localhost:{}", stage.port())).await;
         let broker = async {
+            // The first shows that the node answers; foreign requests have a connection of their own.
+            let _short = stage.accept_negotiated().await;
             let mut actor = stage.accept_negotiated().await;
             let head = actor.expect(ApiKey::METADATA).await;
             // Throttle time, then four billion brokers.
