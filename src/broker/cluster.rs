@@ -1,4 +1,4 @@
-//! The cluster's machine: nodes, topics, partitions, replication, retention. No I/O, no clock: every input carries `now`.
+//! Machine: a cluster's nodes, topics, partitions, replication, retention. Every input carries `now`.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;

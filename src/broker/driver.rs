@@ -27,10 +27,7 @@ use super::cluster::{NewTopic, State};
 use super::handlers::{self, Answer, Context, Handled, Handler, dispatch};
 use super::log::Depth;
 use super::rules::{Action, Met};
-use super::settings::Mode;
-
-/// Pause after a failed accept.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
+use super::settings::{ACCEPT_PAUSE, Mode};
 
 /// What the tasks of a cluster share.
 pub(crate) struct Shared {

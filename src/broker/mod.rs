@@ -15,8 +15,8 @@
 //! ```
 //!
 //! Reading order: `settings` and the builder; `cluster` (the machine) with `partition`, `log`, `groups` and `sessions`;
-//! `handlers` (one file per API); `rules`, `rights` and `control` (interception); `driver` (sockets and timers). The machine has
-//! no I/O, clock or randomness of its own, and one lock guards it. Written from the protocol: of carafe it uses `wire`
+//! `handlers` (one file per API); `rules`, `rights` and `control` (interception); `driver` (sockets and timers). One lock guards
+//! the machine, and time and dice are handed to it. Written from the protocol: of carafe it uses `wire`
 //! and `runtime` alone.
 
 mod builder;

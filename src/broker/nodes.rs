@@ -1,4 +1,4 @@
-//! Nodes that die, return, freeze and thaw, and who leads then: a part of the cluster's machine.
+//! Machine: nodes of the cluster that die, return, freeze and thaw, and who leads then.
 
 use tokio::time::Instant;
 

@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+/// How long a node waits after a failed accept before it tries again.
+pub(crate) const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
+
 /// The settings of a cluster, fixed when it starts except for the replication lag.
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {

@@ -1,4 +1,4 @@
-//! What is wrong and stays wrong: no such topic, no rights, no leader, nobody there, a partition that stopped.
+//! Machine: what is wrong and stays wrong: no such topic, no rights, no leader, nobody there, a partition that stopped.
 //!
 //! Whoever meets a failure [reports](Conditions::raise) it, as often as it happens, and says when it is over. This machine
 //! decides what is worth a word: a failure that lasts longer than such things last by themselves is told once, again at

@@ -1,4 +1,4 @@
-//! Which topic of a name is the one of now.
+//! Machine: which topic of a name is the one of now.
 //!
 //! A topic that is deleted and made anew keeps its name and gets another id, and ids have no order. A broker that lags
 //! behind, or that was frozen, still tells of the one before. So another id is believed when a second answer in a row

@@ -1,4 +1,4 @@
-//! The connections of a client: per node and [`Duty`] at most one, opened when first needed.
+//! Machine: the connections of a client: per node and [`Duty`] at most one, opened when first needed.
 //!
 //! ```text
 //!   Vacant ──acquire──▶ Opening ──opened──▶ Open ──lost, idle──▶ Vacant

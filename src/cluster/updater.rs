@@ -1,4 +1,4 @@
-//! Decides what to ask about the cluster and when, and merges answers into snapshots.
+//! Machine: decides what to ask about the cluster and when, and merges answers into snapshots.
 //!
 //! One question is out at a time. Wishes that come meanwhile are kept and asked next. Topics of interest are asked for
 //! by name; an answer about some of them says nothing about the others. Every topic has its own back-off, so one that

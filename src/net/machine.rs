@@ -1,4 +1,4 @@
-//! What a connection knows: which requests are out, in which order, until when; whether it may write.
+//! Machine: what a connection knows: which requests are out, in which order, until when; whether it may write.
 //!
 //! ```text
 //!          close()                 last answer

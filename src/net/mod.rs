@@ -2,7 +2,7 @@
 //!
 //! * `failure`: typed reasons for which a connection or one request on it ended.
 //! * `throttle`: where a response says that the broker wants a pause (KIP-219), as data.
-//! * `machine`: correlation, order, deadlines, throttling, draining. No I/O and no clock.
+//! * `machine`: correlation, order, deadlines, throttling, draining.
 //! * `negotiate`: ApiVersions with its fallbacks (KIP-511), and the table that comes out of it.
 //! * `handshake`: what happens on a fresh socket before the first request; TLS and SASL have their place here.
 //! * `driver`: the task that reads and writes; decides nothing.

@@ -1,4 +1,4 @@
-//! Which versions a broker speaks: the first exchange on every connection (KIP-35, KIP-511).
+//! Machine: which versions a broker speaks, the first exchange on every connection (KIP-35, KIP-511).
 //!
 //! We ask in the newest version. A broker that does not know it answers error 35 in the form of version 0, with the
 //! range it accepts where it is 2.4 or newer; we ask once more at the highest strictly lower version. Never a loop.

@@ -1,4 +1,4 @@
-//! The task behind a producer: letters from appenders, connections, requests, answers, timers. It decides nothing.
+//! The task behind a producer: letters from appenders, connections, requests, answers, timers.
 //!
 //! Everything is polled from one place, in a fixed order: letters, metadata, answers, the producer id, time; then requests
 //! go out. No source can starve another: each is emptied once per round, and what a round brings in is bounded by memory.

@@ -9,7 +9,7 @@
 //! * `batch`, `compress`: a closed batch and its completion.
 //! * `linger`: when open batches leave.
 //! * `sender`: the machine: queues, sequences, eras, retries, deadlines.
-//! * `driver`: the task that moves bytes and decides nothing.
+//! * `driver`: the task that moves bytes.
 
 mod batch;
 mod compress;

@@ -3,6 +3,7 @@
 use std::fs;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 /// One file of the repository.
 #[derive(Debug)]
@@ -97,7 +98,12 @@ impl Source {
 }
 
 /// All text files of the repository but generated and foreign ones, in order of their paths.
-pub(crate) fn repository() -> Vec<Source> {
+pub(crate) fn repository() -> &'static [Source] {
+    static SOURCES: OnceLock<Vec<Source>> = OnceLock::new();
+    SOURCES.get_or_init(read_all)
+}
+
+fn read_all() -> Vec<Source> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut paths = Vec::new();
     collect(root, &mut paths);

@@ -1,4 +1,4 @@
-//! The machine of one partition: everything that happens to a batch between its arrival and its release.
+//! Machine: one partition, everything that happens to a batch between its arrival and its release.
 //!
 //! ```text
 //!            batch                     lanes finished                     nothing pending

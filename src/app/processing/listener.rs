@@ -1,5 +1,5 @@
 //! The driver of one consumer group: polls the group's consumer, feeds the coordinators of its partitions, and carries
-//! out what they decide. It decides nothing itself and never waits for a handler.
+//! out what they decide. It never waits for a handler.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::pin::pin;

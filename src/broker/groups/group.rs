@@ -1,4 +1,4 @@
-//! The classic group machine (Kafka's GroupCoordinator): members, generations, rebalance, static members (KIP-345),
+//! Machine: a classic group (Kafka's GroupCoordinator): members, generations, rebalance, static members (KIP-345),
 //! known member ids (KIP-394). Cooperative rebalancing (KIP-429) needs nothing of its own here.
 //!
 //! Answers go through one-shot channels; one that is dropped tells the driver that the coordinator moved.

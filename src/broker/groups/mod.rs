@@ -1,4 +1,4 @@
-//! Classic consumer groups: which node coordinates which, the groups, and the offsets committed for them.
+//! Machine: classic consumer groups: which node coordinates which, the groups, and the offsets committed for them.
 
 mod group;
 #[cfg(test)]

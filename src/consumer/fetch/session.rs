@@ -1,4 +1,4 @@
-//! A fetch session (KIP-227) as a machine: what to put into the next request so that the broker knows all that is
+//! Machine: a fetch session (KIP-227): what to put into the next request so that the broker knows all that is
 //! wanted, while only what changed is sent.
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -1,6 +1,5 @@
-//! The classic group protocol as a machine: joining, leading, synchronising, heartbeats, cooperative and eager
-//! revocation, loss. It has no clock, no I/O and no randomness: `handle_*` takes what happened, `poll` says what to do,
-//! `next_deadline` when to ask again.
+//! Machine: the classic group protocol: joining, leading, synchronising, heartbeats, cooperative and eager revocation,
+//! loss. It has no clock, no I/O and no randomness.
 //!
 //! ```text
 //!            subscribe                                    27, new partitions, new subscription

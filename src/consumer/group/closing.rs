@@ -1,4 +1,4 @@
-//! The end of a membership that is under way: who waits for it, what it cost, and what it was in the end. No I/O and no clock.
+//! Machine: the end of a membership that is under way: who waits for it, what it cost, and what it was in the end.
 
 use bytestring::ByteString;
 use tokio::sync::oneshot;

@@ -1,5 +1,5 @@
-//! Offset commits, partition by partition: one request at a time carries what is due, and a partition that has to wait, or
-//! was refused, holds up no other. Per partition what is asked for later wins and never overtakes. No I/O and no clock.
+//! Machine: offset commits, partition by partition: one request at a time carries what is due, and a partition that has
+//! to wait, or was refused, holds up no other. Per partition what is asked for later wins and never overtakes.
 
 use std::collections::{BTreeMap, VecDeque};
 

@@ -1,5 +1,5 @@
 //! The task of one group membership: it carries requests, answers, timers and the application's words between the
-//! machines and the world, and decides nothing.
+//! machines and the world.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! What is fetched from whom, and what an answer means for a partition.
+//! Machine: what is fetched from whom, and what an answer means for a partition.
 
 use std::sync::Arc;
 use std::time::Duration;

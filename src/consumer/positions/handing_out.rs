@@ -1,5 +1,5 @@
-//! What the application gets, in its order: events before batches, batches and failures of a partition as they lie in its
-//! log.
+//! Machine: what the application gets, in its order: events before batches, batches and failures of a partition as they
+//! lie in its log.
 
 use crate::Error;
 use crate::consumer::batch::Batch;

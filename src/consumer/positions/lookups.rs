@@ -1,5 +1,5 @@
-//! What has to be asked of a partition's leader before, or instead of, fetching: offsets by time, the range of a log, the
-//! end of an epoch.
+//! Machine: what has to be asked of a partition's leader before, or instead of, fetching: offsets by time, the range of a
+//! log, the end of an epoch.
 
 use tokio::time::Instant;
 

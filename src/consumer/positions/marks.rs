@@ -1,4 +1,4 @@
-//! What is done: marks that wait for a commit.
+//! Machine: what is done: marks that wait for a commit.
 
 use crate::consumer::mark::Mark;
 use crate::consumer::positions::{Positions, State, not_assigned};

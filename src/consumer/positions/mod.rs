@@ -1,4 +1,4 @@
-//! Where a consumer stands in each of its partitions, as a machine: what to look up, what to fetch, what to hand out.
+//! Machine: where a consumer stands in each of its partitions: what to look up, what to fetch, what to hand out.
 //!
 //! What a partition is asked belongs to a *version* of it. Whatever makes an answer void raises the version: a seek, a
 //! revocation, a truncation, another leader or epoch of it, another topic under the name. So every answer is held against

@@ -1,4 +1,4 @@
-//! What answers, failures and the passing of time do to batches.
+//! Machine: what answers, failures and the passing of time do to batches.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

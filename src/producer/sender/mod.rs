@@ -1,4 +1,4 @@
-//! The machine that decides which batch goes where and when, and what becomes of it.
+//! Machine: decides which batch goes where and when, and what becomes of it.
 //!
 //! * [`era`]: producer ids and epochs.
 //! * [`partition`]: what waits and what is on the way, per partition.
@@ -8,7 +8,7 @@
 //! Per broker there are two lists: partitions with closed batches, and partitions with open ones. A partition stands on
 //! one of them, or on none while something has to happen first; no step but a flush looks at partitions without data.
 //!
-//! No I/O, no clock, no randomness: lanes are reached through [`Lanes`], time and dice are handed in.
+//! Time and dice are handed in; lanes are reached through [`Lanes`], which the driver implements.
 
 mod answers;
 mod era;
