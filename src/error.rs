@@ -1,6 +1,7 @@
 //! One error type for the whole crate. It says what was attempted, with which peer, in which phase, whether a retry
 //! can help, and what to try; its contents are private, its questions public.
 
+use std::any::Any;
 use std::error::Error as StdError;
 use std::fmt;
 use std::sync::Arc;
@@ -45,6 +46,10 @@ pub enum ErrorKind {
     Payload,
     /// Code of the user failed or panicked.
     Handler,
+    /// A file, standard input or standard output could not be read or written.
+    Io,
+    /// A defect of carafe: neither the caller, nor the cluster, nor a handler did anything wrong. Please report it.
+    Internal,
 }
 
 /// The phase of an attempt in which it failed.
@@ -67,9 +72,9 @@ pub enum Phase {
     Decode,
 }
 
-/// An error of carafe. `Display` prints one level, the source chain the rest. Clones share their sources.
+/// An error of carafe. `Display` prints one level, the source chain the rest. A clone costs a count: it is the same error.
 #[derive(Clone)]
-pub struct Error(Box<Inner>);
+pub struct Error(Arc<Inner>);
 
 #[derive(Clone)]
 struct Inner {
@@ -78,117 +83,103 @@ struct Inner {
     peer: Option<String>,
     phase: Option<Phase>,
     code: Option<ErrorCode>,
-    hint: Option<String>,
+    advice: Option<String>,
     retriable: Option<bool>,
     throttle: Option<Duration>,
     source: Option<Arc<dyn StdError + Send + Sync>>,
-    /// The error of another type that says the same and more; what is behind it is behind this one.
-    original: Option<Arc<dyn StdError + Send + Sync>>,
+    /// The value of another type that this error was made of.
+    origin: Option<Arc<dyn Any + Send + Sync>>,
 }
 
 impl Error {
     /// An error of `kind`; `message` says what was attempted and what went wrong, without a final full stop.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self(Box::new(Inner {
+        Self(Arc::new(Inner {
             kind,
             message: message.into(),
             peer: None,
             phase: None,
             code: None,
-            hint: None,
+            advice: None,
             retriable: None,
             throttle: None,
             source: None,
-            original: None,
+            origin: None,
         }))
     }
 
-    /// An error that a broker reported with `code` while `attempted`. Its kind and its hint follow from the code.
+    /// An error that a broker reported with `code` while `attempted`. Its kind and its advice follow from the code.
     pub fn from_code(code: ErrorCode, attempted: impl Into<String>) -> Self {
-        let error = Self::new(code.kind(), attempted).code(code);
+        let error = Self::new(code.kind(), attempted).with_code(code);
         match code.advice() {
-            Some(advice) => error.hint(advice),
+            Some(advice) => error.with_advice(advice),
             None => error,
         }
     }
 
+    fn with(mut self, set: impl FnOnce(&mut Inner)) -> Self {
+        set(Arc::make_mut(&mut self.0));
+        self
+    }
+
     /// Names the peer: `host:port` or `node 3 (host:port)`.
     #[must_use]
-    pub fn peer(mut self, peer: impl Into<String>) -> Self {
-        self.0.peer = Some(peer.into());
-        self
+    pub fn with_peer(self, peer: impl Into<String>) -> Self {
+        self.with(|inner| inner.peer = Some(peer.into()))
     }
 
     /// Names the phase of the attempt.
     #[must_use]
-    pub fn phase(mut self, phase: Phase) -> Self {
-        self.0.phase = Some(phase);
-        self
+    pub fn with_phase(self, phase: Phase) -> Self {
+        self.with(|inner| inner.phase = Some(phase))
     }
 
     /// Attaches the broker's error code.
     #[must_use]
-    pub fn code(mut self, code: ErrorCode) -> Self {
-        self.0.code = Some(code);
-        self
+    pub fn with_code(self, code: ErrorCode) -> Self {
+        self.with(|inner| inner.code = Some(code))
     }
 
     /// Says what to try.
     #[must_use]
-    pub fn hint(mut self, hint: impl Into<String>) -> Self {
-        self.0.hint = Some(hint.into());
-        self
+    pub fn with_advice(self, advice: impl Into<String>) -> Self {
+        self.with(|inner| inner.advice = Some(advice.into()))
     }
 
     /// Overrides whether a retry can help; otherwise kind and code decide.
     #[must_use]
-    pub fn retriable(mut self, retriable: bool) -> Self {
-        self.0.retriable = Some(retriable);
-        self
+    pub fn with_retriable(self, retriable: bool) -> Self {
+        self.with(|inner| inner.retriable = Some(retriable))
     }
 
     /// The broker asked to wait this long before the next attempt.
     #[must_use]
-    pub fn throttle(mut self, wait: Duration) -> Self {
-        self.0.throttle = Some(wait);
-        self
+    pub fn with_throttle(self, wait: Duration) -> Self {
+        self.with(|inner| inner.throttle = Some(wait))
     }
 
     /// Attaches the underlying error.
     #[must_use]
-    pub fn source(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
-        self.0.source = Some(Arc::from(source.into()));
-        self
+    pub fn with_source(self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        self.with(|inner| inner.source = Some(Arc::from(source.into())))
     }
 
-    /// The same error for another item of the same operation, without its source but with its advice.
+    /// Attaches an underlying error that others hold too.
     #[cfg_attr(not(feature = "client"), allow(dead_code))]
-    pub(crate) fn repeat(&self) -> Self {
-        let inner = &*self.0;
-        Self(Box::new(Inner {
-            message: inner.message.clone(),
-            peer: inner.peer.clone(),
-            hint: self.advice().map(str::to_owned),
-            source: None,
-            original: None,
-            ..*inner
-        }))
+    pub(crate) fn with_shared_source(self, source: Arc<dyn StdError + Send + Sync>) -> Self {
+        self.with(|inner| inner.source = Some(source))
     }
 
-    /// This error on behalf of `original`, which says the same and has the same source, and stays within reach.
+    /// Keeps what this error was made of within reach of [`origin`](Self::origin).
     #[cfg_attr(not(feature = "client"), allow(dead_code))]
-    pub(crate) fn for_original(&self, original: impl StdError + Send + Sync + 'static) -> Self {
-        let mut copy = self.repeat();
-        // The source says its own.
-        copy.0.hint.clone_from(&self.0.hint);
-        copy.0.original = Some(Arc::new(original));
-        copy
+    pub(crate) fn with_origin(self, origin: impl Any + Send + Sync) -> Self {
+        self.with(|inner| inner.origin = Some(Arc::new(origin)))
     }
 
-    /// See [`for_original`](Self::for_original).
+    /// What this error was made of, if it is a `T`.
     #[cfg_attr(not(feature = "client"), allow(dead_code))]
-    pub(crate) fn original(&self) -> Option<&(dyn StdError + 'static)> {
-        self.0.original.as_deref().map(|original| original as &(dyn StdError + 'static))
+    pub(crate) fn origin<T: Any>(&self) -> Option<&T> {
+        self.0.origin.as_deref()?.downcast_ref()
     }
 
     /// Who is to blame.
@@ -197,35 +188,32 @@ impl Error {
     }
 
     /// The code that a broker answered with, if one did.
-    pub fn error_code(&self) -> Option<ErrorCode> {
+    pub fn code(&self) -> Option<ErrorCode> {
         self.0.code
     }
 
     /// The phase in which the attempt failed.
-    pub fn failed_phase(&self) -> Option<Phase> {
+    pub fn phase(&self) -> Option<Phase> {
         self.0.phase
     }
 
     /// The peer of the attempt.
-    pub fn failed_peer(&self) -> Option<&str> {
+    pub fn peer(&self) -> Option<&str> {
         self.0.peer.as_deref()
     }
 
-    /// What to try, for a person: the error's own hint, or else that of the error behind it. Printed with the error that
+    /// What to try, for a person: its own advice, or else that of the error behind it. Printed with the error that
     /// has it, so a chain of errors says it once.
     pub fn advice(&self) -> Option<&str> {
         let behind = || {
-            let mut causes = std::iter::successors(StdError::source(self), |&cause| cause.source());
-            causes.find_map(|cause| {
-                let shared = || cause.downcast_ref::<Arc<Self>>().map(|error| &**error);
-                cause.downcast_ref::<Self>().or_else(shared)?.0.hint.as_deref()
-            })
+            let mut causes = std::iter::successors(self.source(), |&cause| cause.source());
+            causes.find_map(|cause| cause.downcast_ref::<Self>()?.0.advice.as_deref())
         };
-        self.0.hint.as_deref().or_else(behind)
+        self.0.advice.as_deref().or_else(behind)
     }
 
     /// How long the broker asked us to wait.
-    pub fn throttle_time(&self) -> Option<Duration> {
+    pub fn throttle(&self) -> Option<Duration> {
         self.0.throttle
     }
 
@@ -265,8 +253,8 @@ impl Error {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.message())?;
-        match &self.0.hint {
-            Some(hint) => write!(f, "; {hint}"),
+        match &self.0.advice {
+            Some(advice) => write!(f, "; {advice}"),
             None => Ok(()),
         }
     }
@@ -299,11 +287,7 @@ impl fmt::Debug for Error {
 
 impl StdError for Error {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
-        match (&self.0.source, &self.0.original) {
-            (Some(source), _) => Some(&**source),
-            (None, Some(original)) => original.source(),
-            (None, None) => None,
-        }
+        self.0.source.as_deref().map(|source| source as _)
     }
 }
 
@@ -315,7 +299,7 @@ impl StdError for Error {
 /// use carafe::{Error, ErrorKind};
 ///
 /// let refused = std::io::Error::other("connection refused");
-/// let error = Error::new(ErrorKind::Network, "no connection").hint("is the broker up?").source(refused);
+/// let error = Error::new(ErrorKind::Network, "no connection").with_advice("is the broker up?").with_source(refused);
 /// assert_eq!(Chain(&error).to_string(), "no connection: connection refused; is the broker up?");
 /// ```
 #[derive(Debug)]
@@ -326,9 +310,8 @@ impl fmt::Display for Chain<'_> {
         let (mut line, mut hint) = (String::new(), None);
         for error in std::iter::successors(Some(self.0), |&error| error.source()) {
             let own = error.downcast_ref::<Error>();
-            let own = own.or_else(|| error.downcast_ref::<Arc<Error>>().map(|shared| &**shared));
             let text = own.map_or_else(|| error.to_string(), Error::message);
-            hint = hint.or_else(|| own?.0.hint.as_deref());
+            hint = hint.or_else(|| own?.0.advice.as_deref());
             if !line.contains(&text) {
                 line.push_str(if line.is_empty() { "" } else { ": " });
                 line.push_str(&text);
@@ -337,6 +320,43 @@ impl fmt::Display for Chain<'_> {
         match hint.filter(|hint| !line.contains(hint)) {
             Some(hint) => write!(f, "{line}; {hint}"),
             None => f.write_str(&line),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clone_is_the_same_error_and_a_changed_one_leaves_it_alone() {
+        let io = std::io::Error::from(std::io::ErrorKind::BrokenPipe);
+        let first = Error::new(ErrorKind::Io, "not written").with_advice("who reads?").with_source(io);
+        let second = first.clone();
+        assert!(Arc::ptr_eq(&first.0, &second.0));
+        let third = second.with_code(ErrorCode::NETWORK_EXCEPTION).with_advice("nobody reads");
+        assert_eq!((first.code(), first.advice()), (None, Some("who reads?")));
+        assert_eq!(
+            (third.code(), third.advice()),
+            (Some(ErrorCode::NETWORK_EXCEPTION), Some("nobody reads"))
+        );
+        for error in [first, third] {
+            let source = error.source().and_then(|source| source.downcast_ref::<std::io::Error>());
+            assert_eq!(source.map(std::io::Error::kind), Some(std::io::ErrorKind::BrokenPipe));
+        }
+    }
+
+    #[test]
+    fn what_was_set_is_asked_for_by_the_same_noun() {
+        let error = Error::new(ErrorKind::Network, "lost")
+            .with_peer("node 3 (b:9092)")
+            .with_phase(Phase::Tls)
+            .with_throttle(Duration::from_secs(2))
+            .with_retriable(false);
+        assert_eq!((error.peer(), error.phase()), (Some("node 3 (b:9092)"), Some(Phase::Tls)));
+        assert_eq!((error.throttle(), error.is_retriable()), (Some(Duration::from_secs(2)), false));
+        for kind in [ErrorKind::Internal, ErrorKind::Io] {
+            assert!(!Error::new(kind, "ours").is_retriable());
         }
     }
 }

@@ -156,7 +156,7 @@ pub(super) fn fail_all<K: Ord, T>(
     error: &Error,
 ) {
     for item in items {
-        results.insert(item, Err(error.repeat()));
+        results.insert(item, Err(error.clone()));
     }
 }
 

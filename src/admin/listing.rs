@@ -95,7 +95,7 @@ async fn ask(cluster: &Cluster, topic: Option<&str>, deadline: Instant) -> Resul
     let code = ErrorCode(response.error_code);
     if !code.is_ok() {
         return Err(
-            Error::from_code(code, "the cluster cannot be listed").peer(connection.peer().to_string())
+            Error::from_code(code, "the cluster cannot be listed").with_peer(connection.peer().to_string())
         );
     }
     let peer = connection.peer();

@@ -150,7 +150,7 @@ impl Admin {
         let wanted: Wanted = wanted.into_iter().collect();
         let grace = deadline.min(Instant::now() + TOPIC_GRACE);
         if let Err(error) = self.cluster.ready(deadline).await {
-            return wanted.into_keys().map(|partition| (partition, Err(error.repeat()))).collect();
+            return wanted.into_keys().map(|partition| (partition, Err(error.clone()))).collect();
         }
         self.offsets_of(wanted, grace, deadline).await
     }
@@ -247,7 +247,7 @@ impl Admin {
         let call = Call { once: true, ..self.slow_call(deadline) };
         let response = match self.cluster.request(Target::Node(leader), call, build, ok).await {
             Ok(response) => response,
-            Err(error) => return wanted.keys().map(|at| (at.clone(), Err(error.repeat()))).collect(),
+            Err(error) => return wanted.keys().map(|at| (at.clone(), Err(error.clone()))).collect(),
         };
         let silent = |at: &TopicPartition| {
             Error::new(ErrorKind::Protocol, format!("the broker said nothing about {at}"))

@@ -60,11 +60,11 @@ async fn topics_are_created_listed_described_grown_and_deleted() {
     assert_eq!(created[&topic("a")].as_ref().unwrap().partitions, Some(4));
     assert!(created[&topic("b")].is_ok(), "{created:?}");
     let error = created[&topic("bad name!")].as_ref().unwrap_err();
-    assert_eq!(error.error_code(), Some(ErrorCode::INVALID_TOPIC_EXCEPTION));
+    assert_eq!(error.code(), Some(ErrorCode::INVALID_TOPIC_EXCEPTION));
 
     let again = admin.create_topics([NewTopic::new("a")]).await.unwrap();
     let error = again[&topic("a")].as_ref().unwrap_err();
-    assert_eq!(error.error_code(), Some(ErrorCode::TOPIC_ALREADY_EXISTS));
+    assert_eq!(error.code(), Some(ErrorCode::TOPIC_ALREADY_EXISTS));
     let twice = admin.create_topics([NewTopic::new("x"), NewTopic::new("x")]).await;
     assert_eq!(twice.unwrap_err().kind(), ErrorKind::Config);
 
@@ -84,7 +84,7 @@ async fn topics_are_created_listed_described_grown_and_deleted() {
     assert_eq!(a.partitions[3].replicas.len(), 3);
     assert!(a.partitions.iter().all(|partition| partition.leader.is_some()));
     let error = described[&topic("ghost")].as_ref().unwrap_err();
-    assert_eq!(error.error_code(), Some(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION));
+    assert_eq!(error.code(), Some(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION));
 
     let deleted = admin.delete_topics(["a", "ghost"]).await.unwrap();
     assert!(deleted[&topic("a")].is_ok());
@@ -118,7 +118,7 @@ async fn offsets_are_looked_up_where_partitions_are_led() {
     assert_eq!(offsets[&partition("t", 2)].as_ref().unwrap().offset, None);
     assert_eq!(offsets[&partition("t", 9)].as_ref().unwrap_err().kind(), ErrorKind::Config);
     let error = offsets[&partition("ghost", 0)].as_ref().unwrap_err();
-    assert_eq!(error.error_code(), Some(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION));
+    assert_eq!(error.code(), Some(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION));
 
     // Leaders that moved are found again.
     let leader = broker.control().partition("t", 0).unwrap().leader.unwrap();
@@ -154,7 +154,7 @@ async fn a_node_that_is_away_and_partitions_without_a_leader_cost_no_other_its_o
     let offsets = admin.list_offsets(wanted).await;
     let show = |result: &Result<ListedOffset>| match result {
         Ok(_) => "found".to_owned(),
-        Err(error) => error.error_code().map_or(format!("{:?}", error.kind()), |code| code.to_string()),
+        Err(error) => error.code().map_or(format!("{:?}", error.kind()), |code| code.to_string()),
     };
     let found: Vec<_> = offsets.iter().map(|(at, result)| format!("{at} {}", show(result))).collect();
     let expected = [
@@ -178,7 +178,7 @@ async fn a_name_that_no_topic_can_have_costs_no_other() {
     let created = admin.create_topics([NewTopic::new("new"), NewTopic::new(long.clone())]).await.unwrap();
     assert!(created[&topic("new")].is_ok());
     let refused = |error: &Error| {
-        assert_eq!(error.error_code(), Some(ErrorCode::INVALID_TOPIC_EXCEPTION));
+        assert_eq!(error.code(), Some(ErrorCode::INVALID_TOPIC_EXCEPTION));
         assert!(error.to_string().len() < 1_000, "{error}");
     };
     refused(created[&topic(&long)].as_ref().unwrap_err());
@@ -296,7 +296,7 @@ async fn groups_are_listed_and_described_with_their_lag() {
     assert_eq!(members.members[0].subscription, [topic("t")]);
     assert_eq!(members.members[0].assignment, [partition("t", 0), partition("t", 1)]);
     let error = described[&GroupId::from("ghost")].as_ref().unwrap_err();
-    assert_eq!(error.error_code(), Some(ErrorCode::GROUP_ID_NOT_FOUND), "{error}");
+    assert_eq!(error.code(), Some(ErrorCode::GROUP_ID_NOT_FOUND), "{error}");
 
     let offsets = admin.group_offsets("offsets").await.unwrap();
     let committed = offsets[&partition("t", 2)].as_ref().unwrap();
@@ -340,7 +340,7 @@ async fn operations_outlive_a_controller_and_a_coordinator_that_move() {
     let created =
         admin.create_topics([NewTopic::new("new").partitions(1).replication_factor(2)]).await.unwrap();
     let created = created[&topic("new")].as_ref();
-    let code = created.err().and_then(|error| error.error_code());
+    let code = created.err().and_then(|error| error.code());
     assert!(matches!(code, None | Some(ErrorCode::TOPIC_ALREADY_EXISTS)), "{code:?}");
     broker.control().restart_node(controller.0).await.unwrap();
     let other = broker.control().nodes().into_iter().next_back().unwrap();

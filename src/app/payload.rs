@@ -45,7 +45,7 @@ impl Payload for Text {
     fn decode(value: Option<&[u8]>) -> Result<&str> {
         let value = value.ok_or_else(|| tombstone("text"))?;
         std::str::from_utf8(value)
-            .map_err(|error| Error::new(ErrorKind::Payload, "the value is not UTF-8 text").source(error))
+            .map_err(|error| Error::new(ErrorKind::Payload, "the value is not UTF-8 text").with_source(error))
     }
 }
 
@@ -65,14 +65,14 @@ impl<T: DeserializeOwned + 'static> Payload for Json<T> {
         let value = value.unwrap_or(b"null");
         serde_json::from_slice(value).map_err(|error| {
             let expected = std::any::type_name::<T>();
-            Error::new(ErrorKind::Payload, format!("the value is not JSON of {expected}")).source(error)
+            Error::new(ErrorKind::Payload, format!("the value is not JSON of {expected}")).with_source(error)
         })
     }
 }
 
 fn tombstone(format: &str) -> Error {
     Error::new(ErrorKind::Payload, format!("a tombstone (null value) has no {format}"))
-        .hint("consume the topic as `Raw`, or filter tombstones")
+        .with_advice("consume the topic as `Raw`, or filter tombstones")
 }
 
 #[cfg(test)]

@@ -125,7 +125,7 @@ impl Server {
         for (task, result) in listeners {
             errors.extend(result.await.unwrap_or_else(|_| {
                 let text = "the listener of a group panicked; this is a defect of carafe";
-                vec![Error::new(ErrorKind::Handler, text)]
+                vec![Error::new(ErrorKind::Internal, text)]
             }));
             drop(task);
         }
@@ -170,8 +170,8 @@ mod tests {
     #[test]
     fn of_several_errors_everything_is_told_once() {
         let cause = || Error::new(ErrorKind::Network, "nobody listens");
-        let first = Error::new(ErrorKind::Timeout, "not left").hint("wait").source(cause());
-        let error = one(vec![first, Error::new(ErrorKind::Handler, "panicked")]).expect_err("two");
+        let first = Error::new(ErrorKind::Timeout, "not left").with_advice("wait").with_source(cause());
+        let error = one(vec![first, Error::new(ErrorKind::Internal, "panicked")]).expect_err("two");
         assert_eq!(error.kind(), ErrorKind::Timeout);
         let text = Chain(&error).to_string();
         for part in ["not left", "wait", "nobody listens", "panicked"] {

@@ -272,7 +272,9 @@ impl Control {
     /// As Kafka's CreatePartitions ([`ErrorKind::Broker`]).
     pub fn create_partitions(&self, name: &str, partitions: i32) -> Result<()> {
         let grown = self.shared.lock().create_partitions(name, partitions, None, false);
-        grown.map_err(|(code, why)| Error::from_code(code, format!("growing the topic {name}")).hint(why))
+        grown.map_err(|(code, why)| {
+            Error::from_code(code, format!("growing the topic {name}")).with_advice(why)
+        })
     }
 
     /// Deletes the records of a partition below `offset`, at most up to the high watermark, as retention does. Returns
@@ -373,5 +375,5 @@ impl Control {
 
 fn unknown_node(node: i32) -> Error {
     Error::new(ErrorKind::Config, format!("the cluster has no running node {node}"))
-        .code(ErrorCode::BROKER_NOT_AVAILABLE)
+        .with_code(ErrorCode::BROKER_NOT_AVAILABLE)
 }

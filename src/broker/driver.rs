@@ -127,9 +127,9 @@ impl Shared {
         };
         let created = state.create_topic(new, false, self.now());
         self.timers_changed();
-        created
-            .map(|_| ())
-            .map_err(|(code, why)| Error::from_code(code, format!("creating the topic {name}")).hint(why))
+        created.map(|_| ()).map_err(|(code, why)| {
+            Error::from_code(code, format!("creating the topic {name}")).with_advice(why)
+        })
     }
 
     pub(crate) fn disconnect(&self, node: i32) {
@@ -175,10 +175,10 @@ pub(crate) async fn listen(shared: &Arc<Shared>, node: i32, port: u16) -> Result
     }
     let listener = shared.runtime.listen(&shared.listen_host, port).await.map_err(|error| {
         Error::new(ErrorKind::Network, "listening for clients of the embedded cluster")
-            .phase(Phase::Connect)
-            .peer(format!("{}:{port}", shared.listen_host))
-            .hint("choose another port, or 0 for a free one")
-            .source(error)
+            .with_phase(Phase::Connect)
+            .with_peer(format!("{}:{port}", shared.listen_host))
+            .with_advice("choose another port, or 0 for a free one")
+            .with_source(error)
     })?;
     let port = listener.local_addr().port();
     let closing = watch::Sender::new(0);

@@ -102,7 +102,7 @@ impl From<io::Error> for Failure {
         match error.kind() {
             io::ErrorKind::BrokenPipe => Self::Unheard,
             _ => Self::Failed(
-                Error::new(ErrorKind::Handler, "standard output cannot be written").source(error),
+                Error::new(ErrorKind::Io, "standard output cannot be written").with_source(error),
             ),
         }
     }
@@ -117,7 +117,7 @@ fn invalid(what: impl Into<String>) -> Error {
 }
 
 fn unreadable(error: io::Error) -> Error {
-    Error::new(ErrorKind::Protocol, "the input cannot be read").source(error)
+    Error::new(ErrorKind::Protocol, "the input cannot be read").with_source(error)
 }
 
 impl Decode {
@@ -208,7 +208,7 @@ impl Decode {
             let place = || format!("frame {count} at byte {position} of the input");
             let next = reader.next_frame().map_err(|error| {
                 invalid(format!("{} is none: {error}", place()))
-                    .hint(format!("--bare reads a frame without its length; {other_way}"))
+                    .with_advice(format!("--bare reads a frame without its length; {other_way}"))
             })?;
             if let Some(frame) = next {
                 let len = 4 + frame.len();
@@ -239,7 +239,7 @@ impl Decode {
     ) -> Result<(), Failure> {
         let frame = frame.map_err(|error| {
             let message = format!("frame {count} at byte {position} of the input is not valid: {error}");
-            invalid(message).hint(other_way).source(error)
+            invalid(message).with_advice(other_way).with_source(error)
         })?;
         let detail = if self.shallow { Detail::Kafka } else { Detail::Full };
         match self.json {
@@ -280,7 +280,9 @@ impl Decode {
                 }
                 Some(Err(mut error)) => {
                     error.position = position;
-                    return Err(invalid("the segment goes on with what is no batch").source(error).into());
+                    return Err(invalid("the segment goes on with what is no batch")
+                        .with_source(error)
+                        .into());
                 }
                 None => {
                     let what = format!("the segment ends after {len} bytes of the batch at byte {position}");
@@ -292,7 +294,7 @@ impl Decode {
                 false => writeln!(out, "{}\n", batch.text())?,
             }
             if let (None, Some(error)) = (&damage, batch.error()) {
-                damage = Some(invalid("the segment holds a damaged batch").source(error.clone()));
+                damage = Some(invalid("the segment holds a damaged batch").with_source(error.clone()));
             }
             position += len;
         }
@@ -322,7 +324,9 @@ fn recognise(start: &[u8]) -> Input {
 fn text(input: &mut impl Read) -> Result<Vec<u8>> {
     let mut text = read_up_to(input, TEXT_BYTES_MAX + 1)?;
     if text.len() > TEXT_BYTES_MAX {
-        return Err(invalid(format!("more than {TEXT_BYTES_MAX} bytes of text")).hint("give it as raw bytes"));
+        return Err(
+            invalid(format!("more than {TEXT_BYTES_MAX} bytes of text")).with_advice("give it as raw bytes")
+        );
     }
     text.retain(|byte| !byte.is_ascii_whitespace());
     Ok(text)
@@ -342,7 +346,7 @@ fn unhex(text: Vec<u8>) -> Result<Vec<u8>> {
 fn unbase64(text: Vec<u8>) -> Result<Vec<u8>> {
     let config = GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
     let engine = GeneralPurpose::new(&STANDARD, config);
-    engine.decode(text).map_err(|error| invalid("the input is not base64").source(error))
+    engine.decode(text).map_err(|error| invalid("the input is not base64").with_source(error))
 }
 
 #[cfg(test)]

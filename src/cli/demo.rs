@@ -197,7 +197,8 @@ async fn wait_until_settled(ledger: &Ledger, total: u64) {
 async fn create_topics(client: &Client, topics: &[(&str, i32)]) -> Result<()> {
     let topics = topics.iter().map(|&(name, partitions)| NewTopic::new(name).partitions(partitions));
     for (name, result) in client.admin().create_topics(topics).await? {
-        result.map_err(|error| Error::new(ErrorKind::Broker, format!("creating {name}")).source(error))?;
+        result
+            .map_err(|error| Error::new(ErrorKind::Broker, format!("creating {name}")).with_source(error))?;
     }
     Ok(())
 }

@@ -98,7 +98,7 @@ impl Client {
         let key = ApiKey(R::KEY);
         if (request as &dyn Any).downcast_ref::<ProduceRequest>().is_some_and(|request| request.acks == 0) {
             return Err(Error::new(ErrorKind::Config, "a broker does not answer a Produce with acks=0")
-                .hint("send it with a producer of this crate, or with other acks"));
+                .with_advice("send it with a producer of this crate, or with other acks"));
         }
         let spoken = key.versions().and_then(|ours| {
             let [request, response] = [R::VERSIONS, <R::Response as Message>::VERSIONS];
@@ -128,7 +128,7 @@ async fn send_once<R: Request>(
     request: &R,
     deadline: Instant,
 ) -> std::result::Result<R::Response, (Error, bool)> {
-    let failed = |error: Error| (error.peer(connection.peer().to_string()), false);
+    let failed = |error: Error| (error.with_peer(connection.peer().to_string()), false);
     let version = connection.version(key, spoken).map_err(|error| (error, false))?;
     let mut body = BytesMut::new();
     request.encode(&mut body, version).map_err(|error| {
@@ -139,7 +139,7 @@ async fn send_once<R: Request>(
     let pending = connection.send_raw(key, version, vec![body.freeze()], patience, true);
     let answer = timeout_at(deadline, pending).await.map_err(|_| {
         let message = format!("no answer to {key} before the deadline");
-        failed(Error::new(ErrorKind::Timeout, message).phase(Phase::Request))
+        failed(Error::new(ErrorKind::Timeout, message).with_phase(Phase::Request))
     })?;
     let answer = answer.map_err(|error| (error.error, error.unsent))?;
     read(key, version, answer.reader()).map_err(|(error, broken)| {
@@ -161,7 +161,7 @@ fn read<T: Message + Decodable>(
     check_response(key, &mut reader, version).map_err(|error| (Error::from(error), true))?;
     T::decode(&mut body, version).map_err(|error| {
         let message = format!("kafka-protocol cannot decode {key} version {version}: {error}");
-        (Error::new(ErrorKind::Protocol, message).phase(Phase::Decode), false)
+        (Error::new(ErrorKind::Protocol, message).with_phase(Phase::Decode), false)
     })
 }
 
@@ -176,6 +176,8 @@ mod tests {
         GroupId as TheirGroup, MetadataRequest, OffsetCommitRequest, TopicName, VoteRequest,
     };
     use kafka_protocol::protocol::StrBytes;
+
+    use std::error::Error as _;
 
     use super::*;
     use crate::broker;
@@ -255,7 +257,7 @@ mod tests {
         let (answer, ()) = tokio::join!(client.send_to(SendTo::Any, &request, soon()), broker);
         let error = answer.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Protocol);
-        let source = std::error::Error::source(&error).expect("the decoder's error").to_string();
+        let source = error.source().expect("the decoder's error").to_string();
         assert!(source.contains("brokers") && source.contains("4294967294"), "{source}");
     }
 }

@@ -85,7 +85,7 @@ impl ConditionKind {
     /// Which kind of trouble it is as long as requests fail like this.
     pub(crate) fn of(error: &Error) -> Self {
         use ErrorCode as Code;
-        match (error.error_code().unwrap_or(Code::NONE), error.kind()) {
+        match (error.code().unwrap_or(Code::NONE), error.kind()) {
             (Code::UNKNOWN_TOPIC_OR_PARTITION | Code::UNKNOWN_TOPIC_ID | Code::INCONSISTENT_TOPIC_ID, _) => {
                 Self::NoSuchTopic
             }

@@ -293,11 +293,11 @@ pub(super) async fn any_connection(
 /// A deadline that passed, with the reason behind it and the phase that the reason names.
 pub(super) fn because(error: Error, reason: Option<Error>) -> Error {
     let Some(reason) = reason else { return error };
-    let error = match reason.failed_phase() {
-        Some(phase) => error.phase(phase),
+    let error = match reason.phase() {
+        Some(phase) => error.with_phase(phase),
         None => error,
     };
-    error.source(reason)
+    error.with_source(reason)
 }
 
 /// Makes an attempt in a task of its own, so that nobody who waits can cancel it for the others.

@@ -393,7 +393,7 @@ impl Cluster {
             let changed = self.changed(&mut snapshots, deadline, String::new).await;
             match changed {
                 Err(error) if error.is_timeout() => {
-                    return Err(no_leader(partition).source(error));
+                    return Err(no_leader(partition).with_source(error));
                 }
                 changed => changed?,
             }

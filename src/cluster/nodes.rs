@@ -367,7 +367,7 @@ impl Nodes {
         let message =
             format!("still waiting for {}, to accept a connection or to answer on it", silent.join(", "));
         let hint = "is a firewall in between, or does the listener expect TLS, or belong to something other than Kafka?";
-        Some(Error::new(ErrorKind::Timeout, message).phase(Phase::Connect).hint(hint))
+        Some(Error::new(ErrorKind::Timeout, message).with_phase(Phase::Connect).with_advice(hint))
     }
 
     /// When the first back-off ends.

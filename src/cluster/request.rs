@@ -127,7 +127,7 @@ impl Cluster {
             }
             unsent = 0;
             failures += 1;
-            if failure.error.error_code().is_some() {
+            if failure.error.code().is_some() {
                 // Whoever answers is alive.
                 avoid.clear();
             }
@@ -137,7 +137,7 @@ impl Cluster {
                 return Err(failure.error);
             }
             let pause = self.config().retry_backoff.delay(failures, self.runtime().random());
-            let pause = failure.error.throttle_time().map_or(pause, |throttle| throttle.max(pause));
+            let pause = failure.error.throttle().map_or(pause, |throttle| throttle.max(pause));
             let next = Instant::now() + pause;
             if next >= call.deadline {
                 return Err(give_up(R::KEY, failures, failure.error));
@@ -214,7 +214,8 @@ impl Cluster {
         if code.is_ok() {
             return Ok(response);
         }
-        let error = Error::from_code(code, format!("{} failed", R::KEY)).peer(connection.peer().to_string());
+        let error =
+            Error::from_code(code, format!("{} failed", R::KEY)).with_peer(connection.peer().to_string());
         Err(failed(error, false))
     }
 
@@ -266,7 +267,7 @@ impl Cluster {
     /// Drops the belief that led an attempt astray.
     fn doubt(&self, target: Target<'_>, failure: &AttemptError) {
         let coordinated = matches!(target, Target::Coordinator(..));
-        let doubted = match failure.error.error_code() {
+        let doubted = match failure.error.code() {
             Some(code) => doubt(code, coordinated),
             None if coordinated => Doubt::Coordinator,
             None => Doubt::Metadata,
@@ -352,8 +353,8 @@ fn give_up(key: ApiKey, failures: u32, last: Error) -> Error {
         return last;
     }
     let mut error = Error::new(ErrorKind::Timeout, format!("{key} did not succeed in {failures} attempts"));
-    if let Some(code) = last.error_code() {
-        error = error.code(code);
+    if let Some(code) = last.code() {
+        error = error.with_code(code);
     }
-    error.source(last)
+    error.with_source(last)
 }

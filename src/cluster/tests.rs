@@ -1,6 +1,7 @@
 //! A cluster whose brokers a test plays, over the simulated network.
 
 use std::collections::BTreeMap;
+use std::error::Error as _;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -223,7 +224,7 @@ async fn waiting_for_an_unknown_topic_ends_when_it_appears_or_at_the_deadline() 
     let fake = Fake::new(1).await;
     let cluster = fake.client();
     let error = cluster.topic(&name("t"), false, within(3000)).await.unwrap_err();
-    assert_eq!(error.error_code(), Some(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION));
+    assert_eq!(error.code(), Some(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION));
     let questions = fake.seen("Metadata").len();
     assert!((4..=9).contains(&questions), "{questions} questions in three seconds");
     let appear = async {
@@ -262,7 +263,7 @@ async fn a_silent_bootstrap_server_delays_by_the_stagger_alone() {
     fake.world().silent = vec![1, 2];
     let error = fake.client().ready(within(25_000)).await.unwrap_err();
     assert!(error.is_timeout());
-    let source = std::error::Error::source(&error).unwrap().to_string();
+    let source = error.source().unwrap().to_string();
     assert!(source.contains("did not answer ApiVersions"), "{source}");
 }
 
@@ -273,7 +274,7 @@ async fn a_deadline_that_passes_before_a_peer_answers_names_the_peer() {
     let client = fake.client();
     let error = client.ready(within(3000)).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Timeout);
-    let cause = std::error::Error::source(&error).unwrap().to_string();
+    let cause = error.source().unwrap().to_string();
     assert!(cause.contains(&format!("localhost:{}", fake.stages[0].port())), "{cause}");
     assert!(error.advice().unwrap().contains("TLS"), "{error}");
 }
@@ -284,7 +285,7 @@ async fn a_dead_cluster_is_found_when_it_lives_again() {
     let refuse = fake.sim.network().refuse(Links::all());
     let cluster = fake.client();
     let error = cluster.ready(within(5000)).await.unwrap_err();
-    let source = std::error::Error::source(&error).unwrap().to_string();
+    let source = error.source().unwrap().to_string();
     assert!(source.contains("cannot connect"), "{source}");
     let heal = async {
         sleep(Duration::from_secs(60)).await;
@@ -353,12 +354,12 @@ async fn errors_that_no_retry_helps_come_back_at_once_and_others_at_the_deadline
     let cluster = fake.client();
     let check = |_: &HeartbeatResponse| ErrorCode::GROUP_AUTHORIZATION_FAILED;
     let error = heartbeat_checked(&cluster, 5000, check).await.unwrap_err();
-    assert_eq!(error.error_code(), Some(ErrorCode::GROUP_AUTHORIZATION_FAILED));
+    assert_eq!(error.code(), Some(ErrorCode::GROUP_AUTHORIZATION_FAILED));
     let started = Instant::now();
     let check = |_: &HeartbeatResponse| ErrorCode::COORDINATOR_LOAD_IN_PROGRESS;
     let error = heartbeat_checked(&cluster, 5000, check).await.unwrap_err();
     assert!(error.is_timeout());
-    assert_eq!(error.error_code(), Some(ErrorCode::COORDINATOR_LOAD_IN_PROGRESS));
+    assert_eq!(error.code(), Some(ErrorCode::COORDINATOR_LOAD_IN_PROGRESS));
     assert!(started.elapsed() <= Duration::from_secs(5));
 }
 

@@ -57,10 +57,10 @@ pub(super) fn topic_error(code: ErrorCode, topic: &TopicName) -> Error {
     let error = Error::from_code(code, format!("topic {topic} cannot be used"));
     match code {
         ErrorCode::UNKNOWN_TOPIC_OR_PARTITION => {
-            error.hint("create the topic; brokers that may (auto.create.topics.enable) create it when a producer asks for it")
+            error.with_advice("create the topic; brokers that may (auto.create.topics.enable) create it when a producer asks for it")
         }
         ErrorCode::TOPIC_AUTHORIZATION_FAILED => {
-            error.hint("an ACL that allows DESCRIBE on the topic is missing")
+            error.with_advice("an ACL that allows DESCRIBE on the topic is missing")
         }
         _ => error,
     }

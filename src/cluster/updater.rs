@@ -285,7 +285,7 @@ impl Updater {
         self.not_before = now + pause;
         let since = *self.failing_since.get_or_insert(now);
         if now.saturating_duration_since(since) >= self.rebootstrap_after
-            || error.error_code() == Some(ErrorCode::REBOOTSTRAP_REQUIRED)
+            || error.code() == Some(ErrorCode::REBOOTSTRAP_REQUIRED)
         {
             self.rebootstrap = true;
             self.failing_since = None;
@@ -315,7 +315,7 @@ impl Updater {
         }
         if response.brokers.is_empty() {
             let error = Error::new(ErrorKind::Protocol, "a broker answered that the cluster has no brokers");
-            self.handle_failure(now, Some(asked), error.retriable(true), dice);
+            self.handle_failure(now, Some(asked), error.with_retriable(true), dice);
             return None;
         }
         self.asking.take()?;

@@ -76,7 +76,7 @@ impl PartitionReaderBuilder {
         self.config.validate()?;
         if self.partitions.is_empty() && self.topics.is_empty() {
             let message = "there is nothing to read: neither a partition nor a topic is named";
-            return Err(Error::new(ErrorKind::Config, message).hint("call partition() or topic()"));
+            return Err(Error::new(ErrorKind::Config, message).with_advice("call partition() or topic()"));
         }
         let deadline = self.cluster.default_deadline();
         let named: BTreeSet<TopicName> =

@@ -462,7 +462,7 @@ async fn range_groups_are_eager() {
     // A member that offers something else alone is refused for good.
     let other = client.group_consumer("g").topics(["t"]).build().unwrap();
     let error = timeout(Duration::from_secs(60), other.next()).await.unwrap().unwrap_err();
-    assert_eq!(error.error_code(), Some(crate::ErrorCode::INCONSISTENT_GROUP_PROTOCOL));
+    assert_eq!(error.code(), Some(crate::ErrorCode::INCONSISTENT_GROUP_PROTOCOL));
 }
 
 #[tokio::test(start_paused = true)]

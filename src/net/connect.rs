@@ -47,8 +47,9 @@ impl Connector {
         let addresses = match timeout(setup_timeout, self.runtime.resolve(&peer.host, peer.port)).await {
             Ok(Ok(addresses)) => interleave(addresses),
             Ok(Err(error)) => {
-                return Err(Failure::io(Phase::Resolve, "cannot look up the host", error)
-                    .hint("check the name in bootstrap.servers, or advertised.listeners of the broker"));
+                return Err(Failure::io(Phase::Resolve, "cannot look up the host", error).with_advice(
+                    "check the name in bootstrap.servers, or advertised.listeners of the broker",
+                ));
             }
             Err(_) => return Err(late(Phase::Resolve, "the host's addresses were not found", setup_timeout)),
         };
@@ -134,10 +135,10 @@ impl Connector {
         let mut stream = match timeout(limit, self.runtime.connect(address)).await {
             Ok(Ok(stream)) => stream,
             Ok(Err(error)) => {
-                let hint = (error.kind() == io::ErrorKind::ConnectionRefused)
+                let advice = (error.kind() == io::ErrorKind::ConnectionRefused)
                     .then_some("nothing listens there: is the broker running, and is the port right?");
                 let mut failure = Failure::io(Phase::Connect, &format!("cannot connect to {address}"), error);
-                failure.hint = hint;
+                failure.advice = advice;
                 return Err(failure.into());
             }
             Err(_) => {
@@ -154,7 +155,7 @@ impl Connector {
                 "the peer accepted the connection but did not answer ApiVersions",
                 limit,
             )
-            .hint("the listener may expect TLS, or not be a Kafka broker")
+            .with_advice("the listener may expect TLS, or not be a Kafka broker")
             .into()),
         }
     }

@@ -117,8 +117,8 @@ impl Connection {
                 None => message,
             };
             Error::new(ErrorKind::UnsupportedVersion, message)
-                .phase(Phase::Negotiate)
-                .peer(self.peer().to_string())
+                .with_phase(Phase::Negotiate)
+                .with_peer(self.peer().to_string())
         })
     }
 
@@ -182,7 +182,7 @@ impl Connection {
         deadline: Instant,
     ) -> std::result::Result<R::Response, RequestError> {
         let head = frame::encode_request(request, version, 0, Some(&self.shared.client_id))
-            .map_err(|error| RequestError::unsent(Error::from(error).peer(self.peer().to_string())))?;
+            .map_err(|error| RequestError::unsent(Error::from(error).with_peer(self.peer().to_string())))?;
         let patience = deadline.max(Instant::now() + self.shared.request_timeout);
         let pending = self.enqueue(R::KEY, version, head, Vec::new(), patience, true);
         let answer = match timeout_at(deadline, pending).await {
@@ -190,14 +190,14 @@ impl Connection {
             Err(_) => {
                 let error =
                     Error::new(ErrorKind::Timeout, format!("no answer to {} before the deadline", R::KEY))
-                        .phase(Phase::Request)
-                        .peer(self.peer().to_string());
+                        .with_phase(Phase::Request)
+                        .with_peer(self.peer().to_string());
                 return Err(RequestError { error, unsent: false });
             }
         };
         answer.decode::<R::Response>().map_err(|error| {
             self.fail(&error);
-            RequestError { error: error.peer(self.peer().to_string()), unsent: false }
+            RequestError { error: error.with_peer(self.peer().to_string()), unsent: false }
         })
     }
 

@@ -43,7 +43,7 @@ pub(crate) struct Failure {
     pub(crate) phase: Phase,
     /// What happened, without the peer and without what the system says about it.
     pub(crate) message: Arc<str>,
-    pub(crate) hint: Option<&'static str>,
+    pub(crate) advice: Option<&'static str>,
     pub(crate) io: Option<Arc<io::Error>>,
     /// False if the connection ended as planned (idle, closed by us, or by the peer between two answers).
     pub(crate) alarming: bool,
@@ -51,7 +51,7 @@ pub(crate) struct Failure {
 
 impl Failure {
     pub(crate) fn new(kind: ErrorKind, phase: Phase, message: impl Into<Arc<str>>) -> Self {
-        Self { kind, phase, message: message.into(), hint: None, io: None, alarming: true }
+        Self { kind, phase, message: message.into(), advice: None, io: None, alarming: true }
     }
 
     pub(crate) fn io(phase: Phase, what: &str, error: io::Error) -> Self {
@@ -65,11 +65,11 @@ impl Failure {
     /// The peer's bytes are no frames.
     pub(crate) fn frame(phase: Phase, error: FrameError) -> Self {
         Self::new(ErrorKind::Protocol, phase, format!("the peer sent no Kafka frame: {error}"))
-            .hint(error.advice())
+            .with_advice(error.advice())
     }
 
-    pub(crate) fn hint(mut self, hint: &'static str) -> Self {
-        self.hint = Some(hint);
+    pub(crate) fn with_advice(mut self, advice: &'static str) -> Self {
+        self.advice = Some(advice);
         self
     }
 
@@ -89,21 +89,21 @@ impl Failure {
     /// The error for someone who `attempted` something over this connection.
     pub(crate) fn to_error(&self, attempted: &str, peer: &Peer) -> Error {
         let mut error = Error::new(self.kind, format!("{attempted}: {}", self.message))
-            .phase(self.phase)
+            .with_phase(self.phase)
             // Another connection, or another broker, may well answer.
-            .retriable(!matches!(self.kind, ErrorKind::Authentication | ErrorKind::Config));
+            .with_retriable(!matches!(self.kind, ErrorKind::Authentication | ErrorKind::Config));
         // An address that is a number stands in the message already.
         let is_named = self.message.contains(&format!("{}:{}", peer.host, peer.port));
         error = match peer.node {
-            Some(node) if is_named => error.peer(format!("node {node}")),
+            Some(node) if is_named => error.with_peer(format!("node {node}")),
             None if is_named => error,
-            _ => error.peer(peer.to_string()),
+            _ => error.with_peer(peer.to_string()),
         };
-        if let Some(hint) = self.hint {
-            error = error.hint(hint);
+        if let Some(advice) = self.advice {
+            error = error.with_advice(advice);
         }
         if let Some(io) = &self.io {
-            error = error.source(Arc::clone(io));
+            error = error.with_shared_source(Arc::<io::Error>::clone(io));
         }
         error
     }

@@ -115,7 +115,7 @@ async fn exchange(
 }
 
 fn hang_up(failure: Failure) -> Failure {
-    failure.hint(
+    failure.with_advice(
         "the listener may expect TLS, which carafe does not speak yet (give the address of a PLAINTEXT listener), or \
          not be a Kafka broker",
     )

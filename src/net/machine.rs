@@ -276,7 +276,7 @@ impl<W> Machine<W> {
         }
         let asked = self.in_flight.front().is_some_and(|request| request.start < self.written);
         if failure.kind == ErrorKind::Network && asked && !self.heard {
-            failure.hint.get_or_insert(HUNG_UP);
+            failure.advice.get_or_insert(HUNG_UP);
         }
         for request in self.in_flight.drain(..) {
             let unsent = self.written <= request.start;

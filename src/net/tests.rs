@@ -241,7 +241,7 @@ async fn an_answer_that_cannot_be_decoded_ends_the_connection() {
     };
     let (answer, ()) = tokio::join!(ask(&connection, 1000), broker);
     let error = answer.unwrap_err().error;
-    assert_eq!((error.kind(), error.failed_phase()), (ErrorKind::Protocol, Some(Phase::Decode)));
+    assert_eq!((error.kind(), error.phase()), (ErrorKind::Protocol, Some(Phase::Decode)));
     assert_eq!(connection.closed().await.kind, ErrorKind::Protocol);
 }
 

@@ -37,7 +37,7 @@ pub(super) enum Fate {
 /// Records that failed, kept so that they can be returned.
 #[derive(Debug)]
 pub(super) struct Failed {
-    pub(super) error: Arc<Error>,
+    pub(super) error: Error,
     pub(super) outcome: Outcome,
     kept: Arc<Kept>,
 }
@@ -80,7 +80,7 @@ pub(super) struct Batch {
     /// It was sent again because it was damaged on the way.
     pub(super) damaged: bool,
     /// Why it was not acknowledged yet.
-    pub(super) last_error: Option<Arc<Error>>,
+    pub(super) last_error: Option<Error>,
     /// Everybody knows its fate.
     pub(super) settled: bool,
 }
@@ -141,9 +141,9 @@ impl Batch {
     }
 
     /// Tells everybody that it failed.
-    pub(super) fn failed(&mut self, error: impl Into<Arc<Error>>, outcome: Outcome) {
+    pub(super) fn failed(&mut self, error: Error, outcome: Outcome) {
         if !std::mem::replace(&mut self.settled, true) {
-            let fate = failure(&self.keep(), error.into(), outcome);
+            let fate = failure(&self.keep(), error, outcome);
             self.cell.completion.complete(self.first..self.first + self.count(), fate);
         }
     }
@@ -153,7 +153,7 @@ impl Batch {
         if std::mem::replace(&mut self.settled, true) {
             return;
         }
-        let (kept, others) = (self.keep(), Arc::new(others));
+        let kept = self.keep();
         let completion = &self.cell.completion;
         let mut next = self.first;
         let mut reasons: Vec<_> = reasons.iter().collect();
@@ -164,13 +164,10 @@ impl Batch {
                 continue; // named twice, or not ours
             }
             if at > next {
-                completion.complete(next..at, failure(&kept, Arc::clone(&others), Outcome::NotWritten));
+                completion.complete(next..at, failure(&kept, others.clone(), Outcome::NotWritten));
             }
-            let mut own = Error::new(error.kind(), error.to_string()).retriable(false);
-            if let Some(code) = error.error_code() {
-                own = own.code(code);
-            }
-            completion.complete(at..at + 1, failure(&kept, Arc::new(own), Outcome::NotWritten));
+            let own = error.clone().with_retriable(false);
+            completion.complete(at..at + 1, failure(&kept, own, Outcome::NotWritten));
             next = at + 1;
         }
         let end = self.first + self.count();
@@ -251,7 +248,7 @@ impl Drop for Batch {
     }
 }
 
-fn failure(kept: &Arc<Kept>, error: Arc<Error>, outcome: Outcome) -> Fate {
+fn failure(kept: &Arc<Kept>, error: Error, outcome: Outcome) -> Fate {
     Fate::Failed(Arc::new(Failed { error, outcome, kept: Arc::clone(kept) }))
 }
 

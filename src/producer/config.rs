@@ -41,7 +41,9 @@ impl FromStr for Acks {
             "all" | "-1" => Ok(Self::All),
             "0" => Ok(Self::None),
             "1" => Ok(Self::Leader),
-            _ => Err(Error::new(ErrorKind::Config, format!("acks is {text:?}")).hint("use all, 1 or 0")),
+            _ => {
+                Err(Error::new(ErrorKind::Config, format!("acks is {text:?}")).with_advice("use all, 1 or 0"))
+            }
         }
     }
 }

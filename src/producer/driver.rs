@@ -228,7 +228,7 @@ impl Driver {
         self.client = None;
         self.shared.closed.store(true, Ordering::Relaxed);
         let error = Error::new(ErrorKind::State, "the client was closed before the record was acknowledged");
-        self.give_up(now, |sender, lanes| sender.handle_end(now, &Arc::new(error), lanes));
+        self.give_up(now, |sender, lanes| sender.handle_end(now, &error, lanes));
         self.begin_close(now, deadline::after(now, self.shared.request_timeout), None);
         true
     }
@@ -395,7 +395,7 @@ impl Driver {
             }
             Err(error) => {
                 connection.fail(&error);
-                let error = error.peer(connection.peer().to_string()).retriable(true);
+                let error = error.with_peer(connection.peer().to_string()).with_retriable(true);
                 self.sender.handle_failure(now, request, error, false, dice, &mut self.lanes);
             }
         }
@@ -570,7 +570,7 @@ impl Driver {
         }
         let error =
             Error::new(ErrorKind::State, "the producer was closed before the record was acknowledged");
-        self.give_up(now, |sender, lanes| sender.abort(now, &Arc::new(error), lanes));
+        self.give_up(now, |sender, lanes| sender.abort(now, &error, lanes));
         // If a panic ended the task, the letter about a lane may have gone with it. Batches that are dropped say so.
         for lane in self.shared.lanes() {
             lane.shut();

@@ -1,7 +1,6 @@
 //! Why a record was not delivered, and whether it may be in the log all the same.
 
 use std::fmt;
-use std::sync::Arc;
 
 use super::Record;
 use crate::{Error, ErrorCode, ErrorKind};
@@ -32,14 +31,14 @@ impl fmt::Display for Outcome {
 pub struct ProduceError(Box<Inner>);
 
 struct Inner {
-    error: Arc<Error>,
+    error: Error,
     outcome: Outcome,
     record: Option<Record<'static>>,
 }
 
 impl ProduceError {
-    pub(crate) fn new(error: impl Into<Arc<Error>>, outcome: Outcome) -> Self {
-        Self(Box::new(Inner { error: error.into(), outcome, record: None }))
+    pub(crate) fn new(error: Error, outcome: Outcome) -> Self {
+        Self(Box::new(Inner { error, outcome, record: None }))
     }
 
     pub(crate) fn not_written(error: Error) -> Self {
@@ -65,9 +64,8 @@ impl ProduceError {
     /// ```
     pub fn of<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a Self> {
         std::iter::successors(Some(error), |&error| error.source()).find_map(|error| {
-            let shared = || error.downcast_ref::<Arc<Error>>().map(|error| &**error);
-            let original = || error.downcast_ref::<Error>().or_else(shared)?.original()?.downcast_ref();
-            error.downcast_ref().or_else(original)
+            let origin = || error.downcast_ref::<Error>()?.origin();
+            error.downcast_ref().or_else(origin)
         })
     }
 
@@ -87,8 +85,8 @@ impl ProduceError {
     }
 
     /// The code that the broker answered with, if it was that.
-    pub fn error_code(&self) -> Option<ErrorCode> {
-        self.0.error.error_code()
+    pub fn code(&self) -> Option<ErrorCode> {
+        self.0.error.code()
     }
 
     /// True if the same record may be accepted later.
@@ -133,7 +131,7 @@ impl std::error::Error for ProduceError {
 impl From<ProduceError> for Error {
     /// The reason alone; [`ProduceError::of`] finds the rest in it.
     fn from(error: ProduceError) -> Self {
-        Arc::clone(&error.0.error).for_original(error)
+        error.error().clone().with_origin(error)
     }
 }
 
@@ -190,8 +188,8 @@ mod tests {
     #[test]
     fn the_record_and_its_outcome_are_found_in_whatever_error_it_became() {
         let reason = || {
-            let cause = Error::new(ErrorKind::Network, "nobody answers").hint("is it running?");
-            Error::new(ErrorKind::Timeout, "time is up").source(cause)
+            let cause = Error::new(ErrorKind::Network, "nobody answers").with_advice("is it running?");
+            Error::new(ErrorKind::Timeout, "time is up").with_source(cause)
         };
         let failed = |reason: Error| {
             let record = Record::to("t").value("x").into_owned();
@@ -202,8 +200,8 @@ mod tests {
         for error in [
             Box::new(failed(reason())) as Box<dyn StdError>,
             Box::new(Error::from(failed(reason()))),
-            Box::new(Error::new(ErrorKind::Handler, "an order").source(Error::from(failed(reason())))),
-            Box::new(Error::new(ErrorKind::Handler, "an order").source(Arc::new(error))),
+            Box::new(Error::new(ErrorKind::Handler, "an order").with_source(Error::from(failed(reason())))),
+            Box::new(Error::new(ErrorKind::Handler, "an order").with_source(error)),
         ] {
             let found = ProduceError::of(&*error).expect("it is there");
             assert_eq!(found.outcome(), Outcome::Unknown);
@@ -220,6 +218,6 @@ mod tests {
         }
         assert!(ProduceError::of(&reason()).is_none());
         let bare = Error::from(failed(Error::new(ErrorKind::State, "closed")));
-        assert!(StdError::source(&bare).is_none() && ProduceError::of(&bare).is_some());
+        assert!(bare.source().is_none() && ProduceError::of(&bare).is_some());
     }
 }

@@ -340,7 +340,7 @@ impl Producer {
             && let Ok(outcome) = waits.await
         {
             return outcome.map_err(|mut left| {
-                left.reason = left.reason.or_else(|| self.latest_failure().map(Arc::new));
+                left.reason = left.reason.or_else(|| self.latest_failure());
                 let message = format!(
                     "{} records for {} were not acknowledged before the producer had to close",
                     left.records, left.partitions

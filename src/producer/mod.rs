@@ -31,7 +31,7 @@ mod topic;
 pub use config::{Acks, ProducerConfig};
 pub use error::{Outcome, ProduceError, TryEnqueueError};
 pub use handle::{EnqueueAllError, Producer, ProducerCounters};
-pub use partitioner::{Partitioner, UnknownPartitioner};
+pub use partitioner::Partitioner;
 pub use receipt::{Delivery, Receipt, Receipts};
 pub use record::{Header, Payload, Record, Target};
 pub use topic::Topic;

@@ -68,7 +68,7 @@ impl Receipt {
                 offset: (*base_offset >= 0).then(|| Offset(base_offset + i64::from(self.index - first))),
                 timestamp: Timestamp(if *log_append_time >= 0 { *log_append_time } else { self.timestamp }),
             }),
-            Fate::Failed(failed) => Err(ProduceError::new(Arc::clone(&failed.error), failed.outcome)
+            Fate::Failed(failed) => Err(ProduceError::new(failed.error.clone(), failed.outcome)
                 .with_record(failed.record(&self.cell, self.index))),
         }
     }
@@ -140,7 +140,7 @@ impl Receipts {
                 let end = end.min(range.end);
                 if let Fate::Failed(failure) = &fate {
                     failed.extend((range.next..end).map(|index| {
-                        let error = ProduceError::new(Arc::clone(&failure.error), failure.outcome);
+                        let error = ProduceError::new(failure.error.clone(), failure.outcome);
                         error.with_record(failure.record(&range.cell, index))
                     }));
                 }

@@ -196,10 +196,9 @@ impl TopicCell {
             Choice::Random => Ok((partitioner::any(count, dice()) as usize, false)),
             Choice::Refuse => {
                 let message = format!("a record for {} names no partition", self.name);
-                Err(Refusal::Bad(
-                    Error::new(ErrorKind::Config, message)
-                        .hint("set the record's partition, or choose another partitioner than `explicit`"),
-                ))
+                Err(Refusal::Bad(Error::new(ErrorKind::Config, message).with_advice(
+                    "set the record's partition, or choose another partitioner than `explicit`",
+                )))
             }
         }
     }

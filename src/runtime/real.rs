@@ -34,8 +34,8 @@ impl RealRuntime {
     pub fn try_current() -> Result<Arc<Self>> {
         let handle = Handle::try_current().map_err(|error| {
             Error::new(ErrorKind::Config, "there is no tokio runtime here to run on")
-                .hint("call this within #[tokio::main], or hand over a tokio runtime handle")
-                .source(error)
+                .with_advice("call this within #[tokio::main], or hand over a tokio runtime handle")
+                .with_source(error)
         })?;
         Self::on(handle)
     }
@@ -56,7 +56,7 @@ impl RealRuntime {
     /// `Config` if the system gives no randomness.
     pub fn with_panic_hook(handle: Handle, hook: impl Into<Option<PanicHook>>) -> Result<Arc<Self>> {
         let seed = getrandom::u64().map_err(|error| {
-            Error::new(ErrorKind::Config, "the system gives no randomness").source(error.to_string())
+            Error::new(ErrorKind::Config, "the system gives no randomness").with_source(error.to_string())
         })?;
         let dice = Mutex::new(fastrand::Rng::with_seed(seed));
         Ok(Arc::new(Self { handle, dice, on_panic: hook.into() }))

@@ -282,8 +282,8 @@ impl StdError for DecodeError {}
 impl From<DecodeError> for Error {
     fn from(error: DecodeError) -> Self {
         Self::new(ErrorKind::Protocol, "received bytes that are not valid Kafka protocol")
-            .phase(crate::error::Phase::Decode)
-            .source(error)
+            .with_phase(crate::error::Phase::Decode)
+            .with_source(error)
     }
 }
 
@@ -342,6 +342,6 @@ impl From<EncodeError> for Error {
             }
             EncodeErrorKind::UnexpectedNull => ErrorKind::Config,
         };
-        Self::new(kind, "the request cannot be encoded").source(error)
+        Self::new(kind, "the request cannot be encoded").with_source(error)
     }
 }

@@ -60,7 +60,7 @@ impl Workload {
             NewTopic::new(FORBIDDEN).partitions(1),
         ];
         for (topic, result) in client.admin().create_topics(topics).await? {
-            result.map_err(|error| error.hint(format!("{topic}: the trial wants a fresh cluster")))?;
+            result.map_err(|error| error.with_advice(format!("{topic}: the trial wants a fresh cluster")))?;
         }
         let producing = Arc::new(AtomicBool::new(true));
         let workload = Self {

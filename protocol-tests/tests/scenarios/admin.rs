@@ -16,7 +16,7 @@ async fn topics_are_created_described_and_deleted(stage: Stage) {
     let admin = stage.client.admin();
     let topic = stage.topic("admin", 3).await;
     let error = stage.create(NewTopic::new(topic.as_str()).partitions(3)).await.expect_err("it exists");
-    assert_eq!(error.error_code(), Some(ErrorCode::TOPIC_ALREADY_EXISTS));
+    assert_eq!(error.code(), Some(ErrorCode::TOPIC_ALREADY_EXISTS));
     let described = admin.describe_topics([topic.clone()]).await.expect("an answer");
     let description = described[topic.as_str()].as_ref().expect("described");
     assert_eq!((&*description.name, description.partitions.len()), (topic.as_str(), 3));
@@ -31,7 +31,7 @@ async fn topics_are_created_described_and_deleted(stage: Stage) {
     .await;
     let deleted = admin.delete_topics([topic.clone()]).await.expect("an answer");
     let error = deleted[topic.as_str()].as_ref().expect_err("it is gone");
-    assert_eq!(error.error_code(), Some(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION));
+    assert_eq!(error.code(), Some(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION));
 }
 
 async fn groups_are_listed_with_offsets_and_lag(stage: Stage) {

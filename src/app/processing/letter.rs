@@ -57,7 +57,7 @@ impl Letter {
     async fn hand_over(&self, producer: &Producer) -> Result<crate::producer::Receipt> {
         let topic = timeout(LOOK_UP, producer.topic(self.topic.clone())).await.map_err(|_| {
             let text = format!("the dead letter topic {} was not found within {LOOK_UP:?}", self.topic);
-            Error::new(ErrorKind::Timeout, text).hint(
+            Error::new(ErrorKind::Timeout, text).with_advice(
                 "create it, or allow the broker to (auto.create.topics.enable), and see that the application may write to it",
             )
         })??;
@@ -92,6 +92,6 @@ impl Letter {
             self.message.offset(),
             self.topic
         );
-        Error::new(ErrorKind::State, text).hint("the next owner of the partition sends it again")
+        Error::new(ErrorKind::State, text).with_advice("the next owner of the partition sends it again")
     }
 }

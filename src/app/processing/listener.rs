@@ -222,14 +222,14 @@ impl GroupListener {
             if running {
                 return match cut_short {
                     true => error,
-                    false => {
-                        error.hint("return when Context::is_ending() turns true, or raise shutdown_timeout")
-                    }
+                    false => error.with_advice(
+                        "return when Context::is_ending() turns true, or raise shutdown_timeout",
+                    ),
                 };
             }
             // All handlers have returned: whoever does not acknowledge what they produced is to blame.
             match self.producer.latest_failure() {
-                Some(reason) => error.source(reason),
+                Some(reason) => error.with_source(reason),
                 None => error,
             }
         })

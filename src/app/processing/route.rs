@@ -51,7 +51,7 @@ impl Route {
         let split = || batch.iter().map(|message| virtual_partitions.lane(&message, lanes)).collect();
         std::panic::catch_unwind(std::panic::AssertUnwindSafe(split)).map(Some).map_err(|_| {
             Error::new(ErrorKind::Handler, "the key function of the virtual partitions panicked")
-                .hint("the batch runs in one lane")
+                .with_advice("the batch runs in one lane")
         })
     }
 }

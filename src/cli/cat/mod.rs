@@ -59,7 +59,7 @@ impl From<Error> for Failure {
 
 impl From<std::io::Error> for Failure {
     fn from(error: std::io::Error) -> Self {
-        Self::Failed(Error::new(ErrorKind::Handler, "standard output cannot be written").source(error))
+        Self::Failed(Error::new(ErrorKind::Io, "standard output cannot be written").with_source(error))
     }
 }
 

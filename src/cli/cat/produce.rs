@@ -202,7 +202,7 @@ impl Sending<'_> {
                 let error = Error::new(ErrorKind::Timeout, message);
                 Err(Failure::Failed(match self.job.client.ready(Instant::now()).await {
                     Ok(()) => error,
-                    Err(reason) => error.source(reason),
+                    Err(reason) => error.with_source(reason),
                 }))
             }
         }
@@ -274,5 +274,5 @@ fn record<'r>(options: &'r Options, topic: &'r Topic, message: &'r [u8]) -> Reco
 }
 
 fn unreadable(name: &str, error: std::io::Error) -> Error {
-    Error::new(ErrorKind::Config, format!("{name} cannot be read")).source(error)
+    Error::new(ErrorKind::Config, format!("{name} cannot be read")).with_source(error)
 }

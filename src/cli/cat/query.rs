@@ -41,7 +41,7 @@ pub(super) async fn run(job: &Job) -> Result<ExitCode, Failure> {
         let mut error = missing.get(&partition).cloned();
         match results.get(&partition) {
             Some(Ok(listed)) => offset = listed.offset.map_or(-1, |offset| offset.0),
-            Some(Err(failed)) => match failed.error_code() {
+            Some(Err(failed)) => match failed.code() {
                 Some(code) => error = Some(error_text(code)),
                 None => return Err(Failure::Failed(Error::new(failed.kind(), failed.to_string()))),
             },

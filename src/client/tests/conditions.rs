@@ -59,7 +59,7 @@ async fn a_topic_that_is_missing_is_told_and_found_when_it_is_there() {
     let _member = bench.client.group_consumer("g").topics(["t"]).build().unwrap();
     let (stage, subject, error) = bench.next(ConditionKind::NoSuchTopic).await;
     assert_eq!((stage, subject), (ConditionStage::Began, Subject::Topic("t".into())));
-    assert_eq!(error.error_code(), Some(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION));
+    assert_eq!(error.code(), Some(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION));
     assert!(error.advice().unwrap().contains("create the topic"), "{error}");
     assert_eq!(bench.client.conditions().len(), 1);
     bench.broker.control().create_topic("t", 1, &[]).unwrap();
@@ -109,7 +109,7 @@ async fn a_partition_without_leader_is_told_until_it_has_one() {
     let (stage, subject, error) = bench.next(ConditionKind::NoLeader).await;
     assert_eq!(stage, ConditionStage::Began);
     assert_eq!(subject.topic().unwrap().as_str(), "t");
-    assert_eq!(error.error_code(), Some(ErrorCode::LEADER_NOT_AVAILABLE));
+    assert_eq!(error.code(), Some(ErrorCode::LEADER_NOT_AVAILABLE));
     control.restart_node(lost).await.unwrap();
     // Other partitions had lost their leader, too.
     while bench.next(ConditionKind::NoLeader).await.0 != ConditionStage::Ended {}
@@ -131,7 +131,7 @@ async fn a_broker_that_cannot_be_reached_is_told_with_host_and_phase() {
     let receipt = producer.enqueue(Record::to("t").partition(0).value("x")).await.unwrap();
     let (stage, subject, error) = bench.next(ConditionKind::Unreachable).await;
     assert_eq!((stage, subject), (ConditionStage::Began, Subject::Node(NodeId(1))));
-    assert_eq!(error.failed_phase(), Some(Phase::Connect));
+    assert_eq!(error.phase(), Some(Phase::Connect));
     assert!(Chain(&error).to_string().contains(&address), "{}", Chain(&error));
     bench.sim.network().heal(wall);
     assert_eq!(bench.next(ConditionKind::Unreachable).await.0, ConditionStage::Ended);
@@ -148,7 +148,7 @@ async fn an_advertised_name_that_nobody_knows_is_told() {
     let _member = bench.client.group_consumer("g").topics(["t"]).build().unwrap();
     let (stage, subject, error) = bench.next(ConditionKind::Unreachable).await;
     assert_eq!((stage, subject), (ConditionStage::Began, Subject::Node(NodeId(0))));
-    assert_eq!(error.failed_phase(), Some(Phase::Resolve));
+    assert_eq!(error.phase(), Some(Phase::Resolve));
     assert!(error.to_string().contains("nowhere.invalid"), "{error}");
     assert!(error.advice().unwrap().contains("advertised.listeners"), "{error}");
     bench.sim.network().set_host("nowhere.invalid", vec![[127, 0, 0, 1].into()]);
@@ -168,7 +168,7 @@ async fn a_group_without_coordinator_is_told_until_it_has_one() {
     let _member = bench.client.group_consumer("g").topics(["t"]).build().unwrap();
     let (stage, subject, error) = bench.next(ConditionKind::NoCoordinator).await;
     assert_eq!((stage, subject), (ConditionStage::Began, Subject::Group("g".into())));
-    assert_eq!(error.error_code(), Some(code));
+    assert_eq!(error.code(), Some(code));
     rule.remove();
     assert_eq!(bench.next(ConditionKind::NoCoordinator).await.0, ConditionStage::Ended);
 }
@@ -185,7 +185,7 @@ async fn every_deadline_has_the_latest_failure_behind_it() {
         if millis > 1 {
             let text = Chain(&error).to_string();
             assert!(text.contains(&address) && text.contains("refused"), "after {millis} ms: {text}");
-            assert_eq!(error.failed_phase(), Some(Phase::Connect));
+            assert_eq!(error.phase(), Some(Phase::Connect));
         }
         let admin = bench.client.admin().with_timeout(Duration::from_millis(millis));
         let error = admin.describe_cluster().await.unwrap_err();

@@ -255,14 +255,14 @@ fn is_too_large(error: &BatchError) -> bool {
 fn corrupt(partition: &TopicPartition, offset: i64, error: BatchError) -> Error {
     let hint = error_hint(&error);
     Error::new(ErrorKind::CorruptRecord, format!("{partition} cannot be read at offset {offset}"))
-        .retriable(false)
-        .hint(hint)
-        .source(error)
+        .with_retriable(false)
+        .with_advice(hint)
+        .with_source(error)
 }
 
 fn error_hint(error: &BatchError) -> String {
     match &error.fault {
-        BatchFault::Compression { error, .. } if let Some(hint) = error.hint() => {
+        BatchFault::Compression { error, .. } if let Some(hint) = error.advice() => {
             format!("{hint}, or seek past the batch")
         }
         BatchFault::OldMagic(_) => {

@@ -535,7 +535,7 @@ impl Fetcher {
             self.fetching.core.wake_app();
             let runtime = self.fetching.cluster.runtime();
             runtime.blocking("carafe-decompress", work).await.map_err(|error| {
-                Error::new(ErrorKind::State, "decompressing a fetched part failed").source(error)
+                Error::new(ErrorKind::State, "decompressing a fetched part failed").with_source(error)
             })?
         } else {
             work()
@@ -565,9 +565,9 @@ fn fetch_error(partition: &TopicPartition, offset: i64, code: ErrorCode, pause: 
         ErrorCode::TOPIC_AUTHORIZATION_FAILED => Fetched::Retry { pause: true, error: error() },
         ErrorCode::CORRUPT_MESSAGE => Fetched::Fatal(
             Error::new(ErrorKind::CorruptRecord, format!("{partition} cannot be read at offset {offset}"))
-                .code(code)
-                .retriable(false)
-                .hint("the broker found the log damaged; seek past the offset to go on without it"),
+                .with_code(code)
+                .with_retriable(false)
+                .with_advice("the broker found the log damaged; seek past the offset to go on without it"),
         ),
         code if code.is_retriable()
             || matches!(

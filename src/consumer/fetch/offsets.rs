@@ -51,20 +51,20 @@ pub(crate) async fn look_up(
             Err(error) => {
                 let again =
                     error.is_retriable() || matches!(error.kind(), ErrorKind::Network | ErrorKind::Timeout);
-                (Answers::new(), Some(error.retriable(again)))
+                (Answers::new(), Some(error.with_retriable(again)))
             }
         };
         for lookup in &lookups {
             let answer = answers.remove(&lookup.partition).unwrap_or_else(|| {
                 Err(failure.clone().unwrap_or_else(|| {
                     let message = format!("the broker left {} out of its answer", lookup.partition);
-                    Error::new(ErrorKind::Protocol, message).retriable(true)
+                    Error::new(ErrorKind::Protocol, message).with_retriable(true)
                 }))
             });
             match answer {
                 Ok(answer) => positions.handle_answer(lookup, answer),
                 Err(error) => {
-                    if failure.is_some() || error.error_code().is_some_and(ErrorCode::needs_metadata) {
+                    if failure.is_some() || error.code().is_some_and(ErrorCode::needs_metadata) {
                         stale.insert(lookup.partition.topic.clone());
                     }
                     positions.handle_lookup_failed(lookup, error, now, dice);

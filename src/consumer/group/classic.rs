@@ -30,27 +30,18 @@ use crate::consumer::group::protocol::{
 use crate::types::{TopicName, TopicPartition};
 use crate::{Error, ErrorCode, ErrorKind};
 
-const REBALANCE_IN_PROGRESS: ErrorCode = ErrorCode(27);
-const COORDINATOR_LOADING: ErrorCode = ErrorCode(14);
-const COORDINATOR_NOT_AVAILABLE: ErrorCode = ErrorCode(15);
-const NOT_COORDINATOR: ErrorCode = ErrorCode(16);
-const ILLEGAL_GENERATION: ErrorCode = ErrorCode(22);
-const INCONSISTENT_GROUP_PROTOCOL: ErrorCode = ErrorCode(23);
-const UNKNOWN_MEMBER_ID: ErrorCode = ErrorCode(25);
-const MEMBER_ID_REQUIRED: ErrorCode = ErrorCode(79);
-const FENCED_INSTANCE_ID: ErrorCode = ErrorCode(82);
 /// The part of closing that is kept for the goodbye to the coordinator, however long the commits before it take; a fourth
 /// of the whole where that is less.
 const GOODBYE: Duration = Duration::from_secs(5);
 /// Codes after which joining again cannot help.
 const FATAL: [ErrorCode; 7] = [
-    INCONSISTENT_GROUP_PROTOCOL,
-    ErrorCode(24), // INVALID_GROUP_ID
-    ErrorCode(26), // INVALID_SESSION_TIMEOUT
-    ErrorCode(30), // GROUP_AUTHORIZATION_FAILED
-    ErrorCode(35), // UNSUPPORTED_VERSION
-    ErrorCode(81), // GROUP_MAX_SIZE_REACHED
-    FENCED_INSTANCE_ID,
+    ErrorCode::INCONSISTENT_GROUP_PROTOCOL,
+    ErrorCode::INVALID_GROUP_ID,
+    ErrorCode::INVALID_SESSION_TIMEOUT,
+    ErrorCode::GROUP_AUTHORIZATION_FAILED,
+    ErrorCode::UNSUPPORTED_VERSION,
+    ErrorCode::GROUP_MAX_SIZE_REACHED,
+    ErrorCode::FENCED_INSTANCE_ID,
 ];
 
 /// Settings of a membership.
@@ -400,11 +391,11 @@ impl Classic {
         };
         match ErrorCode(answer.code) {
             ErrorCode::NONE => {}
-            UNKNOWN_MEMBER_ID => {
+            ErrorCode::UNKNOWN_MEMBER_ID => {
                 return self.lose(now, dice, true, "member id is unknown to the coordinator");
             }
-            ILLEGAL_GENERATION => return self.lose(now, dice, false, "generation is over"),
-            REBALANCE_IN_PROGRESS => {
+            ErrorCode::ILLEGAL_GENERATION => return self.lose(now, dice, false, "generation is over"),
+            ErrorCode::REBALANCE_IN_PROGRESS => {
                 self.ticket += 1;
                 return self.rejoin_soon(now, dice, "group is rebalancing");
             }
@@ -415,7 +406,7 @@ impl Classic {
             }
         }
         if answer.protocol.is_some_and(|name| name != self.protocol) {
-            return self.fail(INCONSISTENT_GROUP_PROTOCOL, "synchronising with");
+            return self.fail(ErrorCode::INCONSISTENT_GROUP_PROTOCOL, "synchronising with");
         }
         let Some(assigned) = decode_assignment(answer.assignment) else {
             return self.prepare(now, dice, "assignment was not readable");
@@ -445,18 +436,20 @@ impl Classic {
         let retry = now + self.config.backoff.delay(failures, dice).min(self.config.heartbeat_interval);
         self.heartbeat_failures = if matches!(answer, Ok(ErrorCode::NONE)) { 0 } else { failures };
         match answer {
-            Ok(code @ (ErrorCode::NONE | REBALANCE_IN_PROGRESS)) => {
+            Ok(code @ (ErrorCode::NONE | ErrorCode::REBALANCE_IN_PROGRESS)) => {
                 self.session_end = self.session_end.max(Some(beat.sent + self.config.session_timeout));
                 self.well(Part::Heartbeat);
                 let settled = beat.settled && matches!(self.state, State::Stable | State::Applying { .. });
-                if code == REBALANCE_IN_PROGRESS && settled {
+                if code == ErrorCode::REBALANCE_IN_PROGRESS && settled {
                     self.want_rejoin("group is rebalancing");
                 }
             }
-            Ok(UNKNOWN_MEMBER_ID) => self.lose(now, dice, true, "member id is unknown to the coordinator"),
+            Ok(ErrorCode::UNKNOWN_MEMBER_ID) => {
+                self.lose(now, dice, true, "member id is unknown to the coordinator")
+            }
             // The group has gone on, with this member: what it has joined is about to be told.
-            Ok(ILLEGAL_GENERATION) if self.state == State::Joining => {}
-            Ok(ILLEGAL_GENERATION) => self.lose(now, dice, false, "generation is over"),
+            Ok(ErrorCode::ILLEGAL_GENERATION) if self.state == State::Joining => {}
+            Ok(ErrorCode::ILLEGAL_GENERATION) => self.lose(now, dice, false, "generation is over"),
             Ok(code) if FATAL.contains(&code) => self.fail(code, "heartbeat of"),
             Ok(code) => {
                 self.refused(Part::Heartbeat, code, "heartbeat of");
@@ -528,35 +521,37 @@ impl Classic {
         code: ErrorCode,
     ) -> CommitVerdict {
         match code {
-            COORDINATOR_LOADING => CommitVerdict::Retry,
-            COORDINATOR_NOT_AVAILABLE | NOT_COORDINATOR | ErrorCode(7) => {
+            ErrorCode::COORDINATOR_LOAD_IN_PROGRESS => CommitVerdict::Retry,
+            ErrorCode::COORDINATOR_NOT_AVAILABLE
+            | ErrorCode::NOT_COORDINATOR
+            | ErrorCode::REQUEST_TIMED_OUT => {
                 self.actions.push_back(Action::ForgetCoordinator);
                 CommitVerdict::Retry
             }
-            REBALANCE_IN_PROGRESS => {
+            ErrorCode::REBALANCE_IN_PROGRESS => {
                 if matches!(self.state, State::Stable | State::Applying { .. }) {
                     self.want_rejoin("group is rebalancing");
                 }
                 CommitVerdict::AfterRebalance
             }
             // A newer generation is known already, or a join is on its way to one: the commit may follow in it.
-            ILLEGAL_GENERATION | UNKNOWN_MEMBER_ID if generation != self.generation => {
+            ErrorCode::ILLEGAL_GENERATION | ErrorCode::UNKNOWN_MEMBER_ID if generation != self.generation => {
                 CommitVerdict::AfterRebalance
             }
-            ILLEGAL_GENERATION
+            ErrorCode::ILLEGAL_GENERATION
                 if matches!(self.state, State::Joining | State::Leading { .. } | State::Syncing) =>
             {
                 CommitVerdict::AfterRebalance
             }
-            ILLEGAL_GENERATION => {
+            ErrorCode::ILLEGAL_GENERATION => {
                 self.lose(now, dice, false, "generation is over");
                 CommitVerdict::Lost
             }
-            UNKNOWN_MEMBER_ID => {
+            ErrorCode::UNKNOWN_MEMBER_ID => {
                 self.lose(now, dice, true, "member id is unknown to the coordinator");
                 CommitVerdict::Lost
             }
-            FENCED_INSTANCE_ID => {
+            ErrorCode::FENCED_INSTANCE_ID => {
                 self.fail(code, "committing for");
                 CommitVerdict::Lost
             }
@@ -730,13 +725,15 @@ impl Classic {
 
     fn join_refused(&mut self, now: Instant, dice: u64, answer: JoinAnswer) {
         match ErrorCode(answer.code) {
-            MEMBER_ID_REQUIRED if self.member_id != answer.member_id => {
+            ErrorCode::MEMBER_ID_REQUIRED if self.member_id != answer.member_id => {
                 self.member_id = answer.member_id;
                 self.state = State::Preparing;
                 self.retry_at = None;
             }
-            UNKNOWN_MEMBER_ID => self.lose(now, dice, true, "member id is unknown to the coordinator"),
-            ILLEGAL_GENERATION => self.lose(now, dice, false, "generation is over"),
+            ErrorCode::UNKNOWN_MEMBER_ID => {
+                self.lose(now, dice, true, "member id is unknown to the coordinator")
+            }
+            ErrorCode::ILLEGAL_GENERATION => self.lose(now, dice, false, "generation is over"),
             code if FATAL.contains(&code) => self.fail(code, "joining"),
             code => {
                 self.refused(Part::Joining, code, "joining");
@@ -746,14 +743,15 @@ impl Classic {
     }
 
     fn join_failed(&mut self, now: Instant, dice: u64, error: &Error) {
-        if let Some(code) = error.error_code().filter(|code| FATAL.contains(code)) {
+        if let Some(code) = error.code().filter(|code| FATAL.contains(code)) {
             return self.fail(code, "joining");
         }
         if is_final(error) {
             let message = format!("joining group {} failed", self.config.group);
-            let mut failure = Error::new(error.kind(), message).retriable(false).source(error.clone());
-            if let Some(code) = error.error_code() {
-                failure = failure.code(code);
+            let mut failure =
+                Error::new(error.kind(), message).with_retriable(false).with_source(error.clone());
+            if let Some(code) = error.code() {
+                failure = failure.with_code(code);
             }
             return self.end(failure);
         }
@@ -784,9 +782,9 @@ impl Classic {
     /// A request to the coordinator broke: it may have moved.
     fn coordinator_trouble(&mut self, error: &Error) {
         if matches!(error.kind(), ErrorKind::Network | ErrorKind::Timeout)
-            || error
-                .error_code()
-                .is_some_and(|code| matches!(code, COORDINATOR_NOT_AVAILABLE | NOT_COORDINATOR))
+            || error.code().is_some_and(|code| {
+                matches!(code, ErrorCode::COORDINATOR_NOT_AVAILABLE | ErrorCode::NOT_COORDINATOR)
+            })
         {
             self.actions.push_back(Action::ForgetCoordinator);
         }
@@ -887,24 +885,18 @@ impl Classic {
 
     fn fail(&mut self, code: ErrorCode, attempted: &str) {
         let hint = match code {
-            INCONSISTENT_GROUP_PROTOCOL if self.config.assignors.contains(&Assignor::Range) => {
+            ErrorCode::INCONSISTENT_GROUP_PROTOCOL if self.config.assignors.contains(&Assignor::Range) => {
                 Some("the other members do not offer `range`: offer cooperative-sticky alone, as they do")
             }
-            INCONSISTENT_GROUP_PROTOCOL => Some(
+            ErrorCode::INCONSISTENT_GROUP_PROTOCOL => Some(
                 "the other members do not offer cooperative-sticky: offer `range` as they do, or move them to it",
             ),
-            ErrorCode(26) => {
-                Some("keep the session timeout within the broker's group.min/max.session.timeout.ms")
-            }
-            ErrorCode(30) => Some("the principal needs READ on the group"),
-            ErrorCode(81) => Some("the group has as many members as group.max.size allows"),
-            FENCED_INSTANCE_ID => Some("another member runs with the same group.instance.id"),
             _ => None,
         };
         let failure = Error::from_code(code, format!("{attempted} group {} failed", self.config.group));
-        let failure = failure.retriable(false);
+        let failure = failure.with_retriable(false);
         self.end(match hint {
-            Some(hint) => failure.hint(hint),
+            Some(hint) => failure.with_advice(hint),
             None => failure,
         });
     }

@@ -94,7 +94,7 @@ impl Play {
             Action::ForgetCoordinator => "forget coordinator".into(),
             Action::Trouble { kind, .. } => format!("trouble {kind:?}"),
             Action::Well => "well".into(),
-            Action::Fail(failure) => format!("fail {:?}", failure.error_code().map(|code| code.0)),
+            Action::Fail(failure) => format!("fail {:?}", failure.code().map(|code| code.0)),
         }
     }
 
@@ -520,7 +520,7 @@ fn a_heartbeat_of_the_old_generation_loses_nothing_while_joining() {
     let ticket = play.beat();
     play.machine.want_rejoin("test");
     assert!(play.actions()[0].starts_with("join"));
-    play.machine.handle_heartbeat(play.now, 0, ticket, ok(ILLEGAL_GENERATION));
+    play.machine.handle_heartbeat(play.now, 0, ticket, ok(ErrorCode::ILLEGAL_GENERATION));
     assert!(play.actions().is_empty());
     play.joined(3, false);
     play.actions();
@@ -533,7 +533,7 @@ fn a_heartbeat_of_the_old_generation_loses_nothing_while_joining() {
     play.actions();
     let ticket = play.beat();
     play.synced("t0");
-    play.machine.handle_heartbeat(play.now, 0, ticket, ok(REBALANCE_IN_PROGRESS));
+    play.machine.handle_heartbeat(play.now, 0, ticket, ok(ErrorCode::REBALANCE_IN_PROGRESS));
     assert!(play.actions().is_empty() && play.machine.is_stable());
 }
 
@@ -577,7 +577,7 @@ fn late_answers_are_dropped() {
     play.actions();
     let answer = SyncAnswer { code: 25, ..SyncAnswer::default() };
     play.machine.handle_sync(play.now, 0, old, ok(answer));
-    play.machine.handle_heartbeat(play.now, 0, old_heartbeat, ok(ErrorCode(25)));
+    play.machine.handle_heartbeat(play.now, 0, old_heartbeat, ok(ErrorCode::UNKNOWN_MEMBER_ID));
     assert!(play.actions().is_empty());
     play.synced("t0");
     assert!(play.machine.is_stable());

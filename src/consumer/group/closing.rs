@@ -78,13 +78,13 @@ impl Closing {
             Some(Ok(())) => Ok(()),
             Some(Err(error)) => {
                 let message = format!("group {group} was not left");
-                Err(Error::new(error.kind(), message).hint(stays).source(error.clone()))
+                Err(Error::new(error.kind(), message).with_advice(stays).with_source(error.clone()))
             }
             None => {
                 let message = format!("group {group} was not left before the deadline");
-                let error = Error::new(ErrorKind::Timeout, message).hint(stays);
+                let error = Error::new(ErrorKind::Timeout, message).with_advice(stays);
                 Err(match reason {
-                    Some(reason) => error.source(reason.clone()),
+                    Some(reason) => error.with_source(reason.clone()),
                     None => error,
                 })
             }

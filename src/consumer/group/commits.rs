@@ -292,7 +292,7 @@ impl Commits {
             let mut error =
                 Error::new(ErrorKind::Timeout, format!("{partition} was not committed before the deadline"));
             if let Some(last) = &item.last_error {
-                error = error.source(last.clone());
+                error = error.with_source(last.clone());
             }
             for wish in [&mut item.flying, &mut item.waiting].into_iter().flatten() {
                 let (over, still) =
@@ -376,7 +376,8 @@ fn fail(jobs: &mut BTreeMap<u64, Open>, wish: Wish, error: &Error) {
 }
 
 fn left_out(partition: &TopicPartition) -> Error {
-    Error::new(ErrorKind::Protocol, format!("the coordinator said nothing about {partition}")).retriable(true)
+    Error::new(ErrorKind::Protocol, format!("the coordinator said nothing about {partition}"))
+        .with_retriable(true)
 }
 
 /// What a failed commit of `mark` says.
@@ -407,7 +408,7 @@ pub(crate) fn is_gone(metadata: &Metadata, topic: &TopicName, id: Uuid) -> bool 
 /// What lasts as long as automatic commits are refused like this.
 pub(crate) fn trouble_of(Failed { mark, error }: &Failed, group: &str) -> (Subject, ConditionKind) {
     let partition = mark.topic_partition();
-    match error.error_code() {
+    match error.code() {
         Some(ErrorCode::TOPIC_AUTHORIZATION_FAILED) => {
             (Subject::Topic(partition.topic.clone()), ConditionKind::NotAuthorized)
         }
@@ -435,14 +436,14 @@ pub(crate) fn summary(attempted: &str, failed: &[Failed]) -> Result<()> {
         named.push(format!("and {} more", failed.len() - NAMED_MAX));
     }
     let message = format!("{attempted}: not committed are {}", named.join(", "));
-    let mut error = Error::new(cause.error.kind(), message).retriable(cause.error.is_timeout());
-    if let Some(code) = cause.error.error_code() {
-        error = error.code(code);
+    let mut error = Error::new(cause.error.kind(), message).with_retriable(cause.error.is_timeout());
+    if let Some(code) = cause.error.code() {
+        error = error.with_code(code);
     }
     if let Some(hint) = cause.error.advice() {
-        error = error.hint(hint.to_owned());
+        error = error.with_advice(hint.to_owned());
     }
-    Err(error.source(cause.error.clone()))
+    Err(error.with_source(cause.error.clone()))
 }
 
 #[cfg(test)]

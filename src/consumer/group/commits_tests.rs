@@ -173,7 +173,7 @@ fn an_error_names_what_is_not_committed_and_not_without_end() {
     let many: Vec<_> =
         (0..1000).map(|partition| Failed { mark: mark(partition, 3), error: error.clone() }).collect();
     let error = summary("committing", &many).unwrap_err();
-    assert_eq!(error.error_code(), Some(ErrorCode::OFFSET_METADATA_TOO_LARGE));
+    assert_eq!(error.code(), Some(ErrorCode::OFFSET_METADATA_TOO_LARGE));
     let text = error.to_string();
     assert!(text.contains("t[9] at 3, and 990 more") && !text.contains("t[10] "), "{text}");
 }

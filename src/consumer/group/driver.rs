@@ -456,7 +456,7 @@ impl GroupDriver {
             } else if code.needs_metadata() {
                 match is_gone(&metadata, &partition.topic, *topic_id) {
                     true => {
-                        let error = error().retriable(false);
+                        let error = error().with_retriable(false);
                         if self.core.with(|positions| positions.give_up(mark)) {
                             self.tell(Failed { mark: mark.clone(), error: error.clone() });
                         }
@@ -470,7 +470,9 @@ impl GroupDriver {
             } else {
                 match self.machine.handle_commit_code(now, dice, generation, code) {
                     CommitVerdict::Retry | CommitVerdict::AfterRebalance => Outcome::Retry(error()),
-                    CommitVerdict::Lost | CommitVerdict::Refused => Outcome::Failed(error().retriable(false)),
+                    CommitVerdict::Lost | CommitVerdict::Refused => {
+                        Outcome::Failed(error().with_retriable(false))
+                    }
                 }
             };
             outcomes.insert(partition.clone(), outcome);

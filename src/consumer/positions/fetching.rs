@@ -247,7 +247,8 @@ impl Positions {
                     let message = format!(
                         "{partition} has a batch at offset {position} that does not fit into a fetch"
                     );
-                    Error::new(ErrorKind::TooLarge, message).hint("raise the limit of bytes per partition")
+                    Error::new(ErrorKind::TooLarge, message)
+                        .with_advice("raise the limit of bytes per partition")
                 };
                 let fault = fault.or_else(|| (state.cuts > CUTS_MAX).then(never_fits));
                 let end = if read_committed && last_stable_offset >= 0 {
@@ -355,7 +356,7 @@ impl Positions {
                 });
             }
             Truncation::Stop => {
-                let error = error.hint(
+                let error = error.with_advice(
                     "a leader without all records was elected; seek to where to go on, or set the policy for truncation",
                 );
                 self.stop(partition, error, Some(taken));

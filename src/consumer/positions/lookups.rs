@@ -132,7 +132,7 @@ impl Positions {
                     "the log lost its end, or is a new one under the same name; seek to where to go on, or set the \
                      policy for positions out of range"
                 };
-                self.stop(partition, error.hint(hint), Some(position));
+                self.stop(partition, error.with_advice(hint), Some(position));
             }
             (Question::Epoch(_), Answer::Epoch { epoch, end_offset }) => {
                 state.checked_epoch = lookup.leader_epoch;

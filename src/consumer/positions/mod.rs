@@ -359,7 +359,7 @@ impl Positions {
                     ErrorKind::OffsetOutOfRange,
                     format!("the group has no committed offset for {partition}"),
                 )
-                .hint("seek to where reading shall begin, or set the policy for the first start");
+                .with_advice("seek to where reading shall begin, or set the policy for the first start");
                 return self.stop(partition, error, None);
             }
         };

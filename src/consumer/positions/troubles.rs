@@ -56,7 +56,7 @@ impl Positions {
 
     /// There is no memory for the next batch of `partition`.
     pub(super) fn raise_starving(&mut self, partition: &TopicPartition, message: String) {
-        let error = Error::new(ErrorKind::Timeout, message).hint(
+        let error = Error::new(ErrorKind::Timeout, message).with_advice(
             "drop or detach what is kept of earlier batches, or give the client a larger memory budget",
         );
         self.raise(partition, Subject::Partition(partition.clone()), ConditionKind::Starving, error);

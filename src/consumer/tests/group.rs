@@ -92,7 +92,7 @@ async fn a_topic_that_is_gone_costs_the_commits_of_no_other_and_its_mark_is_give
     })
     .await;
     assert_eq!((partition, offset), (tp("b", 0), Offset(5)));
-    assert_eq!(error.error_code(), Some(ErrorCode::UNKNOWN_TOPIC_ID));
+    assert_eq!(error.code(), Some(ErrorCode::UNKNOWN_TOPIC_ID));
     let error = refused.await.unwrap().unwrap_err();
     assert!(error.to_string().contains("b[0] at 4"), "{error}");
     sleep(secs(6)).await;

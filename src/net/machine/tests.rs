@@ -100,7 +100,7 @@ fn a_wrong_correlation_id_ends_the_connection_and_fails_every_request_once() {
 
 #[test]
 fn a_peer_that_hangs_up_on_the_first_request_may_expect_sasl() {
-    let hint = |answered: bool, asked: bool| {
+    let advice = |answered: bool, asked: bool| {
         let mut bench = Bench::new();
         if answered {
             bench.request(1, 1000);
@@ -112,11 +112,11 @@ fn a_peer_that_hangs_up_on_the_first_request_may_expect_sasl() {
             bench.write(usize::MAX);
         }
         bench.machine.handle_eof(false);
-        bench.machine.failure().unwrap().hint
+        bench.machine.failure().unwrap().advice
     };
-    assert_eq!(hint(false, true), Some(HUNG_UP));
-    assert_eq!(hint(true, true), None);
-    assert_eq!(hint(false, false), None);
+    assert_eq!(advice(false, true), Some(HUNG_UP));
+    assert_eq!(advice(true, true), None);
+    assert_eq!(advice(false, false), None);
 }
 
 #[test]

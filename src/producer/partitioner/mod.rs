@@ -7,6 +7,8 @@ use std::str::FromStr;
 
 use hash::{crc32, fnv1a, murmur2};
 
+use crate::{Error, ErrorKind};
+
 /// How a record without an explicit partition finds one. Names are librdkafka's.
 ///
 /// Hashes always count every partition, also those without a leader, so that a key never moves while the number of
@@ -98,29 +100,18 @@ impl fmt::Display for Partitioner {
 }
 
 impl FromStr for Partitioner {
-    type Err = UnknownPartitioner;
+    type Err = Error;
 
     /// Takes librdkafka's names, and `explicit`.
-    fn from_str(name: &str) -> Result<Self, UnknownPartitioner> {
-        Self::ALL.into_iter().find(|partitioner| partitioner.name() == name).ok_or(UnknownPartitioner(()))
+    fn from_str(name: &str) -> Result<Self, Error> {
+        let found = Self::ALL.into_iter().find(|partitioner| partitioner.name() == name);
+        found.ok_or_else(|| {
+            let names = Self::ALL.map(Self::name).join(", ");
+            Error::new(ErrorKind::Config, format!("partitioner is {name:?}"))
+                .with_advice(format!("use one of {names}"))
+        })
     }
 }
-
-/// A name that is no partitioner's.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct UnknownPartitioner(());
-
-impl fmt::Display for UnknownPartitioner {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("no partitioner: expected one of ")?;
-        for (index, partitioner) in Partitioner::ALL.into_iter().enumerate() {
-            write!(f, "{}{partitioner}", if index == 0 { "" } else { ", " })?;
-        }
-        Ok(())
-    }
-}
-
-impl std::error::Error for UnknownPartitioner {}
 
 /// The next sticky partition among `count`: of two drawn ones that with a leader and the shorter queue. `load` says how
 /// many batches wait in a partition, `None` if it has no leader. KIP-794 draws with weights over all queues, which Java
@@ -197,7 +188,7 @@ mod tests {
         ] {
             assert_eq!(partitioner.choose(Some(b""), 10), empty, "{partitioner}");
             assert_eq!(partitioner.choose(None, 10), null, "{partitioner}");
-            assert_eq!(partitioner.name().parse(), Ok(partitioner));
+            assert_eq!(partitioner.name().parse::<Partitioner>().unwrap(), partitioner);
         }
         assert!("murmur3".parse::<Partitioner>().is_err());
     }

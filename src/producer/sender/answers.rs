@@ -1,7 +1,6 @@
 //! Machine: what answers, failures and the passing of time do to batches.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 
 use tokio::time::Instant;
 
@@ -52,7 +51,7 @@ impl Sender {
                     ErrorKind::Protocol,
                     format!("the answer says nothing about {}", self.describe(*partition)),
                 );
-                self.retry(now, *partition, batch, Arc::new(error), true, dice, lanes);
+                self.retry(now, *partition, batch, error, true, dice, lanes);
             }
         }
         for partition in state.partitions {
@@ -78,14 +77,13 @@ impl Sender {
             // Perhaps it was too much work for one request.
             node.partitions_max = (state.partitions.len() / 2).clamp(1, node.partitions_max);
         }
-        let error = Arc::new(error);
         for partition in &state.partitions {
             if let Some(batch) = self.partitions[*partition].take_sent(request) {
                 self.refresh(*partition);
                 if error.is_retriable() {
-                    self.retry(now, *partition, batch, Arc::clone(&error), !unsent, dice, lanes);
+                    self.retry(now, *partition, batch, error.clone(), !unsent, dice, lanes);
                 } else {
-                    self.fail(*partition, batch, Arc::clone(&error), !unsent, lanes);
+                    self.fail(*partition, batch, error.clone(), !unsent, lanes);
                 }
             }
         }
@@ -132,11 +130,10 @@ impl Sender {
                 let pause = self.config.backoff.delay(self.era_failures, dice);
                 self.eras = Eras::Wanted(Some(deadline::after(now, pause)));
                 let retriable = error.is_retriable();
-                let error = Arc::new(error);
-                self.era_error = Some(Arc::clone(&error));
-                if error.error_code().is_some() {
+                self.era_error = Some(error.clone());
+                if error.code().is_some() {
                     let kind = trouble(&error);
-                    self.effects.push(Effect::Raise(Subject::Cluster, kind, Arc::clone(&error)));
+                    self.effects.push(Effect::Raise(Subject::Cluster, kind, error.clone()));
                 }
                 for partition in waiting {
                     if !retriable {
@@ -157,7 +154,7 @@ impl Sender {
         lanes: &mut impl Lanes,
     ) {
         let Some(number) = self.topic_names.get(topic) else { return };
-        let error = Arc::new(Error::from_code(code, format!("topic {topic} cannot be produced to")));
+        let error = Error::from_code(code, format!("topic {topic} cannot be produced to"));
         for at in 0..self.topics[*number].partitions.len() {
             let Some(number) = self.topic_names.get(topic) else { return };
             let partition = self.topics[*number].partitions[at];
@@ -190,25 +187,20 @@ impl Sender {
 
     /// Nothing is sent any more: what is not on the way fails with `error`, now and whenever some is found, and what is on
     /// the way fails unless its answer says otherwise.
-    pub(in crate::producer) fn handle_end(
-        &mut self,
-        now: Instant,
-        error: &Arc<Error>,
-        lanes: &mut impl Lanes,
-    ) {
-        self.ended = Some(Arc::clone(error));
+    pub(in crate::producer) fn handle_end(&mut self, now: Instant, error: &Error, lanes: &mut impl Lanes) {
+        self.ended = Some(error.clone());
         for partition in self.waiting_partitions() {
             self.fail_gone(now, partition, lanes);
         }
     }
 
     /// Everything that is not acknowledged fails with `error`.
-    pub(in crate::producer) fn abort(&mut self, now: Instant, error: &Arc<Error>, lanes: &mut impl Lanes) {
+    pub(in crate::producer) fn abort(&mut self, now: Instant, error: &Error, lanes: &mut impl Lanes) {
         self.handle_end(now, error, lanes);
         for partition in self.waiting_partitions() {
             let mut sent = std::mem::take(&mut self.partitions[partition].sent);
             for sent in sent.drain(..) {
-                self.fail(partition, sent.batch, Arc::clone(error), true, lanes);
+                self.fail(partition, sent.batch, error.clone(), true, lanes);
             }
         }
         self.outstanding.clear();
@@ -234,11 +226,11 @@ impl Sender {
             return;
         }
         let what = format!("node {}, which led the partition before, did not answer", state.sent_to);
-        let error = Arc::new(Error::new(ErrorKind::Network, what).retriable(true));
+        let error = Error::new(ErrorKind::Network, what).with_retriable(true);
         for sent in std::mem::take(&mut state.sent) {
             let mut batch = sent.batch;
             batch.maybe_written = true;
-            batch.last_error = Some(Arc::clone(&error));
+            batch.last_error = Some(error.clone());
             self.put_back(partition, batch, lanes);
         }
     }
@@ -294,7 +286,7 @@ impl Sender {
             }
             Verdict::Duplicate => self.succeed(partition, batch, answer.base_offset, -1, lanes),
             Verdict::Retry { unsure, refresh } => {
-                let error = Arc::new(error());
+                let error = error();
                 if refresh {
                     self.refresh(partition);
                 } else {
@@ -308,12 +300,12 @@ impl Sender {
                 }
             }
             Verdict::RetryOnce if !batch.damaged => {
-                let error = Arc::new(error());
+                let error = error();
                 batch.damaged = true;
                 self.retry(now, partition, batch, error, false, dice, lanes);
             }
             Verdict::Gap => {
-                let error = Arc::new(error());
+                let error = error();
                 let order = batch.order();
                 let state = &self.partitions[partition];
                 if batch.maybe_written && !state.has_earlier(order) && state.has_witness(order) {
@@ -344,7 +336,7 @@ impl Sender {
                 }
             }
             Verdict::Forgotten | Verdict::OldEpoch => {
-                let error = Arc::new(error());
+                let error = error();
                 if verdict(code) == Verdict::OldEpoch {
                     let era = self.partitions[partition].era;
                     self.eras.abandon(era);
@@ -377,7 +369,7 @@ impl Sender {
                     }
                     None => {
                         let error = error();
-                        self.fail(partition, batch, Arc::new(error), false, lanes);
+                        self.fail(partition, batch, error, false, lanes);
                     }
                 }
             }
@@ -407,8 +399,8 @@ impl Sender {
                             self.describe(partition)
                         ),
                     )
-                    .hint("send it again")
-                    .retriable(true)
+                    .with_advice("send it again")
+                    .with_retriable(true)
                 };
                 let settled = batch.settled;
                 batch.refused(&reasons, others);
@@ -416,12 +408,12 @@ impl Sender {
                 self.spoil_behind(partition, &batch);
             }
             Verdict::RetryOnce | Verdict::BadRecords | Verdict::Refused => {
-                let error = Arc::new(error());
+                let error = error();
                 if trouble(&error) == ConditionKind::NotAuthorized {
                     let number = self.partitions[partition].topic;
                     self.forbidden.insert(number, now);
                     let subject = Subject::Topic(self.topics[number].name.clone());
-                    let raise = Effect::Raise(subject, ConditionKind::NotAuthorized, Arc::clone(&error));
+                    let raise = Effect::Raise(subject, ConditionKind::NotAuthorized, error.clone());
                     self.effects.push(raise);
                 }
                 self.fail(partition, batch, error, false, lanes);
@@ -456,10 +448,10 @@ impl Sender {
     }
 
     /// The broker refuses what is sent to `partition`, and may go on doing so.
-    fn report(&mut self, partition: usize, error: &Arc<Error>) {
+    fn report(&mut self, partition: usize, error: &Error) {
         self.partitions[partition].troubled = true;
         let subject = Subject::Partition(self.name(partition));
-        self.effects.push(Effect::Raise(subject, ConditionKind::Refused, Arc::clone(error)));
+        self.effects.push(Effect::Raise(subject, ConditionKind::Refused, error.clone()));
     }
 
     fn name(&self, partition: usize) -> TopicPartition {
@@ -474,7 +466,7 @@ impl Sender {
         now: Instant,
         partition: usize,
         mut batch: Batch,
-        error: Arc<Error>,
+        error: Error,
         unsure: bool,
         dice: u64,
         lanes: &mut impl Lanes,
@@ -499,7 +491,7 @@ impl Sender {
         if batch.settled {
             self.finish(partition, &batch, true, false, lanes);
         } else if let Some(error) = self.ended.as_ref().or(self.partitions[partition].gone.as_ref()) {
-            let error = Arc::clone(error);
+            let error = error.clone();
             self.fail(partition, batch, error, false, lanes);
         } else {
             self.partitions[partition].requeue(batch);
@@ -511,7 +503,7 @@ impl Sender {
         &mut self,
         partition: usize,
         mut batch: Batch,
-        error: Arc<Error>,
+        error: Error,
         unsure: bool,
         lanes: &mut impl Lanes,
     ) {
@@ -537,16 +529,16 @@ impl Sender {
         let doubted: Vec<_> = state.take_doubted().collect();
         for batch in doubted {
             let error = batch.last_error.clone();
-            let error = error.unwrap_or_else(|| Arc::new(self.timed_out(partition, None)));
+            let error = error.unwrap_or_else(|| self.timed_out(partition, None));
             self.fail(partition, batch, error, false, lanes);
         }
     }
 
     /// Everything of `partition` that is not on the way fails.
-    fn fail_waiting(&mut self, now: Instant, partition: usize, error: &Arc<Error>, lanes: &mut impl Lanes) {
+    fn fail_waiting(&mut self, now: Instant, partition: usize, error: &Error, lanes: &mut impl Lanes) {
         self.collect(now, partition, Take::All, lanes);
         while let Some(batch) = self.partitions[partition].queue.pop_front() {
-            self.fail(partition, batch, Arc::clone(error), false, lanes);
+            self.fail(partition, batch, error.clone(), false, lanes);
         }
     }
 
@@ -602,7 +594,7 @@ impl Sender {
         while let Some(at) = self.partitions[partition].queue.iter().position(|batch| batch.id == id) {
             let Some(batch) = self.partitions[partition].queue.remove(at) else { break };
             let error = self.timed_out(partition, batch.last_error.as_ref());
-            self.fail(partition, batch, Arc::new(error), false, lanes);
+            self.fail(partition, batch, error, false, lanes);
         }
         // Those on the way keep their place: the answer may come, and nothing is sent before it. But nobody waits for it.
         for at in 0..self.partitions[partition].sent.len() {

@@ -95,7 +95,7 @@ pub(super) enum Effect {
     /// The leaders of a topic are in doubt.
     Refresh(TopicName),
     /// Trouble was met that may last.
-    Raise(Subject, ConditionKind, Arc<Error>),
+    Raise(Subject, ConditionKind, Error),
     /// It is over.
     Clear(Subject, ConditionKind),
 }
@@ -108,7 +108,7 @@ pub(super) struct Unfinished {
     /// Some of their partitions.
     pub(super) partitions: String,
     /// The latest failure of the oldest.
-    pub(super) reason: Option<Arc<Error>>,
+    pub(super) reason: Option<Error>,
 }
 
 impl Unfinished {
@@ -116,7 +116,7 @@ impl Unfinished {
     pub(super) fn error(self, kind: ErrorKind, message: String) -> Error {
         let error = Error::new(kind, message);
         match self.reason {
-            Some(reason) => error.source(reason),
+            Some(reason) => error.with_source(reason),
             None => error,
         }
     }
@@ -161,7 +161,7 @@ struct NodeState {
     recent_records: usize,
     gauge: Arc<Gauge>,
     /// Why there is no connection.
-    unreachable: Option<Arc<Error>>,
+    unreachable: Option<Error>,
 }
 
 #[derive(Debug)]
@@ -205,12 +205,12 @@ pub(super) struct Sender {
     forbidden: BTreeMap<usize, Instant>,
     eras: Eras,
     /// Why there is no producer id, and how often in a row that was so.
-    era_error: Option<Arc<Error>>,
+    era_error: Option<Error>,
     era_failures: u32,
     /// Batches with smaller numbers do not wait for others.
     flush_to: u64,
     /// Why nothing is sent any more.
-    ended: Option<Arc<Error>>,
+    ended: Option<Error>,
     effects: Vec<Effect>,
     counts: Counts,
     scratch: Vec<Batch>,
@@ -361,9 +361,9 @@ impl Sender {
                 let what =
                     format!("{} is gone: the topic was made anew with {count}", self.describe(partition));
                 let error = Error::from_code(crate::ErrorCode::UNKNOWN_TOPIC_OR_PARTITION, what)
-                    .hint("enqueue the record again without naming a partition")
-                    .retriable(false);
-                self.partitions[partition].gone = Some(Arc::new(error));
+                    .with_advice("enqueue the record again without naming a partition")
+                    .with_retriable(false);
+                self.partitions[partition].gone = Some(error);
                 self.handle_leader(now, topic, at as i32, None, lanes);
             }
             self.fail_gone(now, partition, lanes);
@@ -401,7 +401,7 @@ impl Sender {
     /// There is a connection to `node`, or an error instead.
     pub(super) fn handle_connection(&mut self, node: NodeId, error: Option<Error>) {
         if let Some(state) = self.nodes.get_mut(&node) {
-            state.unreachable = error.map(Arc::new);
+            state.unreachable = error;
         }
     }
 
@@ -700,7 +700,7 @@ impl Sender {
     }
 
     /// The error of records that were not acknowledged in time.
-    fn timed_out(&self, partition: usize, last: Option<&Arc<Error>>) -> Error {
+    fn timed_out(&self, partition: usize, last: Option<&Error>) -> Error {
         let message = format!(
             "records for {} were not acknowledged within {} ms (delivery.timeout.ms)",
             self.describe(partition),
@@ -708,23 +708,23 @@ impl Sender {
         );
         let error = Error::new(ErrorKind::Timeout, message);
         match self.reason(partition, last) {
-            Some(reason) => error.source(reason),
+            Some(reason) => error.with_source(reason),
             None => error,
         }
     }
 
     /// Why `partition` gets nothing acknowledged: it has no leader, its leader cannot be reached, there is no producer id, or
     /// the `last` failure of a batch.
-    fn reason(&self, partition: usize, last: Option<&Arc<Error>>) -> Option<Arc<Error>> {
+    fn reason(&self, partition: usize, last: Option<&Error>) -> Option<Error> {
         let Some(leader) = self.partitions[partition].leader else {
             let what = format!("{} has no leader that we know of", self.describe(partition));
-            let mut error = Error::from_code(crate::ErrorCode::LEADER_NOT_AVAILABLE, what).hint(
+            let mut error = Error::from_code(crate::ErrorCode::LEADER_NOT_AVAILABLE, what).with_advice(
                 "what was enqueued for a partition stays there; records without key go elsewhere meanwhile",
             );
             if let Some(last) = last {
-                error = error.source(Arc::clone(last));
+                error = error.with_source(last.clone());
             }
-            return Some(Arc::new(error));
+            return Some(error);
         };
         let unreachable = self.nodes.get(&leader).and_then(|leader| leader.unreachable.as_ref());
         last.or(unreachable).or(self.era_error.as_ref()).cloned()

@@ -1,7 +1,6 @@
 //! One partition as the sender sees it: what waits, what is on the way, and which sequences count.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 
 use tokio::time::Instant;
 
@@ -75,7 +74,7 @@ pub(super) struct Partition {
     /// Of its latest entry on a list.
     pub(super) ticket: u64,
     /// Why nothing is sent to it any more: the topic has no such partition.
-    pub(super) gone: Option<Arc<Error>>,
+    pub(super) gone: Option<Error>,
     /// Its broker refuses what is sent, which was reported.
     pub(super) troubled: bool,
 }

@@ -634,7 +634,7 @@ fn what_is_left_at_the_end_is_told_so() {
     world.one(ONE);
     let queued = world.add(0, 1);
     let open = world.open(0);
-    let error = Arc::new(Error::new(crate::ErrorKind::State, "closed"));
+    let error = Error::new(crate::ErrorKind::State, "closed");
     world.sender.abort(world.now, &error, &mut world.lanes);
     assert_eq!(failure(&sent).0, Outcome::Unknown);
     assert_eq!(failure(&queued).0, Outcome::NotWritten);

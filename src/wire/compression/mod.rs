@@ -7,6 +7,8 @@ use std::fmt;
 use std::ops::RangeInclusive;
 use std::str::FromStr;
 
+use crate::{Error, ErrorKind};
+
 #[cfg(feature = "gzip")]
 mod gzip;
 #[cfg(feature = "lz4")]
@@ -96,25 +98,17 @@ impl fmt::Display for Compression {
 }
 
 impl FromStr for Compression {
-    type Err = UnknownCompression;
+    type Err = Error;
 
     /// Takes Kafka's names.
-    fn from_str(name: &str) -> Result<Self, UnknownCompression> {
-        Self::ALL.into_iter().find(|codec| codec.name() == name).ok_or(UnknownCompression(()))
+    fn from_str(name: &str) -> Result<Self, Error> {
+        let codec = Self::ALL.into_iter().find(|codec| codec.name() == name);
+        codec.ok_or_else(|| {
+            Error::new(ErrorKind::Config, format!("compression is {name:?}"))
+                .with_advice("use none, gzip, snappy, lz4 or zstd")
+        })
     }
 }
-
-/// A name that is no codec's.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct UnknownCompression(());
-
-impl fmt::Display for UnknownCompression {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("no compression codec: expected one of none, gzip, snappy, lz4, zstd")
-    }
-}
-
-impl std::error::Error for UnknownCompression {}
 
 /// Why bytes could not be compressed or decompressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -137,7 +131,7 @@ impl CompressionError {
     }
 
     /// What to try.
-    pub(crate) fn hint(&self) -> Option<String> {
+    pub(crate) fn advice(&self) -> Option<String> {
         match self {
             Self::Unsupported(codec) => Some(format!("build carafe with the feature `{codec}`")),
             Self::TooLarge(_) => {

@@ -59,7 +59,7 @@ fn a_codec_that_is_off_names_its_feature() {
         let error = Compressor::new().compress(codec, None, b"x", &mut Vec::new()).unwrap_err();
         assert_eq!(error, CompressionError::Unsupported(codec));
         assert_eq!(decompress(codec, b"x", 10), Err(error));
-        assert_eq!(error.hint().unwrap(), format!("build carafe with the feature `{codec}`"));
+        assert_eq!(error.advice().unwrap(), format!("build carafe with the feature `{codec}`"));
     }
 }
 

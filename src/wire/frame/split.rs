@@ -82,8 +82,8 @@ impl StdError for FrameError {}
 impl From<FrameError> for Error {
     fn from(error: FrameError) -> Self {
         Self::new(ErrorKind::Protocol, "received bytes that are no Kafka frame")
-            .hint(error.advice())
-            .source(error)
+            .with_advice(error.advice())
+            .with_source(error)
     }
 }
 

@@ -149,12 +149,12 @@ impl std::error::Error for BatchError {}
 impl From<BatchError> for Error {
     fn from(error: BatchError) -> Self {
         let unsupported = match &error.fault {
-            BatchFault::Compression { error, .. } => error.hint(),
+            BatchFault::Compression { error, .. } => error.advice(),
             _ => None,
         };
-        let wrapped = Self::new(ErrorKind::CorruptRecord, error.to_string()).retriable(false);
+        let wrapped = Self::new(ErrorKind::CorruptRecord, error.to_string()).with_retriable(false);
         match unsupported {
-            Some(hint) => wrapped.hint(hint),
+            Some(hint) => wrapped.with_advice(hint),
             None => wrapped,
         }
     }
