@@ -8,8 +8,8 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::batch::AtOffset;
-use super::processing::coordinator::{Ending, Marks};
-use super::processing::outputs::{Delivering, Outputs};
+use super::outputs::{Delivering, Outputs};
+use super::policy::{Ending, Marks};
 use crate::producer::{Outcome, ProduceError, Producer, Receipt, Record};
 use crate::runtime::Runtime;
 use crate::runtime::watch;

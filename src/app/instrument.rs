@@ -123,6 +123,19 @@ pub enum Event<'a> {
         /// How long it waits.
         delay: Duration,
     },
+    /// A policy of the route kept records from the handler.
+    Skipped {
+        /// The partition.
+        partition: &'a TopicPartition,
+        /// The name of the policy.
+        policy: &'static str,
+        /// The first of them.
+        first: Offset,
+        /// The last of them; records between may have been handled.
+        last: Offset,
+        /// How many they are.
+        records: usize,
+    },
     /// A record went to the dead letter topic and was acknowledged there.
     DeadLettered {
         /// Where the record was.
@@ -163,6 +176,7 @@ impl Event<'_> {
             Self::Stuck { .. } => "consumer.stuck",
             Self::Starved { .. } => "runtime.starved",
             Self::Retrying { .. } => "consumer.consuming.retry",
+            Self::Skipped { .. } => "filtering.skipped",
             Self::DeadLettered { .. } => "dead_letter_queue.dispatched",
             Self::Error { .. } => "error.occurred",
         }

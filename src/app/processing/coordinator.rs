@@ -9,74 +9,38 @@
 //!                                                          Dispatching
 //! ```
 //!
-//! Policies are stages, each of which knows nothing of the others: *filter* (how much may run now), *split* (into which
-//! lanes), *run*, *outcome* (what the results mean: progress, retry or dead letter), *after* (marks, pauses, seeks). Their
-//! combinations are the rows of the decision table in the tests.
+//! What happens at each step is asked of the stages of the route's policies (see [`policy`](crate::app::policy)): *split*
+//! (into which lanes), *admit* (what may run now), *failed* (retry or dead letter), *advanced*. Their combinations are the
+//! rows of the decision table in the tests.
 //!
 //! Invariants: at most one batch is held; no lane runs twice at once; an offset is offered for commit only when it and
 //! all before it are marked, by a running handler or in its last callback; after the end was announced nothing new
 //! starts; what belongs to a position (attempts, a dispatch that is due, pauses of retries, progress) ends with it.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::progress::Progress;
-use crate::backoff::Backoff;
-use crate::deadline;
+use crate::app::policy::{Admission, Decision, Ending, Failed, Failure, Marks, Stage, Verdict};
+use crate::consumer::Batch;
+use crate::types::Timestamp;
+use crate::{Error, deadline};
 
-/// What a route asks of the coordinators of its partitions.
-#[derive(Clone, Debug)]
-pub(crate) struct Policy {
+/// The pause where no stage says how long it is.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// What a route asks of the machine of one partition.
+#[derive(Debug)]
+pub(crate) struct Rules {
     pub(crate) marks: Marks,
-    pub(crate) retry: Backoff,
-    pub(crate) dead_letter: Option<DeadLetterPolicy>,
     /// Records handed to one run at most.
     pub(crate) max_messages: usize,
-}
-
-/// Who marks records as consumed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Marks {
-    /// Success of the handler marks.
-    Automatic,
-    /// Only the handler marks.
-    Manual,
-}
-
-/// When and how a record that keeps failing leaves the partition.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct DeadLetterPolicy {
-    /// Retries of a record before it is dispatched.
-    pub(crate) max_retries: u32,
-    /// Counts the retries of each record instead of those of the batch.
-    pub(crate) independent: bool,
-    /// The dispatched record counts as consumed.
-    pub(crate) mark_after_dispatch: bool,
-    /// Dispatch and mark happen in one transaction or not at all.
-    pub(crate) atomic: bool,
-}
-
-/// Decides how many of the pending records may run now.
-pub(crate) trait Filter: std::fmt::Debug + Send {
-    /// `offsets` are those of the pending records.
-    fn apply(&mut self, now: Instant, offsets: &mut dyn ExactSizeIterator<Item = i64>) -> Verdict;
-}
-
-/// What a [`Filter`] decided.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Verdict {
-    /// Everything may run.
-    Pass,
-    /// The first `keep` records may run; the rest not before `until`.
-    Cut {
-        /// Number of records that may run now.
-        keep: usize,
-        /// When to ask again.
-        until: Instant,
-    },
+    /// In the order in which they are asked.
+    pub(crate) stages: Vec<Box<dyn Stage>>,
 }
 
 /// How one lane ended.
@@ -92,19 +56,8 @@ pub(crate) enum Outcome {
     NotBegun,
 }
 
-/// Why a partition ends; ordered by how little may still be done about it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Ending {
-    /// The application stops.
-    Stopped,
-    /// It goes to another member, which waits for our last commit.
-    Revoked,
-    /// It already belongs to somebody else: no marks, no retries, no dead letters any more.
-    Lost,
-}
-
 /// What the driver has to do. Results of effects come back through `handle_*`.
-#[derive(Debug, PartialEq)]
+#[derive(Debug)]
 pub(crate) enum Output {
     /// Run the handler of `lane` on these records of the held batch.
     Run {
@@ -124,6 +77,7 @@ pub(crate) enum Output {
         /// How often its handler failed.
         attempts: u32,
         /// Offset to commit in the same transaction.
+        #[cfg_attr(not(test), expect(dead_code, reason = "the driver has no transactions yet"))]
         atomic: Option<i64>,
     },
     /// Tell listeners that the partition waits before it runs its handler again.
@@ -135,6 +89,17 @@ pub(crate) enum Output {
         /// The pause before it.
         delay: Duration,
     },
+    /// Tell listeners that records were not handed to the handler, by this policy.
+    Skipped {
+        /// Name of the policy.
+        policy: &'static str,
+        /// Offset of the first and the last of them.
+        offsets: (i64, i64),
+        /// How many they are.
+        records: usize,
+    },
+    /// Tell listeners that a stage panicked: context and error.
+    Panicked(&'static str, Error),
     /// Continue fetching at this offset; what is held or prefetched is void.
     Seek(i64),
     /// The batch is done with; the next one may come.
@@ -159,8 +124,18 @@ enum State {
     Idle,
     Ready,
     Running(Vec<Lane>),
-    Dispatching(u32),
+    Dispatching(Letter),
     Ended,
+}
+
+/// A record that is to leave the partition.
+#[derive(Clone, Copy, Debug)]
+struct Letter {
+    record: u32,
+    /// It counts as consumed then.
+    mark: bool,
+    /// Dispatch and mark happen together or not at all.
+    atomic: bool,
 }
 
 /// Reasons to wait; the latest deadline wins.
@@ -180,12 +155,14 @@ impl Pauses {
 /// What is known of the record that fails.
 #[derive(Debug, Default)]
 struct Failing {
-    /// Runs since the last success, dispatch or (independent counting) progress.
+    /// How often it ran, as its policies count.
     attempt: u32,
+    /// Runs since the last success or dispatch.
+    runs: u32,
     /// Offset of the first record that the last run left to be done.
     offset: Option<i64>,
     /// Its retries are used up: it is dispatched, again if need be, without running the handler.
-    dispatch: Option<u32>,
+    letter: Option<Letter>,
     /// Dispatches that failed.
     refused: u32,
 }
@@ -193,9 +170,11 @@ struct Failing {
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Coordinator {
-    policy: Policy,
-    filters: Vec<Box<dyn Filter>>,
+    rules: Rules,
     state: State,
+    held: Option<Batch>,
+    /// The time of day when the batch came.
+    came: Option<(Instant, Timestamp)>,
     progress: Progress,
     /// A failure makes the rest of the batch run in one lane, so that retries and dead letters are unambiguous.
     collapsed: bool,
@@ -204,40 +183,49 @@ pub(crate) struct Coordinator {
     deadline: Option<Instant>,
     /// Where the handler asked to continue.
     seek: Option<i64>,
+    /// Where a stage asked to continue behind what it let through.
+    detour: Option<i64>,
     ending: Option<Ending>,
     outputs: VecDeque<Output>,
 }
 
 impl Coordinator {
-    pub(crate) fn new(policy: Policy, filters: Vec<Box<dyn Filter>>) -> Self {
+    pub(crate) fn new(rules: Rules) -> Self {
         Self {
-            policy,
-            filters,
+            rules,
             state: State::Idle,
+            held: None,
+            came: None,
             progress: Progress::default(),
             collapsed: false,
             failing: Failing::default(),
             pauses: Pauses::default(),
             deadline: None,
             seek: None,
+            detour: None,
             ending: None,
             outputs: VecDeque::new(),
         }
     }
 
-    /// A batch arrived. The driver delivers the next one only after [`Output::Release`].
+    /// A batch arrived, while `workers` handlers may run at once. The driver delivers the next one only after
+    /// [`Output::Release`]. `wall` is the time of day, where [`reads_wall_clock`](Self::reads_wall_clock).
     pub(crate) fn handle_batch(
         &mut self,
         now: Instant,
-        offsets: Vec<i64>,
-        next_offset: i64,
-        lanes: Option<Vec<u32>>,
+        wall: Option<Timestamp>,
+        batch: Batch,
+        workers: usize,
     ) {
         if self.ending.is_some() {
             return;
         }
         debug_assert!(matches!(self.state, State::Idle), "one batch at a time");
-        self.progress.begin(offsets, next_offset, lanes);
+        let lanes = self.ask(|stage| stage.split(&batch, workers));
+        let offsets = batch.iter().map(|record| record.offset).collect();
+        self.progress.begin(offsets, batch.next_offset().0, lanes);
+        self.held = Some(batch);
+        self.came = wall.map(|wall| (now, wall));
         self.state = State::Ready;
         self.advance(now);
     }
@@ -267,17 +255,15 @@ impl Coordinator {
 
     /// The dispatch asked for by [`Output::Dispatch`] ended.
     pub(crate) fn handle_dispatched(&mut self, now: Instant, written: bool, dice: u64) {
-        let State::Dispatching(record) = self.state else { return };
+        let State::Dispatching(letter) = self.state else { return };
         self.state = State::Ready;
-        let Some(policy) = self.policy.dead_letter else { return };
         if written {
             self.failing = Failing::default();
-            if policy.mark_after_dispatch {
-                self.progress.mark_one(record);
-            } else {
-                self.progress.left(record);
+            match letter.mark {
+                true => self.progress.mark_one(letter.record),
+                false => self.progress.left(letter.record),
             }
-            if policy.atomic {
+            if letter.atomic {
                 // The transaction carried the offset.
                 self.progress.take_committable();
             }
@@ -285,8 +271,11 @@ impl Coordinator {
         } else {
             self.failing.refused += 1;
         }
-        let delay = self.policy.retry.delay(self.failing.refused, dice);
-        self.pauses.retry = Some(deadline::after(now, delay));
+        let (attempt, runs) = (self.failing.refused, self.failing.runs);
+        let mut failure = Failure { what: Failed::Dispatch, attempt, runs, ambiguous: false, dice };
+        if let Decision::Retry(pause) = self.decide(&mut failure) {
+            self.pauses.retry = Some(deadline::after(now, pause));
+        }
         self.advance(now);
     }
 
@@ -323,7 +312,21 @@ impl Coordinator {
     }
 
     pub(crate) fn poll_output(&mut self) -> Option<Output> {
-        self.outputs.pop_front()
+        let output = self.outputs.pop_front()?;
+        if matches!(output, Output::Release) {
+            self.held = None;
+        }
+        Some(output)
+    }
+
+    /// The batch that is worked on, until its [`Release`](Output::Release) is carried out.
+    pub(crate) fn held(&self) -> Option<&Batch> {
+        self.held.as_ref()
+    }
+
+    /// True if the time of day makes a difference.
+    pub(crate) fn reads_wall_clock(&self) -> bool {
+        self.rules.stages.iter().any(|stage| stage.reads_wall_clock())
     }
 
     /// When [`handle_timeout`](Self::handle_timeout) wants to be called.
@@ -349,7 +352,7 @@ impl Coordinator {
     /// Stage *outcome*: what the results of a run mean.
     fn outcome(&mut self, now: Instant, lanes: &[Lane], dice: u64) {
         for lane in lanes.iter().filter(|lane| !lane.interrupted) {
-            match (lane.outcome, self.policy.marks) {
+            match (lane.outcome, self.rules.marks) {
                 (Some(Outcome::Success), Marks::Automatic) => {
                     if let Some(&last) = lane.records.last() {
                         self.progress.mark(lane.id, self.progress.offset(last));
@@ -360,6 +363,10 @@ impl Coordinator {
                 }
                 _ => {}
             }
+        }
+        if lanes.iter().any(|lane| lane.interrupted || lane.outcome == Some(Outcome::Failure)) {
+            // What the handler wants goes before, and what failed is asked about again.
+            self.detour = None;
         }
         // The record that failed is one that its handler got: a failure after the last mark leaves nothing to run again.
         let failed = lanes.iter().filter(|lane| lane.outcome == Some(Outcome::Failure));
@@ -380,21 +387,41 @@ impl Coordinator {
         let offset = self.progress.offset(record);
         let ambiguous = self.progress.is_split() && !self.collapsed;
         self.collapsed = true;
-        let progressed = self.failing.offset.replace(offset).is_some_and(|before| before != offset);
-        if progressed && self.policy.dead_letter.is_none_or(|policy| policy.independent) {
+        if self.failing.offset.replace(offset).is_some_and(|before| before != offset) {
             self.failing.attempt = 1;
         }
-        let attempt = self.failing.attempt;
-        if self.policy.dead_letter.is_some_and(|policy| attempt > policy.max_retries) && !ambiguous {
-            self.failing.dispatch = Some(record);
-            return;
+        let (attempt, runs) = (self.failing.attempt, self.failing.runs);
+        let mut failure = Failure { what: Failed::Run, attempt, runs, ambiguous, dice };
+        let decision = self.decide(&mut failure);
+        self.failing.attempt = failure.attempt;
+        match decision {
+            Decision::Dispatch { mark, atomic } => {
+                self.failing.letter = Some(Letter { record, mark, atomic })
+            }
+            Decision::Retry(delay) => {
+                self.pauses.retry = Some(deadline::after(now, delay));
+                self.outputs.push_back(Output::Retrying { attempt: failure.attempt, offset, delay });
+            }
+            Decision::Next => {}
         }
-        let delay = self.policy.retry.delay(attempt, dice);
-        self.pauses.retry = Some(deadline::after(now, delay));
-        self.outputs.push_back(Output::Retrying { attempt, offset, delay });
     }
 
-    /// Stages *after*, *filter*, *split* and *run*: goes on as far as it can.
+    /// What the first stage that has an answer wants done about a failure.
+    fn decide(&mut self, failure: &mut Failure) -> Decision {
+        let decision =
+            self.ask(|stage| Some(stage.failed(failure)).filter(|answer| *answer != Decision::Next));
+        decision.unwrap_or(Decision::Retry(PAUSE))
+    }
+
+    /// The first answer of a stage. One that panics has none.
+    fn ask<T>(&mut self, mut question: impl FnMut(&mut dyn Stage) -> Option<T>) -> Option<T> {
+        self.rules
+            .stages
+            .iter_mut()
+            .find_map(|stage| contained(stage.as_mut(), &mut self.outputs, &mut question).flatten())
+    }
+
+    /// Goes on as far as it can.
     fn advance(&mut self, now: Instant) {
         self.deadline = None;
         if let Some(ending) = self.ending {
@@ -405,29 +432,25 @@ impl Coordinator {
             }
             return;
         }
-        if !matches!(self.state, State::Ready) {
-            return;
-        }
-        if let Some(offset) = self.seek.take() {
-            self.progress.reset();
-            self.pauses = Pauses { user: self.pauses.user, ..Pauses::default() };
-            self.outputs.push_back(Output::Seek(offset));
-            self.release();
-            return;
-        }
-        if self.progress.pending().next().is_none() {
-            self.offer();
-            self.progress.finish();
-            self.release();
-            return;
-        }
-        if let Some(until) = self.pauses.until(now) {
-            self.deadline = Some(until);
-            return;
-        }
-        match self.failing.dispatch {
-            Some(record) => self.dispatch(record),
-            None => self.run(now),
+        // Once more where the stages let nothing through of what they saw.
+        while matches!(self.state, State::Ready) && self.deadline.is_none() {
+            if let Some(offset) = self.seek.take().or(self.detour.take()) {
+                self.offer();
+                self.progress.reset();
+                self.pauses = Pauses { user: self.pauses.user, ..Pauses::default() };
+                self.outputs.push_back(Output::Seek(offset));
+                self.release();
+            } else if self.progress.pending().next().is_none() {
+                self.offer();
+                self.progress.finish();
+                self.release();
+            } else if let Some(until) = self.pauses.until(now) {
+                self.deadline = Some(until);
+            } else if let Some(letter) = self.failing.letter {
+                self.dispatch(letter);
+            } else {
+                self.run(now);
+            }
         }
     }
 
@@ -436,32 +459,26 @@ impl Coordinator {
         self.state = State::Idle;
         self.collapsed = false;
         self.failing = Failing::default();
+        self.detour = None;
         self.outputs.push_back(Output::Release);
     }
 
-    fn dispatch(&mut self, record: u32) {
-        let Some(policy) = self.policy.dead_letter else { return };
-        self.state = State::Dispatching(record);
-        let marks = policy.atomic && policy.mark_after_dispatch;
-        let atomic = marks.then(|| self.progress.committable_with(record));
+    fn dispatch(&mut self, letter: Letter) {
+        self.state = State::Dispatching(letter);
+        let Letter { record, mark, atomic } = letter;
+        let atomic = (atomic && mark).then(|| self.progress.committable_with(record));
         self.outputs.push_back(Output::Dispatch { record, attempts: self.failing.attempt, atomic });
     }
 
+    /// Runs what the stages let through.
     fn run(&mut self, now: Instant) {
-        let mut records: Vec<u32> = self.progress.pending().take(self.policy.max_messages).collect();
-        self.pauses.filter = None;
-        for filter in &mut self.filters {
-            let mut offsets = records.iter().map(|&record| self.progress.offset(record));
-            if let Verdict::Cut { keep, until } = filter.apply(now, &mut offsets) {
-                records.truncate(keep);
-                if records.is_empty() {
-                    self.pauses.filter = Some(until);
-                    self.deadline = Some(until);
-                    return;
-                }
-            }
+        let mut records: Vec<u32> = self.progress.pending().take(self.rules.max_messages).collect();
+        self.admit(now, &mut records);
+        if records.is_empty() {
+            return;
         }
         self.failing.attempt += 1;
+        self.failing.runs += 1;
         let mut lanes = BTreeMap::<u32, Vec<u32>>::new();
         for record in records {
             let lane = if self.collapsed { 0 } else { self.progress.lane(record) };
@@ -479,11 +496,84 @@ impl Coordinator {
         self.state = State::Running(lanes);
     }
 
+    /// Asks the stages which of the records may run now.
+    fn admit(&mut self, now: Instant, records: &mut Vec<u32>) {
+        self.pauses.filter = None;
+        self.detour = None;
+        let Some(batch) = &self.held else { return };
+        let wall = self.came.map_or(Timestamp(0), |(came, wall)| {
+            Timestamp(wall.0.saturating_add(i64::try_from((now - came).as_millis()).unwrap_or(i64::MAX)))
+        });
+        let (mut wait, mut pause, mut seek) = (None, None, None);
+        for stage in &mut self.rules.stages {
+            let mut admission = Admission::new((now, wall), batch, records, self.progress.started());
+            if contained(stage.as_mut(), &mut self.outputs, |stage| stage.admit(&mut admission)).is_none() {
+                continue;
+            }
+            let decided = admission.decided;
+            if let Some((keep, until)) = decided.cut {
+                records.truncate(keep);
+                wait = wait.max(Some(until));
+            }
+            for &(record, verdict) in &decided.skipped {
+                match verdict == Verdict::Consumed || self.rules.marks == Marks::Automatic {
+                    true => self.progress.mark_one(record),
+                    false => self.progress.left(record),
+                }
+                tell_skipped(&mut self.outputs, stage.policy(), self.progress.offset(record));
+            }
+            if !decided.skipped.is_empty() {
+                records.retain(|&record| self.progress.is_pending(record));
+            }
+            pause = pause.max(decided.pause);
+            seek = seek.into_iter().chain(decided.seek).min();
+            if records.is_empty() {
+                break;
+            }
+        }
+        // A pause goes before a seek, and is for what comes behind the records that run.
+        self.detour = seek.filter(|_| pause.is_none());
+        self.pauses.filter = if records.is_empty() { wait.max(pause) } else { pause };
+    }
+
     /// What is done may be committed.
     fn offer(&mut self) {
-        if self.ending != Some(Ending::Lost) {
-            self.outputs.extend(self.progress.take_committable().map(Output::Mark));
+        if self.ending == Some(Ending::Lost) {
+            return;
         }
+        if let Some(offset) = self.progress.take_committable() {
+            for stage in &mut self.rules.stages {
+                let _ = contained(stage.as_mut(), &mut self.outputs, |stage| stage.advanced(offset));
+            }
+            self.outputs.push_back(Output::Mark(offset));
+        }
+    }
+}
+
+/// Calls a stage; `None`, and an output that tells of it, if it panics.
+fn contained<T>(
+    stage: &mut dyn Stage,
+    outputs: &mut VecDeque<Output>,
+    call: impl FnOnce(&mut dyn Stage) -> T,
+) -> Option<T> {
+    match catch_unwind(AssertUnwindSafe(|| call(stage))) {
+        Ok(answer) => Some(answer),
+        Err(_) => {
+            let (context, error) = stage.panicked();
+            outputs.push_back(Output::Panicked(context, error));
+            None
+        }
+    }
+}
+
+/// Adds a record to those that listeners will be told of.
+fn tell_skipped(outputs: &mut VecDeque<Output>, by: &'static str, offset: i64) {
+    match outputs.back_mut() {
+        Some(Output::Skipped { policy, offsets, records }) if *policy == by => {
+            offsets.1 = offset;
+            *records += 1;
+        }
+        _ => outputs.push_back(Output::Skipped { policy: by, offsets: (offset, offset), records: 1 }),
     }
 }
 

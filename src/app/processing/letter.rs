@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::{sleep, timeout};
 
-use super::coordinator::Ending;
+use crate::app::policy::Ending;
 use crate::consumer::Message;
 use crate::producer::{Producer, Record};
 use crate::runtime::watch;

@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::{Instant, sleep_until};
 
-use super::coordinator::{Ending, Outcome, Output};
+use super::coordinator::{Outcome, Output};
 use super::health::{Health, Trouble};
 use super::letter::Letter;
 use super::partition::{PartitionState, Run};
@@ -19,6 +19,7 @@ use super::workers::Workers;
 use crate::app::Settings;
 use crate::app::context::Context;
 use crate::app::instrument::{Event, Monitor};
+use crate::app::policy::Ending;
 use crate::app::routing::GroupRoute;
 use crate::app::stop::Stop;
 use crate::client::{Client, ConditionEvent, ConditionEvents, ConditionKind, ConditionStage, Subject};
@@ -308,19 +309,12 @@ impl GroupListener {
             state.successor = Some(batch);
             return;
         }
-        let split = route.split(&batch, &self.workers).unwrap_or_else(|error| {
-            let context = "virtual_partitions.partitioner.error";
-            self.monitor.emit(&Event::Error { context, partition: Some(&partition), error: &error });
-            None
-        });
         let state = self
             .partitions
             .entry(partition.clone())
             .or_insert_with(|| PartitionState::new(route.clone(), batch.assignment()));
-        let offsets = batch.iter().map(|record| record.offset).collect();
-        let next_offset = batch.next_offset().0;
-        state.held = Some(batch);
-        state.coordinator.handle_batch(Instant::now(), offsets, next_offset, split);
+        let wall = state.coordinator.reads_wall_clock().then(|| self.runtime.timestamp());
+        state.coordinator.handle_batch(Instant::now(), wall, batch, self.workers.size());
         self.carry_out(&partition);
     }
 
@@ -452,16 +446,18 @@ impl GroupListener {
                 Output::Retrying { attempt, offset, delay } => {
                     self.monitor.emit(&Event::Retrying { partition, offset: Offset(offset), attempt, delay });
                 }
+                Output::Skipped { policy, offsets: (first, last), records } => {
+                    let (first, last) = (Offset(first), Offset(last));
+                    self.monitor.emit(&Event::Skipped { partition, policy, first, last, records });
+                }
+                Output::Panicked(context, error) => self.emit_error(context, Some(partition), &error),
                 Output::Seek(offset) => {
                     let to = Mark::new(partition.clone(), Offset(offset.max(0)));
                     if let Err(error) = self.consumer.seek_to(&to.of_assignment(state.assignment)) {
                         self.emit_error("consumer.consuming.seek.error", Some(partition), &error);
                     }
                 }
-                Output::Release => {
-                    state.held = None;
-                    self.consumer.release(partition);
-                }
+                Output::Release => self.consumer.release(partition),
                 Output::Ended(ending) => self.close(partition, ending),
             }
         }
@@ -478,7 +474,7 @@ impl GroupListener {
     /// Starts the handler of a lane on some records of the held batch.
     fn start(&mut self, partition: &TopicPartition, lane: u32, records: &Arc<[u32]>, attempt: u32) {
         let Some(state) = self.partitions.get_mut(partition) else { return };
-        let Some(held) = &state.held else { return };
+        let Some(held) = state.coordinator.held() else { return };
         let batch = if records.len() == held.len() {
             held.clone()
         } else {
@@ -495,7 +491,7 @@ impl GroupListener {
             partition: partition.clone(),
             lane,
             attempt,
-            marks: state.route.policy.marks,
+            marks: state.route.marks,
             producer: self.producer.clone(),
             runtime: self.runtime.clone(),
             ending: state.ending.subscribe(),
@@ -525,7 +521,10 @@ impl GroupListener {
     /// Sends a record of the held batch to the dead letter topic.
     fn dispatch(&mut self, partition: &TopicPartition, record: u32, attempts: u32) {
         let Some(state) = self.partitions.get(partition) else { return };
-        let (Some(held), Some(topic)) = (&state.held, state.route.dead_letter_topic.clone()) else { return };
+        let (Some(held), Some(topic)) = (state.coordinator.held(), state.route.dead_letter_topic.clone())
+        else {
+            return;
+        };
         let Some(message) = held.message(record as usize) else { return };
         let ending = state.ending.subscribe();
         let (producer, reporter) = (self.producer.clone(), self.reporter.clone());
@@ -607,7 +606,7 @@ impl GroupListener {
     /// Hands an offset to the consumer for its next commit.
     fn store(&self, partition: &TopicPartition, offset: i64) {
         let Some(state) = self.partitions.get(partition) else { return };
-        let mark = match &state.held {
+        let mark = match state.coordinator.held() {
             Some(held) => held.mark_up_to(Offset(offset)),
             None => Mark::new(partition.clone(), Offset(offset)).of_assignment(state.assignment),
         };
@@ -618,7 +617,9 @@ impl GroupListener {
 
     fn emit_dead_lettered(&self, partition: &TopicPartition, record: u32, attempts: u32) {
         let Some(state) = self.partitions.get(partition) else { return };
-        let (Some(held), Some(topic)) = (&state.held, &state.route.dead_letter_topic) else { return };
+        let (Some(held), Some(topic)) = (state.coordinator.held(), &state.route.dead_letter_topic) else {
+            return;
+        };
         let Some(message) = held.message(record as usize) else { return };
         self.monitor.emit(&Event::DeadLettered { partition, offset: message.offset(), topic, attempts });
     }

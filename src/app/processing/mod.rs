@@ -1,15 +1,13 @@
 //! How a batch becomes handled records.
 //!
 //! [`coordinator`] is the machine of one partition: it decides what runs, what is retried, what is dead-lettered and
-//! how far offsets may move. [`progress`] keeps the offsets, [`outputs`] holds a mark back until what the handler
-//! produced before it is acknowledged, [`letter`] is a dead letter on its way. [`listener`] is the driver: it owns the consumer of one group, the timers and
+//! how far offsets may move. [`progress`] keeps the offsets, [`letter`] is a dead letter on its way. [`listener`] is the driver: it owns the consumer of one group, the timers and
 //! the tasks of the handlers.
 
 pub(crate) mod coordinator;
 pub(crate) mod health;
 mod letter;
 pub(crate) mod listener;
-pub(crate) mod outputs;
 mod partition;
 mod progress;
 mod route;

@@ -6,11 +6,12 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::coordinator::{Coordinator, Ending};
+use super::coordinator::Coordinator;
 use super::health::Trouble;
 use super::route::Route;
 use super::run::Instance;
 use crate::app::context::Context;
+use crate::app::policy::Ending;
 use crate::consumer::Batch;
 use crate::runtime::AbortOnDrop;
 use crate::runtime::watch;
@@ -22,8 +23,6 @@ pub(super) struct PartitionState {
     pub(super) coordinator: Coordinator,
     /// The assignment that the partition belongs to; marks of an older one are refused.
     pub(super) assignment: u64,
-    /// The batch that the coordinator works on.
-    pub(super) held: Option<Batch>,
     /// Consumers that do not run at the moment, by lane.
     pub(super) consumers: BTreeMap<u32, Instance>,
     pub(super) runs: BTreeMap<u32, Run>,
@@ -59,10 +58,9 @@ impl Drop for Run {
 impl PartitionState {
     pub(super) fn new(route: Arc<Route>, assignment: u64) -> Self {
         Self {
-            coordinator: Coordinator::new(route.policy.clone(), route.filters()),
+            coordinator: Coordinator::new(route.rules()),
             route,
             assignment,
-            held: None,
             consumers: BTreeMap::new(),
             runs: BTreeMap::new(),
             ending: watch::Sender::new(None),

@@ -100,6 +100,11 @@ impl Progress {
         }
     }
 
+    /// Records from this index on were never handed out.
+    pub(crate) fn started(&self) -> u32 {
+        self.started as u32
+    }
+
     /// Notes that a handler succeeded on the record.
     pub(crate) fn handled(&mut self, index: u32) {
         self.raise(index, State::Handled);

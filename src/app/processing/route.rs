@@ -3,61 +3,52 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::coordinator::{Filter, Policy};
-use super::workers::Workers;
-use crate::app::routing::{Factory, Throttle, TopicRoute, VirtualPartitions};
-use crate::consumer::Batch;
+use super::coordinator::Rules;
+use crate::app::policies::{self, DeadLetter, Retry};
+use crate::app::policy::{Facts, Marks, Policies};
+use crate::app::routing::{Factory, TopicRoute};
 use crate::types::TopicName;
-use crate::{Error, ErrorKind};
 
 pub(super) struct Route {
+    topic: TopicName,
     pub(super) factory: Factory,
-    pub(super) policy: Policy,
+    pub(super) marks: Marks,
     pub(super) dead_letter_topic: Option<TopicName>,
     pub(super) stuck_after: Option<Duration>,
-    throttle: Option<Throttle>,
-    virtual_partitions: Option<VirtualPartitions>,
+    max_messages: usize,
+    policies: Policies,
 }
 
 impl Route {
     /// `None` for a route without a consumer, which the check of the routes refuses.
     pub(super) fn new(route: TopicRoute) -> Option<Self> {
-        let policy = route.policy();
-        Some(Self {
-            factory: route.factory?,
-            policy,
-            dead_letter_topic: route.dead_letter.map(|dead_letter| dead_letter.topic),
-            stuck_after: route.stuck_after,
-            throttle: route.throttle,
-            virtual_partitions: route.virtual_partitions,
-        })
-    }
-
-    /// The filters of one partition, in the order in which they apply.
-    pub(super) fn filters(&self) -> Vec<Box<dyn Filter>> {
-        self.throttle.map(Throttle::filter).into_iter().collect()
-    }
-
-    /// The lane of each record, where the route has several.
-    ///
-    /// # Errors
-    /// If the key function panics; the batch then runs in one lane.
-    pub(super) fn split(&self, batch: &Batch, workers: &Workers) -> Result<Option<Vec<u32>>, Error> {
-        let Some(virtual_partitions) = &self.virtual_partitions else { return Ok(None) };
-        let lanes = virtual_partitions.lanes(workers.size());
-        if lanes == 1 {
-            return Ok(None);
+        let mut policies = route.policies;
+        if policies.get::<Retry>().is_none() {
+            policies.set(Retry::default());
         }
-        let split = || batch.iter().map(|message| virtual_partitions.lane(&message, lanes)).collect();
-        std::panic::catch_unwind(std::panic::AssertUnwindSafe(split)).map(Some).map_err(|_| {
-            Error::new(ErrorKind::Handler, "the key function of the virtual partitions panicked")
-                .with_advice("the batch runs in one lane")
+        Some(Self {
+            topic: route.topic,
+            factory: route.factory?,
+            marks: route.marks,
+            dead_letter_topic: policies.get().map(|dead_letter: &DeadLetter| dead_letter.topic().clone()),
+            stuck_after: route.stuck_after,
+            max_messages: route.max_messages,
+            policies,
         })
+    }
+
+    /// What the machine of one partition goes by.
+    pub(super) fn rules(&self) -> Rules {
+        let facts = Facts { topic: &self.topic, marks: self.marks, policies: &self.policies };
+        Rules { marks: self.marks, max_messages: self.max_messages, stages: policies::stages(&facts) }
     }
 }
 
 impl fmt::Debug for Route {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Route").field("policy", &self.policy).finish_non_exhaustive()
+        f.debug_struct("Route")
+            .field("topic", &self.topic)
+            .field("policies", &self.policies)
+            .finish_non_exhaustive()
     }
 }

@@ -1,29 +1,22 @@
 //! Which consumer handles which topic, and by which policies.
 //!
-//! Each policy is a value of its own: [`Retry`], [`DeadLetter`], [`VirtualPartitions`], [`Throttle`]. Everything is
-//! checked when the application is built, all problems at once.
+//! Each policy is a value of its own: [`Retry`](super::Retry), [`DeadLetter`](super::DeadLetter),
+//! [`VirtualPartitions`](super::VirtualPartitions), [`Throttle`](super::Throttle). Everything is checked when the
+//! application is built, all problems at once.
 
-mod dead_letter;
 mod reading;
-mod retry;
-mod throttle;
-mod virtual_partitions;
 
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use dead_letter::DeadLetter;
 pub(crate) use reading::Reading;
-pub use retry::Retry;
-pub use throttle::Throttle;
-pub use virtual_partitions::{VirtualPartitions, by_key};
 
 use super::batch::{Batch, Message};
 use super::consumer::{BatchFn, BlockingFn, Consumer, Handler, MessageFn, erase};
 use super::context::Context;
 use super::payload::Payload;
-use super::processing::coordinator::{Marks, Policy};
+use super::policy::{Facts, Marks, Policies, Policy};
 use crate::Result;
 use crate::consumer::{FirstStart, OutOfRange, Truncation};
 use crate::types::{GroupId, TopicName};
@@ -105,24 +98,18 @@ pub struct TopicRoute {
     pub(crate) topic: TopicName,
     pub(crate) factory: Option<Factory>,
     pub(crate) marks: Marks,
-    pub(crate) retry: Option<Retry>,
-    pub(crate) dead_letter: Option<DeadLetter>,
-    pub(crate) virtual_partitions: Option<VirtualPartitions>,
-    pub(crate) throttle: Option<Throttle>,
+    pub(crate) policies: Policies,
     pub(crate) max_messages: usize,
     pub(crate) stuck_after: Option<Duration>,
 }
 
 impl TopicRoute {
-    fn new(topic: TopicName) -> Self {
+    pub(crate) fn new(topic: TopicName) -> Self {
         Self {
             topic,
             factory: None,
             marks: Marks::Automatic,
-            retry: None,
-            dead_letter: None,
-            virtual_partitions: None,
-            throttle: None,
+            policies: Policies::default(),
             max_messages: usize::MAX,
             stuck_after: None,
         }
@@ -167,27 +154,9 @@ impl TopicRoute {
         self.consumer(move || BlockingFn::new(handle.clone()))
     }
 
-    /// How long to wait before a failed run is repeated. Default: [`Retry::default`].
-    pub fn retry(&mut self, retry: Retry) -> &mut Self {
-        self.retry = Some(retry);
-        self
-    }
-
-    /// Sends records that keep failing to another topic. Without it a failing record is retried for ever.
-    pub fn dead_letter_queue(&mut self, dead_letter: DeadLetter) -> &mut Self {
-        self.dead_letter = Some(dead_letter);
-        self
-    }
-
-    /// Runs one partition in several lanes at once, in order within each key. Default: one lane.
-    pub fn virtual_partitions(&mut self, virtual_partitions: VirtualPartitions) -> &mut Self {
-        self.virtual_partitions = Some(virtual_partitions);
-        self
-    }
-
-    /// Limits how many records of a partition are handled in a time. Default: no limit.
-    pub fn throttle(&mut self, throttle: Throttle) -> &mut Self {
-        self.throttle = Some(throttle);
+    /// Adds a policy, in place of an earlier one of its kind. The order in which they are added does not matter.
+    pub fn with(&mut self, policy: impl Policy) -> &mut Self {
+        self.policies.set(policy);
         self
     }
 
@@ -213,13 +182,9 @@ impl TopicRoute {
         self
     }
 
-    pub(crate) fn policy(&self) -> Policy {
-        Policy {
-            marks: self.marks,
-            retry: self.retry.unwrap_or_default().backoff(),
-            dead_letter: self.dead_letter.as_ref().map(|dead_letter| dead_letter.policy(self.marks)),
-            max_messages: self.max_messages,
-        }
+    /// The route as its policies see it.
+    pub(crate) fn facts(&self) -> Facts<'_> {
+        Facts { topic: &self.topic, marks: self.marks, policies: &self.policies }
     }
 
     /// Adds what is wrong with the route to `problems`.
@@ -236,24 +201,9 @@ impl TopicRoute {
         if self.max_messages == 0 {
             problem("max_messages is 0; it must be at least 1".into());
         }
-        self.retry.iter().filter_map(Retry::check).for_each(&mut problem);
-        if let Some(dead_letter) = &self.dead_letter {
-            if let Some(text) = dead_letter.topic.fault() {
-                problem(format!("the name of the dead letter topic {text}"));
-            }
-            if dead_letter.topic == self.topic {
-                problem("dead letters would go to the topic that they come from".into());
-            }
-            if dead_letter.max_retries == 0 && self.virtual_partitions.is_some() {
-                problem(
-                    "dead letters with virtual partitions need max_retries of at least 1: the first failure only \
-                     says which lane failed, not which record"
-                        .into(),
-                );
-            }
+        for policy in self.policies.iter() {
+            policy.check(&self.facts(), &mut problem);
         }
-        self.throttle.iter().filter_map(Throttle::check).for_each(&mut problem);
-        self.virtual_partitions.iter().filter_map(VirtualPartitions::check).for_each(&mut problem);
     }
 }
 
@@ -263,10 +213,7 @@ impl fmt::Debug for TopicRoute {
             .field("topic", &self.topic)
             .field("consumer", &self.factory.is_some())
             .field("marks", &self.marks)
-            .field("retry", &self.retry)
-            .field("dead_letter", &self.dead_letter)
-            .field("virtual_partitions", &self.virtual_partitions)
-            .field("throttle", &self.throttle)
+            .field("policies", &self.policies)
             .field("max_messages", &self.max_messages)
             .field("stuck_after", &self.stuck_after)
             .finish()

@@ -4,7 +4,7 @@ use std::fmt::Debug;
 use std::time::Duration;
 
 use super::*;
-use crate::app::{App, Raw};
+use crate::app::{App, DeadLetter, Raw, Retry, Throttle, by_key};
 
 /// What has setters, and all of them.
 trait Set: Sized + 'static {
@@ -47,7 +47,7 @@ impl Set for TopicRoute {
     }
 
     fn picture(&self) -> impl Debug {
-        (format!("{self:?}"), self.policy())
+        format!("{self:?}")
     }
 }
 

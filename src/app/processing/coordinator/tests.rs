@@ -1,9 +1,25 @@
 //! The decision table: what a partition does for each combination of policies, told as scripts.
 
+mod stages;
+
+use std::sync::Mutex;
+
 use super::*;
-use crate::app::routing::Throttle;
+use crate::app::Throttle;
+use crate::app::policies::{Again, Dispatch as DeadLetterPolicy};
+use crate::app::policy::{Definition, Facts};
+use crate::backoff::Backoff;
+use crate::types::{TopicName, TopicPartition};
 
 const SECOND: Duration = Duration::from_secs(1);
+
+/// A route in short.
+struct Policy {
+    marks: Marks,
+    retry: Backoff,
+    dead_letter: Option<DeadLetterPolicy>,
+    max_messages: usize,
+}
 
 fn policy() -> Policy {
     let retry = Backoff { first: SECOND, max: 30 * SECOND, jitter: 0.0 };
@@ -11,13 +27,37 @@ fn policy() -> Policy {
 }
 
 fn dead_letter(max_retries: u32) -> DeadLetterPolicy {
-    DeadLetterPolicy { max_retries, independent: true, mark_after_dispatch: true, atomic: false }
+    DeadLetterPolicy { max_retries, independent: true, mark: true, atomic: false }
+}
+
+fn throttle(limit: usize, interval: Duration) -> Box<dyn Stage> {
+    let (topic, policies) = (TopicName::from("t"), Default::default());
+    Throttle::new(limit, interval).stage(&Facts {
+        topic: &topic,
+        marks: Marks::Automatic,
+        policies: &policies,
+    })
+}
+
+/// Splits batches as the script says.
+#[derive(Debug)]
+struct Lanes(Arc<Mutex<Option<Vec<u32>>>>);
+
+impl Stage for Lanes {
+    fn policy(&self) -> &'static str {
+        "lanes"
+    }
+
+    fn split(&mut self, _: &Batch, _: usize) -> Option<Vec<u32>> {
+        self.0.lock().unwrap().take()
+    }
 }
 
 /// A coordinator with a clock of its own that prints what it wants done.
 struct Script {
     coordinator: Coordinator,
     now: Instant,
+    lanes: Arc<Mutex<Option<Vec<u32>>>>,
 }
 
 impl Script {
@@ -25,14 +65,21 @@ impl Script {
         Self::filtered(policy, Vec::new())
     }
 
-    fn filtered(policy: Policy, filters: Vec<Box<dyn Filter>>) -> Self {
-        Self { coordinator: Coordinator::new(policy, filters), now: Instant::now() }
+    fn filtered(policy: Policy, mut stages: Vec<Box<dyn Stage>>) -> Self {
+        let Policy { marks, retry, dead_letter, max_messages } = policy;
+        let lanes = Arc::default();
+        stages.push(Box::new(Lanes(Arc::clone(&lanes))));
+        stages.extend(dead_letter.map(|dead_letter| Box::new(dead_letter) as Box<dyn Stage>));
+        stages.push(Box::new(Again(retry)));
+        let coordinator = Coordinator::new(Rules { marks, max_messages, stages });
+        Self { coordinator, now: Instant::now(), lanes }
     }
 
     /// Offsets 10, 11, … ; `lanes` names the lane of each, or is empty.
-    fn batch(&mut self, first: i64, count: i64, lanes: &[u32]) -> String {
-        let split = (!lanes.is_empty()).then(|| lanes.to_vec());
-        self.coordinator.handle_batch(self.now, (first..first + count).collect(), first + count, split);
+    fn batch(&mut self, first: i64, count: usize, lanes: &[u32]) -> String {
+        *self.lanes.lock().unwrap() = (!lanes.is_empty()).then(|| lanes.to_vec());
+        let batch = Batch::for_test(TopicPartition::new("t", 0), first, &vec![(None, None); count]);
+        self.coordinator.handle_batch(self.now, None, batch, 5);
         self.drain()
     }
 
@@ -89,6 +136,10 @@ impl Script {
                 Output::Retrying { attempt, offset, delay } => {
                     format!("retry {offset} #{attempt} in {}s", delay.as_secs())
                 }
+                Output::Skipped { policy, offsets: (first, last), records } => {
+                    format!("{policy} skips {records} in {first}..={last}")
+                }
+                Output::Panicked(context, _) => context.into(),
                 Output::Seek(offset) => format!("seek {offset}"),
                 Output::Release => "release".into(),
                 Output::Ended(ending) => format!("ended {ending:?}"),
@@ -109,8 +160,7 @@ fn success_marks_the_whole_batch_and_releases_it() {
 #[test]
 fn an_empty_batch_moves_the_offset_past_what_nobody_sees() {
     let mut script = Script::new(policy());
-    script.coordinator.handle_batch(script.now, vec![], 20, None);
-    assert_eq!(script.drain(), "mark 20, release");
+    assert_eq!(script.batch(20, 0, &[]), "mark 20, release");
 }
 
 #[test]
@@ -318,7 +368,7 @@ fn all_policies_at_once() {
         dead_letter: Some(DeadLetterPolicy { atomic: true, ..dead_letter(1) }),
         ..policy()
     };
-    let mut script = Script::filtered(policy, vec![Throttle::new(2, SECOND).filter()]);
+    let mut script = Script::filtered(policy, vec![throttle(2, SECOND)]);
     assert_eq!(script.batch(10, 5, &[1, 2, 1, 2, 1]), "run 1 [0] #1, run 2 [1] #1");
     assert_eq!(script.mark(1, 10), "mark 11");
     script.ok(1);
