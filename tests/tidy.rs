@@ -8,6 +8,8 @@ use std::fmt::Write;
 
 #[path = "tidy/machines.rs"]
 mod machines;
+#[path = "tidy/rooms.rs"]
+mod rooms;
 #[path = "tidy/source.rs"]
 mod source;
 
@@ -24,7 +26,6 @@ const DEBTS: &[(&str, &str, usize, &str)] = &[
     ("machines", "src/consumer/group/commits.rs", 2, "callers who wait are told directly"),
     ("machines", "src/producer/sender/answers.rs", 1, "a warning about lost data"),
     ("machines", "src/producer/sender/mod.rs", 1, "appenders read gauges"),
-    ("contract", "src/app/processing/coordinator.rs", 2, "`deadline`"),
     ("contract", "src/app/processing/listener.rs", 7, "the life of a partition is decided beside its machine"),
     ("contract", "src/cluster/conditions.rs", 2, "`poll` is the passing of time"),
     ("contract", "src/cluster/nodes.rs", 1, "`next_retry`"),

@@ -1,6 +1,6 @@
 //! What a feature of a route is: settings that are checked with the route, and a stage in the machine of each partition.
 //!
-//! A stage is told what happens and answers; it never waits, has no clock, and knows no other stage. The machine asks the
+//! A stage is told what happens and what time it is, and answers; it never waits and knows no other stage. The machine asks the
 //! stages of a route in one order, written down in [`policies`](super::policies), at four points:
 //!
 //! | Point | Asked | Answers count |
@@ -131,7 +131,7 @@ pub trait Stage: Debug + Send {
     /// The context of the error that tells of a panic in this stage, and the error.
     fn panicked(&self) -> (&'static str, Error) {
         let text = format!("the policy {} panicked", self.policy());
-        ("policy.error", Error::new(ErrorKind::Handler, text).hint("the route goes on without its answer"))
+        ("policy.error", Error::new(ErrorKind::Handler, text).with_advice("the route goes on without its answer"))
     }
 }
 

@@ -28,6 +28,7 @@ mod consume;
 mod endings;
 mod handlers;
 mod play;
+mod policies;
 mod produce;
 mod simulation;
 mod stage;

@@ -330,7 +330,7 @@ impl Coordinator {
     }
 
     /// When [`handle_timeout`](Self::handle_timeout) wants to be called.
-    pub(crate) fn deadline(&self) -> Option<Instant> {
+    pub(crate) fn next_deadline(&self) -> Option<Instant> {
         self.deadline
     }
 

@@ -462,7 +462,7 @@ impl GroupListener {
             }
         }
         let Some(state) = self.partitions.get_mut(partition) else { return };
-        let deadline = state.coordinator.deadline();
+        let deadline = state.coordinator.next_deadline();
         if deadline != state.timer {
             if let Some(old) = std::mem::replace(&mut state.timer, deadline) {
                 self.timers.remove(&(old, partition.clone()));

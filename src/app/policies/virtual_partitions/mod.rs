@@ -83,7 +83,7 @@ impl Stage for Split {
 
     fn panicked(&self) -> (&'static str, Error) {
         let text = "the key function of the virtual partitions panicked";
-        let error = Error::new(ErrorKind::Handler, text).hint("the batch runs in one lane");
+        let error = Error::new(ErrorKind::Handler, text).with_advice("the batch runs in one lane");
         ("virtual_partitions.partitioner.error", error)
     }
 }

@@ -116,7 +116,7 @@ impl Script {
 
     /// Lets the time pass up to the deadline.
     fn wait(&mut self) -> String {
-        self.now = self.coordinator.deadline().expect("the script expects a deadline");
+        self.now = self.coordinator.next_deadline().expect("the script expects a deadline");
         self.coordinator.handle_timeout(self.now);
         self.drain()
     }
@@ -270,7 +270,7 @@ fn a_pause_by_the_handler_withholds_the_automatic_mark() {
     script.mark(0, 10);
     script.coordinator.handle_pause(script.now, 0, None, 7 * SECOND);
     assert_eq!(script.ok(0), "");
-    assert_eq!(script.coordinator.deadline(), Some(script.now + 7 * SECOND));
+    assert_eq!(script.coordinator.next_deadline(), Some(script.now + 7 * SECOND));
     assert_eq!(script.wait(), "run 0 [1] #1");
     assert_eq!(script.ok(0), "mark 12, release");
 }
@@ -281,7 +281,7 @@ fn the_latest_pause_wins() {
     script.batch(10, 1, &[]);
     script.coordinator.handle_pause(script.now, 0, None, 7 * SECOND);
     assert_eq!(script.fail(0), "retry 10 #1 in 1s");
-    assert_eq!(script.coordinator.deadline(), Some(script.now + 7 * SECOND));
+    assert_eq!(script.coordinator.next_deadline(), Some(script.now + 7 * SECOND));
     assert_eq!(script.wait(), "run 0 [0] #2");
 }
 
@@ -293,7 +293,7 @@ fn the_longest_pause_of_lanes_wins() {
     script.ok(0);
     script.coordinator.handle_pause(script.now, 1, None, SECOND);
     assert_eq!(script.ok(1), "");
-    assert_eq!(script.coordinator.deadline(), Some(script.now + 100 * SECOND));
+    assert_eq!(script.coordinator.next_deadline(), Some(script.now + 100 * SECOND));
 }
 
 #[test]
@@ -348,7 +348,7 @@ fn a_stop_ends_a_waiting_partition_at_once() {
     script.batch(10, 1, &[]);
     script.fail(0);
     assert_eq!(script.end(Ending::Stopped), "ended Stopped");
-    assert_eq!(script.coordinator.deadline(), None);
+    assert_eq!(script.coordinator.next_deadline(), None);
 }
 
 #[test]

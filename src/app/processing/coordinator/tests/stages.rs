@@ -146,7 +146,7 @@ fn a_pause_lasts_beyond_the_batch_goes_before_a_seek_and_the_longest_counts() {
     assert_eq!(script.batch(10, 1, &[]), "run 0 [0] #1");
     assert_eq!(script.ok(0), "mark 11, release");
     assert_eq!(script.batch(11, 1, &[]), "");
-    assert_eq!(script.coordinator.deadline(), Some(begin + 3600 * SECOND));
+    assert_eq!(script.coordinator.next_deadline(), Some(begin + 3600 * SECOND));
     assert_eq!(script.wait(), "run 0 [0] #1");
 }
 
@@ -160,7 +160,7 @@ fn the_latest_of_the_deadlines_of_a_pause_and_a_cut_counts() {
         })];
         let mut script = Script::filtered(policy(), stages);
         assert_eq!(script.batch(10, 1, &[]), "");
-        assert_eq!(script.coordinator.deadline(), Some(begin + 3600 * SECOND));
+        assert_eq!(script.coordinator.next_deadline(), Some(begin + 3600 * SECOND));
     }
 }
 

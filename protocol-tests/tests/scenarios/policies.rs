@@ -1,0 +1,93 @@
+//! Policies of routes, on simulated time.
+
+use carafe::prelude::*;
+use protocol_tests::sim::{World, run_seed};
+use tokio::time::sleep;
+
+use crate::play::{MINUTE, Play, SECOND, TOPIC};
+
+/// Records that wait while no application runs, and a record whose retries take longer than it may be old.
+#[test]
+fn what_is_too_old_is_dropped_and_committed_but_not_what_is_retried() {
+    run_seed(1, async |world: World| {
+        let play = Play::begin(world, 1).await;
+        play.write(TOPIC, 0, 2).await;
+        sleep(10 * MINUTE).await;
+        play.write(TOPIC, 0, 2).await;
+        let (diary, skips) = (play.diary.clone(), play.diary.clone());
+        let tell = move |event: &Event<'_>| {
+            if let Event::Skipped { partition, policy, first, last, records, .. } = event {
+                skips.write(format!("{policy}: {records} of {partition} in {first} to {last}"));
+            }
+        };
+        let define = |routes: &mut carafe::app::Routes| {
+            let route = routes.topic(TOPIC).expire_after(5 * MINUTE).retry(Retry::fixed(2 * MINUTE));
+            route.max_messages(1).handler(move |message: Message<Raw>, ctx: Context| {
+                let diary = diary.clone();
+                async move {
+                    diary.write(format!("{} #{}", message.offset(), ctx.attempt()));
+                    if message.offset().0 == 3 && ctx.attempt() < 5 {
+                        return Err(Error::new(ErrorKind::Handler, "on purpose"));
+                    }
+                    Ok(())
+                }
+            });
+        };
+        let (handle, result) = play.run("app", |app| app.listener(tell), define).await;
+        sleep(20 * MINUTE).await;
+        let told: Vec<String> = play
+            .diary
+            .read()
+            .into_iter()
+            .filter(|entry| entry.contains('#') || entry.contains("expiry"))
+            .collect();
+        // The last one grew too old while the retries of the one before it went on.
+        assert_eq!(
+            told,
+            [
+                "expiry: 3 of t[0] in 0 to 2",
+                "3 #1",
+                "3 #2",
+                "3 #3",
+                "3 #4",
+                "3 #5",
+                "expiry: 1 of t[0] in 4 to 4"
+            ]
+        );
+        assert_eq!(play.diary.count("filtering.skipped"), 2);
+        assert_eq!(play.committed(0), Some(5));
+        // What comes in time is handled.
+        play.write(TOPIC, 0, 1).await;
+        sleep(10 * SECOND).await;
+        assert_eq!((play.diary.count("5 #1"), play.committed(0)), (1, Some(6)));
+        handle.stop();
+        result.await.expect("it ends").expect("in order");
+    });
+}
+
+/// Stages have an order that does not depend on how the route was written.
+#[test]
+fn a_throttle_counts_what_runs_and_not_what_has_expired() {
+    run_seed(1, async |world: World| {
+        let play = Play::begin(world, 1).await;
+        play.write(TOPIC, 0, 9).await;
+        sleep(10 * MINUTE).await;
+        play.write(TOPIC, 0, 4).await;
+        let diary = play.diary.clone();
+        let define = |routes: &mut carafe::app::Routes| {
+            let route = routes.topic(TOPIC).throttle(carafe::app::Throttle::new(2, MINUTE));
+            route.with(carafe::app::Expiry::after(5 * MINUTE)).handler(move |message: Message<Raw>, _| {
+                diary.write(format!("handled {}", message.offset()));
+                async { Ok(()) }
+            });
+        };
+        let (handle, result) = play.run("app", |app| app, define).await;
+        sleep(MINUTE / 2).await;
+        let handled = |play: &Play| play.diary.read().iter().filter(|e| e.starts_with("handled")).count();
+        assert_eq!(handled(&play), 2);
+        sleep(MINUTE).await;
+        assert_eq!((handled(&play), play.committed(0)), (4, Some(14)));
+        handle.stop();
+        result.await.expect("it ends").expect("in order");
+    });
+}
