@@ -5,6 +5,7 @@
 
 pub mod error;
 mod error_code;
+mod settings;
 pub mod types;
 
 pub mod wire;

@@ -64,7 +64,7 @@ const LAYERS: &[(&str, &[&str])] = &[
 ];
 
 /// The modules at the top that make up the layer `base`.
-const BASE: &[&str] = &["error", "error_code", "types", "backoff", "sync"];
+const BASE: &[&str] = &["error", "error_code", "types", "backoff", "settings", "sync"];
 
 /// Layers that see of others what users see.
 const ON_TOP: &[&str] = &["app", "web", "cli"];

@@ -1,6 +1,6 @@
 //! Parses `bootstrap.servers`.
 
-use super::problems::Problems;
+use crate::settings::Problems;
 
 const SETTING: &str = "bootstrap.servers";
 const PORT_DEFAULT: u16 = 9092;

@@ -1,11 +1,11 @@
 //! The way in: a [`Client`] owns metadata and connections, and makes producers, consumers and admin handles that share
 //! them.
 //!
-//! * `ClientBuilder`: settings, checked all at once.
+//! * `ClientBuilder`: makes a client of its settings, checked all at once.
 //! * `bootstrap`: parses `bootstrap.servers`.
 //! * `interop`: requests of the `kafka-protocol` crate.
-//! * `config`: the same settings from properties, with the names of Java's clients and librdkafka.
-//! * `problems`: collects what is wrong with settings.
+//! * `config`: settings of the client, and settings from properties and the environment, with the names of Java's clients and
+//!   librdkafka.
 
 use std::sync::Arc;
 
@@ -27,12 +27,12 @@ mod builder;
 pub mod config;
 #[cfg(feature = "kafka-protocol")]
 mod interop;
-mod problems;
 
 #[cfg(all(test, feature = "broker"))]
 mod tests;
 
 pub use builder::ClientBuilder;
+pub use config::{ClientConfig, ClientSettings};
 #[cfg(feature = "kafka-protocol")]
 pub use interop::SendTo;
 

@@ -1,9 +1,10 @@
 //! Settings of consumers.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
+use crate::settings::{Kind, Named, Problems, Row, Shown, UNBOUNDED, Value, Words, settings};
 use crate::types::{Offset, Timestamp};
-use crate::{Error, ErrorKind, Result};
 
 /// Where reading begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,219 +102,216 @@ impl Assignor {
     }
 }
 
-/// Settings of a consumer; those of the group do not concern a [`PartitionReader`](crate::consumer::PartitionReader).
-///
-/// Setters take Rust types; wrong combinations are refused all at once when the consumer is built.
-#[derive(Clone, Debug)]
-pub struct ConsumerConfig {
-    pub(crate) max_wait: Duration,
-    pub(crate) min_bytes: usize,
-    pub(crate) max_bytes: usize,
-    pub(crate) partition_max_bytes: usize,
-    pub(crate) batch_decompressed_max: usize,
-    pub(crate) check_crcs: bool,
-    pub(crate) isolation: Isolation,
-    pub(crate) first_start: FirstStart,
-    pub(crate) new_partitions: NewPartitions,
-    pub(crate) out_of_range: OutOfRange,
-    pub(crate) truncation: Truncation,
-    pub(crate) hold_after_delivery: bool,
-    pub(crate) partition_end_events: bool,
-    pub(crate) assignors: Vec<Assignor>,
-    pub(crate) session_timeout: Duration,
-    pub(crate) heartbeat_interval: Duration,
-    pub(crate) rebalance_timeout: Duration,
-    pub(crate) revoke_timeout: Option<Duration>,
-    pub(crate) auto_commit_interval: Option<Duration>,
-    pub(crate) auto_store: bool,
+/// Assignors that a member offers, preferred first; made of any list of them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Assignors(pub(crate) Cow<'static, [Assignor]>);
+
+impl Assignors {
+    const STICKY: Self = Self(Cow::Borrowed(&[Assignor::CooperativeSticky]));
 }
 
-impl Default for ConsumerConfig {
-    fn default() -> Self {
-        Self {
-            max_wait: Duration::from_millis(500),
-            min_bytes: 1,
-            max_bytes: 50 << 20,
-            partition_max_bytes: 1 << 20,
-            batch_decompressed_max: 100 << 20,
-            check_crcs: true,
-            isolation: Isolation::default(),
-            first_start: FirstStart::default(),
-            new_partitions: NewPartitions::default(),
-            out_of_range: OutOfRange::default(),
-            truncation: Truncation::default(),
-            hold_after_delivery: false,
-            partition_end_events: false,
-            assignors: vec![Assignor::CooperativeSticky],
-            session_timeout: Duration::from_secs(45),
-            heartbeat_interval: Duration::from_secs(3),
-            rebalance_timeout: Duration::from_secs(300),
-            revoke_timeout: None,
-            auto_commit_interval: Some(Duration::from_secs(5)),
-            auto_store: true,
+impl<I: IntoIterator<Item = Assignor>> From<I> for Assignors {
+    fn from(assignors: I) -> Self {
+        Self(assignors.into_iter().collect())
+    }
+}
+
+impl Words for Assignor {
+    const SETTING: &'static str = "partition.assignment.strategy";
+    const WORDS: &'static [(&'static str, Self)] = &[
+        (Self::CooperativeSticky.name(), Self::CooperativeSticky),
+        (Self::Range.name(), Self::Range),
+        ("org.apache.kafka.clients.consumer.CooperativeStickyAssignor", Self::CooperativeSticky),
+        ("org.apache.kafka.clients.consumer.RangeAssignor", Self::Range),
+    ];
+}
+
+impl Value for Assignors {
+    fn read(text: &str) -> Option<Self> {
+        let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
+        let assignors: Option<Vec<Assignor>> = parts.map(Assignor::of).collect();
+        assignors.filter(|assignors| !assignors.is_empty()).map(Self::from)
+    }
+
+    fn shown(&self) -> Option<Shown> {
+        let names: Vec<&str> = self.0.iter().map(|assignor| assignor.name()).collect();
+        Some(Shown::Text(names.join(",")))
+    }
+}
+
+impl Named for Assignors {
+    const KIND: Kind = Kind::List(Assignor::words);
+}
+
+impl Value for FirstStart {
+    fn read(text: &str) -> Option<Self> {
+        match text.to_ascii_lowercase().as_str() {
+            "earliest" => Some(Self::Earliest),
+            "latest" => Some(Self::Latest),
+            "stop" => Some(Self::Stop),
+            time => time.parse().ok().map(|time| Self::Timestamp(Timestamp(time))),
         }
     }
+
+    fn shown(&self) -> Option<Shown> {
+        Some(Shown::Text(match self {
+            Self::Earliest => "earliest".to_owned(),
+            Self::Latest => "latest".to_owned(),
+            Self::Stop => "stop".to_owned(),
+            Self::Timestamp(time) => time.0.to_string(),
+        }))
+    }
 }
 
-impl ConsumerConfig {
-    /// The defaults.
-    pub fn new() -> Self {
-        Self::default()
-    }
+impl Named for FirstStart {
+    const KIND: Kind = Kind::Word(|| vec!["earliest", "latest", "stop", "milliseconds since 1970"]);
+}
 
-    /// Longest time that a broker holds a fetch back for `min_bytes` (`fetch.max.wait.ms`). Default 500 ms; at most
-    /// 20 s, since it must stay below the request timeout. Less than 1 ms counts as that.
-    #[must_use]
-    pub fn max_wait(mut self, max_wait: Duration) -> Self {
-        self.max_wait = max_wait;
-        self
-    }
+impl Words for NewPartitions {
+    const SETTING: &'static str = "new.partitions";
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("earliest", Self::Earliest), ("first_start", Self::FirstStart)];
+}
 
-    /// Bytes that a broker waits for before it answers a fetch (`fetch.min.bytes`). Default 1; 0 counts as that.
-    #[must_use]
-    pub fn min_bytes(mut self, bytes: usize) -> Self {
-        self.min_bytes = bytes;
-        self
-    }
+impl Words for OutOfRange {
+    const SETTING: &'static str = "out.of.range";
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("stop", Self::Stop), ("earliest", Self::Earliest), ("latest", Self::Latest)];
+}
 
-    /// Most bytes of records in one answer (`fetch.max.bytes`). Default 50 MiB, and never more than the session's share
-    /// of the memory budget. A single larger batch is still read.
-    #[must_use]
-    pub fn max_bytes(mut self, bytes: usize) -> Self {
-        self.max_bytes = bytes;
-        self
-    }
+impl Words for Truncation {
+    const SETTING: &'static str = "truncation";
+    const WORDS: &'static [(&'static str, Self)] = &[("stop", Self::Stop), ("resume", Self::Resume)];
+}
 
-    /// Most bytes of one partition in one answer (`max.partition.fetch.bytes`). Default 1 MiB. A single larger batch is
-    /// still read.
-    #[must_use]
-    pub fn partition_max_bytes(mut self, bytes: usize) -> Self {
-        self.partition_max_bytes = bytes;
-        self
-    }
+impl Words for Isolation {
+    const SETTING: &'static str = "isolation.level";
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("read_committed", Self::ReadCommitted), ("read_uncommitted", Self::ReadUncommitted)];
+}
 
-    /// Most bytes that one record batch may have after decompression; a larger one is treated as corrupt. Default
-    /// 100 MiB.
-    #[must_use]
-    pub fn batch_decompressed_max(mut self, bytes: usize) -> Self {
-        self.batch_decompressed_max = bytes;
-        self
-    }
+settings! {
+    /// Settings of a consumer; those of the group do not concern a [`PartitionReader`](crate::consumer::PartitionReader).
+    ///
+    /// Wrong values and combinations are refused all at once when the consumer is built.
+    pub struct ConsumerConfig in "consumer", others OTHERS;
 
-    /// Whether checksums of batches are verified (`check.crcs`). Default true.
-    #[must_use]
-    pub fn check_crcs(mut self, check: bool) -> Self {
-        self.check_crcs = check;
-        self
-    }
+    /// Longest time that a broker holds a fetch back for `fetch.min.bytes`; it must stay below the request timeout. Less than
+    /// 1 ms counts as that.
+    max_wait: ms = 500, 0..=20_000 => "fetch.max.wait.ms" | "fetch.wait.max.ms";
 
-    /// Which records of transactions are seen (`isolation.level`). Default read committed.
-    #[must_use]
-    pub fn isolation(mut self, isolation: Isolation) -> Self {
-        self.isolation = isolation;
-        self
-    }
+    /// Bytes that a broker waits for before it answers a fetch; 0 counts as 1.
+    min_bytes: bytes = 1, 0..=2_147_483_647 => "fetch.min.bytes";
 
-    /// Where partitions without a committed offset begin. Default earliest.
-    #[must_use]
-    pub fn first_start(mut self, policy: FirstStart) -> Self {
-        self.first_start = policy;
-        self
-    }
+    /// Most bytes of records in one answer, and never more than the session's share of the memory budget. A single larger
+    /// batch is still read.
+    max_bytes: bytes = 52_428_800, 1..=2_147_483_647 => "fetch.max.bytes";
 
-    /// Where partitions begin that appear later, where [`first_start`](Self::first_start) says
-    /// [`Latest`](FirstStart::Latest). Default earliest: nothing of them is skipped.
-    #[must_use]
-    pub fn new_partitions(mut self, policy: NewPartitions) -> Self {
-        self.new_partitions = policy;
-        self
-    }
+    /// Most bytes of one partition in one answer. A single larger batch is still read.
+    partition_max_bytes: bytes = 1_048_576, 1..=2_147_483_647
+        => "max.partition.fetch.bytes" | "fetch.message.max.bytes";
 
-    /// What to do when the log no longer has the position. Default: stop the partition and explain.
-    #[must_use]
-    pub fn out_of_range(mut self, policy: OutOfRange) -> Self {
-        self.out_of_range = policy;
-        self
-    }
+    /// Most bytes that one record batch may have after decompression; a larger one is treated as corrupt.
+    batch_decompressed_max: bytes = 104_857_600, 1..=2_147_483_648 => "batch.decompressed.max.bytes";
 
-    /// What to do when the log was truncated below the position. Default: stop the partition and explain.
-    #[must_use]
-    pub fn truncation(mut self, policy: Truncation) -> Self {
-        self.truncation = policy;
-        self
-    }
+    /// Whether checksums of batches are verified.
+    check_crcs: flag = true => "check.crcs";
+
+    /// Which records of transactions are seen.
+    isolation: Isolation = ReadCommitted => "isolation.level";
+
+    /// Where partitions without a committed offset begin.
+    first_start: FirstStart = Earliest => "first.start";
+
+    /// Where partitions begin that appear later, where `first.start` is `latest`: at `earliest` nothing of them is skipped.
+    new_partitions: NewPartitions = Earliest => "new.partitions";
+
+    /// What to do when the log no longer has the position: `stop` the partition and explain, or go on elsewhere.
+    out_of_range: OutOfRange = Stop => "out.of.range";
+
+    /// What to do when the log was truncated below the position (KIP-320): `stop` the partition and explain, or go on where
+    /// the logs diverge.
+    truncation: Truncation = Stop => "truncation";
 
     /// With true, a partition yields its next batch only after [`release`](crate::consumer::GroupConsumer::release) was
-    /// called for the one that is out; meanwhile one answer is prefetched. For frameworks that run one job per
-    /// partition. Default false.
-    #[must_use]
-    pub fn hold_after_delivery(mut self, hold: bool) -> Self {
-        self.hold_after_delivery = hold;
-        self
-    }
+    /// called for the one that is out; meanwhile one answer is prefetched. For frameworks that run one job per partition.
+    hold_after_delivery: flag = false => "hold.after.delivery";
 
-    /// Whether reaching the end of a partition is an event (`enable.partition.eof`). Default false.
-    #[must_use]
-    pub fn partition_end_events(mut self, events: bool) -> Self {
-        self.partition_end_events = events;
-        self
-    }
+    /// Whether reaching the end of a partition is an event.
+    partition_end_events: flag = false => "enable.partition.eof";
 
-    /// Assignors that the member offers, preferred first (`partition.assignment.strategy`). Default cooperative-sticky
-    /// alone. A list with `range` is eager by Kafka's rules: every rebalance revokes everything first.
-    #[must_use]
-    pub fn assignors(mut self, assignors: impl IntoIterator<Item = Assignor>) -> Self {
-        self.assignors = assignors.into_iter().collect();
-        self
-    }
+    /// Assignors that the member offers, preferred first. A list with `range` is eager by Kafka's rules: every rebalance
+    /// revokes everything first.
+    assignors: Assignors = STICKY => "partition.assignment.strategy";
 
-    /// A member without a heartbeat for this long loses its partitions (`session.timeout.ms`). Default 45 s; brokers
-    /// accept 6 s to 30 min unless told otherwise.
-    #[must_use]
-    pub fn session_timeout(mut self, timeout: Duration) -> Self {
-        self.session_timeout = timeout;
-        self
-    }
+    /// A member without a heartbeat for this long loses its partitions. Brokers accept 6 s to 30 min unless told otherwise.
+    session_timeout: ms = 45_000, 10..=86_400_000 => "session.timeout.ms";
 
-    /// Time between heartbeats (`heartbeat.interval.ms`); at most a third of the session timeout. Default 3 s.
-    /// Heartbeats do not depend on how long the application takes.
-    #[must_use]
-    pub fn heartbeat_interval(mut self, interval: Duration) -> Self {
-        self.heartbeat_interval = interval;
-        self
-    }
+    /// Time between heartbeats; at most a third of the session timeout. They do not depend on how long the application
+    /// takes.
+    heartbeat_interval: ms = 3_000, 1..=28_800_000 => "heartbeat.interval.ms";
 
-    /// How long a rebalance waits for this member to finish and join (`max.poll.interval.ms` plays this part in Java).
-    /// Default 5 min.
-    #[must_use]
-    pub fn rebalance_timeout(mut self, timeout: Duration) -> Self {
-        self.rebalance_timeout = timeout;
-        self
-    }
+    /// How long a rebalance waits for this member to finish and join. `max.poll.interval.ms` plays this part in Java;
+    /// heartbeats do not depend on how long the application takes.
+    rebalance_timeout: ms = 300_000, 10..=604_800_000 => "max.poll.interval.ms" | "rebalance.timeout.ms";
 
-    /// How long a [revocation](crate::consumer::Revocation) may stay open before its partitions are lost. Default and
-    /// upper bound: the rebalance timeout less the heartbeat interval and two seconds.
-    #[must_use]
-    pub fn revoke_timeout(mut self, timeout: Duration) -> Self {
-        self.revoke_timeout = Some(timeout);
-        self
-    }
+    /// How long a [revocation](crate::consumer::Revocation) may stay open before its partitions are lost. Not set, and at
+    /// most: the rebalance timeout less the heartbeat interval and two seconds.
+    revoke_timeout: ms = unset, 0..=UNBOUNDED => "revoke.timeout.ms";
 
-    /// How often stored marks are committed (`auto.commit.interval.ms`); `None` switches automatic commits off
-    /// (`enable.auto.commit`). Default 5 s; at least 1 ms.
-    #[must_use]
-    pub fn auto_commit(mut self, interval: Option<Duration>) -> Self {
-        self.auto_commit_interval = interval;
-        self
-    }
+    /// Whether stored marks are committed automatically.
+    enable_auto_commit: flag = true => "enable.auto.commit";
 
-    /// Whether asking for the next batch or event stores the marks of all batches handed out before
-    /// (`enable.auto.offset.store`): then they count as done. Default true. With false, marks are stored by
-    /// [`store`](crate::consumer::GroupConsumer::store) alone.
-    #[must_use]
-    pub fn auto_store(mut self, store: bool) -> Self {
-        self.auto_store = store;
-        self
+    /// How often stored marks are committed automatically.
+    auto_commit_interval: ms = 5_000, 1..=UNBOUNDED => "auto.commit.interval.ms";
+
+    /// Whether asking for the next batch or event stores the marks of all batches handed out before: then they count as
+    /// done. With false, marks are stored by [`store`](crate::consumer::GroupConsumer::store) alone.
+    auto_store: flag = true => "enable.auto.offset.store";
+}
+
+const OTHERS: &[Row<ConsumerConfig>] = &[
+    Row::other(
+        "auto.offset.reset",
+        Kind::Word(|| vec!["earliest", "smallest", "beginning", "latest", "largest", "end", "none", "error"]),
+        "`first.start` and `out.of.range` in one; each of them goes before it",
+        |config, text| {
+            (config.first_start, config.out_of_range) = match text.to_ascii_lowercase().as_str() {
+                "earliest" | "smallest" | "beginning" => (FirstStart::Earliest, OutOfRange::Earliest),
+                "latest" | "largest" | "end" => (FirstStart::Latest, OutOfRange::Latest),
+                "none" | "error" => (FirstStart::Stop, OutOfRange::Stop),
+                _ => return false,
+            };
+            true
+        },
+    ),
+    Row::refused("group.protocol", &[], &["classic"], NO_KIP_848),
+    Row::refused("group.remote.assignor", &[], &[], NO_KIP_848),
+    Row::refused("group.protocol.type", &[], &["consumer"], "only consumer groups are joined"),
+    Row::refused("group.instance.id", &[], &[], "static membership is not part of this version"),
+    Row::refused("max.poll.records", &[], &[], "a batch is what a partition had; it is never cut"),
+    Row::refused("allow.auto.create.topics", &[], &["false"], "consumers do not create topics"),
+    Row::refused("exclude.internal.topics", &[], &["true"], "patterns leave Kafka's own topics out"),
+    Row::refused("queued.min.messages", &[], &[], BUDGET),
+    Row::refused("fetch.queue.backoff.ms", &[], &[], BUDGET),
+    Row::refused("fetch.error.backoff.ms", &[], &[], "see retry.backoff.ms"),
+    Row::refused(
+        "coordinator.query.interval.ms",
+        &[],
+        &[],
+        "the coordinator is looked up again when it moves",
+    ),
+    Row::refused("offset.store.method", &[], &["broker"], "offsets are stored by Kafka"),
+    Row::refused("consume.callback.max.messages", &[], &[], "there are no callbacks"),
+];
+
+const NO_KIP_848: &str = "the KIP-848 protocol is not part of this version";
+const BUDGET: &str = "one memory budget bounds everything that is fetched; see memory.budget.bytes";
+
+impl ConsumerConfig {
+    /// How often stored marks are committed, if they are.
+    pub(crate) fn commit_interval(&self) -> Option<Duration> {
+        self.enable_auto_commit.then_some(self.auto_commit_interval)
     }
 
     /// The longest wait for a revocation.
@@ -323,60 +321,27 @@ impl ConsumerConfig {
         self.revoke_timeout.map_or(limit, |timeout| timeout.min(limit))
     }
 
-    /// Names every problem.
-    pub(crate) fn validate(&self) -> Result<()> {
-        let mut problems = Vec::new();
-        let mut check = |ok: bool, problem: String| {
-            if !ok {
-                problems.push(problem);
-            }
-        };
-        let second = Duration::from_secs(1);
-        check(self.max_wait <= 20 * second, format!("max_wait is {:?}; use at most 20 s", self.max_wait));
-        check(
+    /// Notes what does not go together.
+    fn check_together(&self, problems: &mut Problems) {
+        problems.check(
             self.min_bytes <= self.max_bytes,
-            format!("min_bytes ({}) exceeds max_bytes ({})", self.min_bytes, self.max_bytes),
+            "fetch.min.bytes",
+            format!("is {}; use at most fetch.max.bytes, {}", self.min_bytes, self.max_bytes),
         );
-        check(
-            (1..=i32::MAX as usize).contains(&self.max_bytes),
-            format!("max_bytes is {}; use 1 to {}", self.max_bytes, i32::MAX),
+        problems.check(
+            !self.assignors.0.is_empty(),
+            "partition.assignment.strategy",
+            "is empty; name at least one",
         );
-        check(
-            (1..=i32::MAX as usize).contains(&self.partition_max_bytes),
-            format!("partition_max_bytes is {}; use 1 to {}", self.partition_max_bytes, i32::MAX),
-        );
-        check(
-            (1..=2usize << 30).contains(&self.batch_decompressed_max),
-            format!("batch_decompressed_max is {}; use 1 to {}", self.batch_decompressed_max, 2usize << 30),
-        );
-        check(!self.assignors.is_empty(), "assignors is empty; name at least one".into());
-        check(
-            self.session_timeout >= Duration::from_millis(10) && self.session_timeout <= 86_400 * second,
-            format!("session_timeout is {:?}; use 10 ms to 1 day", self.session_timeout),
-        );
-        check(
-            !self.heartbeat_interval.is_zero() && self.heartbeat_interval <= self.session_timeout / 3,
+        problems.check(
+            self.heartbeat_interval <= self.session_timeout / 3,
+            "heartbeat.interval.ms",
             format!(
-                "heartbeat_interval is {:?}; use more than zero and at most a third of session_timeout ({:?})",
-                self.heartbeat_interval, self.session_timeout
+                "is {}; use at most a third of session.timeout.ms, {}",
+                self.heartbeat_interval.as_millis(),
+                self.session_timeout.as_millis()
             ),
         );
-        check(
-            self.rebalance_timeout >= Duration::from_millis(10)
-                && self.rebalance_timeout <= 7 * 86_400 * second,
-            format!("rebalance_timeout is {:?}; use 10 ms to 7 days", self.rebalance_timeout),
-        );
-        check(
-            self.auto_commit_interval.is_none_or(|interval| interval >= Duration::from_millis(1)),
-            "auto_commit interval is zero; use at least 1 ms, or None to switch it off".into(),
-        );
-        if problems.is_empty() {
-            return Ok(());
-        }
-        Err(Error::new(
-            ErrorKind::Config,
-            format!("the consumer's settings are wrong: {}", problems.join("; ")),
-        ))
     }
 }
 
@@ -386,18 +351,22 @@ mod tests {
 
     #[test]
     fn all_problems_at_once() {
-        assert!(ConsumerConfig::new().validate().is_ok());
-        let error = ConsumerConfig::new()
+        assert_eq!(ConsumerConfig::new().problems(), Vec::<String>::new());
+        let problems = ConsumerConfig::new()
             .max_wait(Duration::from_secs(60))
             .partition_max_bytes(0)
             .assignors([])
             .heartbeat_interval(Duration::from_secs(40))
-            .validate()
-            .unwrap_err();
-        let text = error.to_string();
-        for name in ["max_wait", "partition_max_bytes", "assignors", "heartbeat_interval"] {
-            assert!(text.contains(name), "{text}");
+            .problems();
+        for name in [
+            "consumer.fetch.max.wait.ms",
+            "consumer.max.partition.fetch.bytes",
+            "consumer.partition.assignment.strategy",
+            "consumer.heartbeat.interval.ms",
+        ] {
+            assert!(problems.iter().any(|problem| problem.starts_with(name)), "{problems:?}");
         }
+        assert_eq!(problems.len(), 4, "{problems:?}");
     }
 
     #[test]

@@ -22,6 +22,7 @@ use crate::consumer::group::driver::{Command, GroupDriver};
 use crate::consumer::mark::Mark;
 use crate::consumer::positions::{Positions, PositionsConfig};
 use crate::runtime::AbortOnDrop;
+use crate::settings::{Problems, Table};
 use crate::sync::budget::MemoryBudget;
 use crate::types::{GroupId, Offset, TopicName, TopicPartition};
 use crate::{Error, ErrorKind, Result, deadline};
@@ -66,14 +67,13 @@ impl GroupConsumerBuilder {
     ///
     /// `Config`, with everything that is wrong.
     pub fn build(self) -> Result<GroupConsumer> {
-        let mut problems: Vec<String> =
-            self.config.validate().err().iter().map(ToString::to_string).collect();
-        problems
-            .extend(self.group.fault().map(|fault| format!("the group id {fault}; name the consumer group")));
-        problems.extend(name_faults(&self.topics));
-        if !problems.is_empty() {
-            return Err(Error::new(ErrorKind::Config, problems.join("; ")));
+        let mut problems = Problems::default();
+        Table::check(&self.config, &mut problems);
+        if let Some(fault) = self.group.fault() {
+            problems.add("group.id", format!("the group id {fault}; name the consumer group"));
         }
+        name_faults(&self.topics).for_each(|fault| problems.add("topics", fault));
+        problems.finish(())?;
         Ok(GroupConsumer::new(self.cluster, self.budget, &self.group, self.config, self.topics))
     }
 }
@@ -125,7 +125,7 @@ impl GroupConsumer {
         let caller = Caller { cluster: cluster.clone(), group: name.clone(), id, offsets: cluster.next_id() };
         let mut machine = Classic::new(ClassicConfig {
             group: name,
-            assignors: config.assignors.clone(),
+            assignors: config.assignors.0.to_vec(),
             session_timeout: config.session_timeout,
             heartbeat_interval: config.heartbeat_interval,
             revoke_timeout: config.revoke_limit(),

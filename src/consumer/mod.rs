@@ -25,7 +25,8 @@ pub use crate::sync::budget::MemoryBudget;
 pub use crate::wire::records::{HeaderRef, HeadersIter, HeadersRef, RecordRef, TimestampType};
 pub use batch::{Batch, Records};
 pub use config::{
-    Assignor, ConsumerConfig, FirstStart, Isolation, NewPartitions, OutOfRange, StartOffset, Truncation,
+    Assignor, Assignors, ConsumerConfig, FirstStart, Isolation, NewPartitions, OutOfRange, StartOffset,
+    Truncation,
 };
 pub use event::{Event, PartitionFailure, Revocation};
 pub use group_consumer::{GroupConsumer, GroupConsumerBuilder};

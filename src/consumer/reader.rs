@@ -15,6 +15,7 @@ use crate::consumer::fetch::driver::Fetching;
 use crate::consumer::fetch::offsets::isolation_level;
 use crate::consumer::positions::{Begin, EARLIEST, LATEST, Positions, PositionsConfig};
 use crate::runtime::AbortOnDrop;
+use crate::settings::{Problems, Table};
 use crate::sync::budget::MemoryBudget;
 use crate::types::{Offset, Partition, TopicName, TopicPartition};
 use crate::wire::messages::list_offsets::{ListOffsetsPartition, ListOffsetsRequest, ListOffsetsTopic};
@@ -73,11 +74,13 @@ impl PartitionReaderBuilder {
     /// `Config` with everything that is wrong, if nothing is named, or if a partition does not exist; `UNKNOWN_TOPIC_OR_PARTITION` or `Timeout`
     /// after the client's `api_timeout`; `Authorization`.
     pub async fn build(mut self) -> Result<PartitionReader> {
-        self.config.validate()?;
+        let mut problems = Problems::default();
+        Table::check(&self.config, &mut problems);
         if self.partitions.is_empty() && self.topics.is_empty() {
-            let message = "there is nothing to read: neither a partition nor a topic is named";
-            return Err(Error::new(ErrorKind::Config, message).with_advice("call partition() or topic()"));
+            let problem = "there is nothing to read; name a partition or a topic with partition() or topic()";
+            problems.add("partitions", problem);
         }
+        problems.finish(())?;
         let deadline = self.cluster.default_deadline();
         let named: BTreeSet<TopicName> =
             self.partitions.keys().map(|partition| partition.topic.clone()).collect();

@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use super::Partitioner;
 use crate::backoff::Backoff;
+use crate::settings::{Kind, Problems, Row, UNBOUNDED, Words, settings};
 use crate::wire::compression::Compression;
-use crate::{Error, ErrorKind, Result};
+use crate::{Error, Result};
 
 /// Which replicas must have a record before it counts as written (`acks`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -32,251 +33,244 @@ impl Acks {
     }
 }
 
+impl Words for Acks {
+    const SETTING: &'static str = "acks";
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("all", Self::All), ("-1", Self::All), ("1", Self::Leader), ("0", Self::None)];
+}
+
 impl FromStr for Acks {
     type Err = Error;
 
     /// Takes `all`, `-1`, `0` and `1`.
+    ///
+    /// # Errors
+    ///
+    /// `Config` for any other text, with the names that there are.
     fn from_str(text: &str) -> Result<Self> {
-        match text {
-            "all" | "-1" => Ok(Self::All),
-            "0" => Ok(Self::None),
-            "1" => Ok(Self::Leader),
-            _ => {
-                Err(Error::new(ErrorKind::Config, format!("acks is {text:?}")).with_advice("use all, 1 or 0"))
-            }
-        }
+        <Self as Words>::parse(text)
     }
 }
 
 impl fmt::Display for Acks {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::None => "0",
-            Self::Leader => "1",
-            Self::All => "all",
-        })
+        f.write_str(self.word())
     }
 }
 
-/// Settings of a [`Producer`](super::Producer). Java's names stand in brackets.
-#[derive(Clone, Debug, PartialEq)]
-pub struct ProducerConfig {
-    pub(crate) acks: Acks,
-    pub(crate) enable_idempotence: bool,
-    pub(crate) batch_size: usize,
-    /// `None`: adaptive.
-    pub(crate) linger: Option<Duration>,
-    pub(crate) buffer_memory: usize,
-    pub(crate) max_block: Duration,
-    pub(crate) delivery_timeout: Duration,
-    /// `None`: the client's.
-    pub(crate) request_timeout: Option<Duration>,
-    pub(crate) max_in_flight: usize,
-    pub(crate) compression: Compression,
-    /// Of whatever codec there is.
-    pub(crate) compression_level: Option<i32>,
-    /// By codec, in the order of ids.
-    pub(crate) codec_levels: [Option<i32>; Compression::ALL.len()],
-    pub(crate) partitioner: Partitioner,
-    pub(crate) sticky_bytes: usize,
-    pub(crate) retry_backoff: Duration,
-    pub(crate) retry_backoff_max: Duration,
-    pub(crate) allow_auto_create_topics: bool,
+settings! {
+    /// Settings of a [`Producer`](super::Producer).
+    pub struct ProducerConfig in "producer", others OTHERS;
+
+    /// Which replicas must have a record before it counts as written. Less than all needs `enable.idempotence=false`.
+    acks: Acks = All => "acks" | "request.required.acks";
+
+    /// Whether brokers drop copies that retries make, and keep the order (KIP-98).
+    enable_idempotence: flag = true => "enable.idempotence";
+
+    /// Largest uncompressed batch, header included. Brokers refuse batches above their `message.max.bytes`, 1,048,588 by
+    /// default; a batch refused for its size is split. A record alone may be larger.
+    batch_size: bytes = 1_000_000, 1024..=1_073_741_824 => "batch.size";
+
+    /// Time that a record waits for others of its broker, unless its batch is full before, memory is short or a flush wants
+    /// it gone: much makes few requests and large batches, and 0 lets each leave at once. Not set, it adapts: with nothing
+    /// in flight and few records per round trip a record leaves at once, at higher rates after 1 ms or 512 KiB for its
+    /// broker. Less than the delivery timeout.
+    linger: ms = unset, 0..=UNBOUNDED => "linger.ms" | "queue.buffering.max.ms";
+
+    /// Memory for records that are not acknowledged yet; at least the batch size. When it is used up, enqueuing waits. Up to
+    /// a quarter of it stays allocated when it is not in use.
+    buffer_memory: bytes = 33_554_432, 1024..=1_099_511_627_776 => "buffer.memory";
+
+    /// Longest time that enqueuing waits for metadata and memory; [`Duration::MAX`] is for ever.
+    max_block: ms = 60_000, 0..=UNBOUNDED => "max.block.ms";
+
+    /// Time from enqueuing to a record's acknowledgement or failure, retries included; at least linger plus request timeout.
+    /// [`Duration::MAX`] is for ever.
+    delivery_timeout: ms = 120_000, 1..=UNBOUNDED => "delivery.timeout.ms" | "message.timeout.ms";
+
+    /// Time that a broker gets for an answer. Not set, it is the client's, and no more than the delivery timeout leaves.
+    request_timeout: ms = unset, 1..=UNBOUNDED => "request.timeout.ms";
+
+    /// Requests on the way per broker, and batches per partition; at most 5 with idempotence. Without it, more than 1 may
+    /// reorder records when a request is retried.
+    max_in_flight: count = 5, 1..=1_000_000 => "max.in.flight.requests.per.connection" | "max.in.flight";
+
+    /// Codec of batches; codecs are features of the build. Incompressible batches are sent plain.
+    compression: Compression = None => "compression.type" | "compression.codec";
+
+    /// Level of whatever codec there is, from fast to small; goes before that of one codec. Refused without a codec, and with
+    /// Snappy, which has no levels. As a property, -1 is the codec's default.
+    compression_level: number = unset, -131_072..=22, read level => "compression.level";
+
+    /// Level of gzip, 1 to 9 (KIP-390); not set or -1, it is 6.
+    compression_gzip_level: number = unset, -1..=9 => "compression.gzip.level";
+
+    /// Level of LZ4 (KIP-390). Changes nothing: the encoder has one level.
+    compression_lz4_level: number = unset, 1..=17 => "compression.lz4.level";
+
+    /// Level of zstd (KIP-390); not set, it is 3.
+    compression_zstd_level: number = unset, -131_072..=22 => "compression.zstd.level";
+
+    /// How records without explicit partition find one. librdkafka's default is `consistent_random`: name it to find the
+    /// keys where they were.
+    partitioner: Partitioner = Murmur2Random => "partitioner";
+
+    /// Bytes that go to one partition before records without key move to another (KIP-794).
+    sticky_bytes: bytes = 65_536, 1..=UNBOUNDED => "partitioner.sticky.bytes";
+
+    /// Pause before the first retry, ±20 %; doubles with each. Not set, it is the client's.
+    retry_backoff: ms = unset, 0..=UNBOUNDED => "retry.backoff.ms";
+
+    /// Longest pause before a retry, ±20 %. Not set, it is the client's.
+    retry_backoff_max: ms = unset, 0..=UNBOUNDED => "retry.backoff.max.ms";
+
+    /// Whether topics that do not exist are created on first use, if the broker allows it too.
+    allow_auto_create_topics: flag = true => "auto.create.topics";
 }
 
-impl Default for ProducerConfig {
-    fn default() -> Self {
-        Self {
-            acks: Acks::All,
-            enable_idempotence: true,
-            batch_size: 1_000_000,
-            linger: None,
-            buffer_memory: 32 * 1024 * 1024,
-            max_block: Duration::from_secs(60),
-            delivery_timeout: Duration::from_secs(120),
-            request_timeout: None,
-            max_in_flight: 5,
-            compression: Compression::None,
-            compression_level: None,
-            codec_levels: [None; Compression::ALL.len()],
-            partitioner: Partitioner::default(),
-            sticky_bytes: 64 * 1024,
-            retry_backoff: Duration::from_millis(100),
-            retry_backoff_max: Duration::from_secs(1),
-            allow_auto_create_topics: true,
-        }
-    }
-}
-
-macro_rules! setters {
-    ($($(#[$doc:meta])* $name:ident: $type:ty),* $(,)?) => {
-        impl ProducerConfig {
-            /// The defaults.
-            pub fn new() -> Self {
-                Self::default()
+const OTHERS: &[Row<ProducerConfig>] = &[
+    Row::other(
+        "queue.buffering.max.kbytes",
+        Kind::Bytes(1, 1 << 30),
+        "`buffer.memory` in units of 1024 bytes",
+        |config, text| match text.parse::<usize>() {
+            Ok(kbytes) => {
+                config.buffer_memory = kbytes.saturating_mul(1024);
+                true
             }
+            Err(_) => false,
+        },
+    ),
+    Row::refused("partitioner.class", &[], &[], "name a partitioner with the setting partitioner"),
+    Row::refused(
+        "partitioner.ignore.keys",
+        &[],
+        &["false"],
+        "records without a key find a partition by themselves; send them without one",
+    ),
+    Row::refused(
+        "partitioner.adaptive.partitioning.enable",
+        &[],
+        &["true"],
+        "partitions without a key go by their load",
+    ),
+    Row::refused(
+        "partitioner.availability.timeout.ms",
+        &[],
+        &["0"],
+        "partitions without a leader are avoided",
+    ),
+    Row::refused(
+        "sticky.partitioning.linger.ms",
+        &[],
+        &[],
+        "records without a key move to another partition by bytes, not by time (KIP-794)",
+    ),
+    Row::refused(
+        "retries",
+        &["message.send.max.retries"],
+        &["2147483647"],
+        "retries end at delivery.timeout.ms; their number is not limited",
+    ),
+    Row::refused(
+        "max.request.size",
+        &["message.max.bytes"],
+        &[],
+        "the topic's max.message.bytes decides; batch.size bounds batches",
+    ),
+    Row::refused("queue.buffering.max.messages", &[], &[], "the buffer is bounded by bytes: buffer.memory"),
+    Row::refused("queue.buffering.backpressure.threshold", &[], &[], "batches close by load"),
+    Row::refused("batch.num.messages", &[], &[], "batches are bounded by bytes: batch.size"),
+    Row::refused(
+        "delivery.report.only.error",
+        &[],
+        &[],
+        "each receipt is a future; drop those of no interest",
+    ),
+    Row::refused(
+        "enable.gapless.guarantee",
+        &[],
+        &["false"],
+        "a failed record is told; what was behind it goes on",
+    ),
+    Row::refused("transactional.id", &[], &[], NO_TRANSACTIONS),
+    Row::refused("transaction.timeout.ms", &[], &[], NO_TRANSACTIONS),
+    Row::refused("transaction.two.phase.commit.enable", &[], &["false"], NO_TRANSACTIONS),
+];
 
-            $($(#[$doc])*
-            #[must_use]
-            pub fn $name(mut self, $name: $type) -> Self {
-                self.$name = $name.into();
-                self
-            })*
+const NO_TRANSACTIONS: &str = "transactions are not part of this version";
 
-            /// Level of the codec, from fast to small (`compression.gzip.level`, `compression.zstd.level`,
-            /// `compression.lz4.level`, KIP-390): gzip 1 to 9, or -1 for its default 6; zstd -131,072 to 22, default 3;
-            /// lz4 1 to 17, which changes nothing: its encoder has one level. Refused without a codec, and with Snappy,
-            /// which has no levels.
-            #[must_use]
-            pub fn compression_level(mut self, level: impl Into<Option<i32>>) -> Self {
-                self.compression_level = level.into();
-                self
-            }
-        }
-
-        impl super::ProducerBuilder {
-            $($(#[$doc])*
-            #[must_use]
-            pub fn $name(self, $name: $type) -> Self {
-                self.set(move |config| config.$name = $name.into())
-            })*
-
-            /// Level of the codec, from fast to small (`compression.gzip.level`, `compression.zstd.level`,
-            /// `compression.lz4.level`, KIP-390): gzip 1 to 9, or -1 for its default 6; zstd -131,072 to 22, default 3;
-            /// lz4 1 to 17, which changes nothing: its encoder has one level. Refused without a codec, and with Snappy,
-            /// which has no levels.
-            #[must_use]
-            pub fn compression_level(self, level: impl Into<Option<i32>>) -> Self {
-                let level = level.into();
-                self.set(move |config| config.compression_level = level)
-            }
-        }
-    };
-}
-
-setters! {
-    /// Which replicas must have a record before it counts as written (`acks`). Default: [`Acks::All`]; less only
-    /// without idempotence.
-    acks: Acks,
-    /// Whether brokers drop copies that retries make, and keep the order (`enable.idempotence`, KIP-98). Default: true.
-    enable_idempotence: bool,
-    /// Largest uncompressed batch in bytes, header included (`batch.size`). Default: 1,000,000; 1 KiB to 1 GiB. Brokers
-    /// refuse batches above their `message.max.bytes`, 1,048,588 by default; a batch refused for its size is split. A record
-    /// alone may be larger.
-    batch_size: usize,
-    /// Time that a record waits for others of its broker (`linger.ms`), unless its batch is full before, memory is short or
-    /// a flush wants it gone: much makes few requests and large batches, and 0 lets each leave at once. Not set, it adapts:
-    /// with nothing in flight and few records per round trip a record leaves at once, at higher rates after 1 ms or 512 KiB
-    /// for its broker. Less than the delivery timeout.
-    linger: Duration,
-    /// Memory for records that are not acknowledged yet, in bytes (`buffer.memory`). Default: 32 MiB; at least the batch
-    /// size. When it is used up, enqueuing waits. Up to a quarter of it stays allocated when it is not in use.
-    buffer_memory: usize,
-    /// Longest time that enqueuing waits for metadata and memory (`max.block.ms`). Default: 60 s; [`Duration::MAX`] is for
-    /// ever.
-    max_block: Duration,
-    /// Time from enqueuing to a record's acknowledgement or failure, retries included (`delivery.timeout.ms`). Default:
-    /// 120 s; at least linger plus request timeout; [`Duration::MAX`] is for ever.
-    delivery_timeout: Duration,
-    /// Time that a broker gets for an answer (`request.timeout.ms`). Default: the client's, 30 s, and no more than the delivery
-    /// timeout leaves.
-    request_timeout: Duration,
-    /// Requests on the way per broker, and batches per partition (`max.in.flight.requests.per.connection`). Default: 5;
-    /// at most 5 with idempotence. Without it, more than 1 may reorder records when a request is retried.
-    max_in_flight: usize,
-    /// Codec of batches (`compression.type`). Default: none. Incompressible batches are sent plain.
-    compression: Compression,
-    /// How records without explicit partition find one (`partitioner`). Default: Java's.
-    partitioner: Partitioner,
-    /// Bytes that go to one partition before records without key move to another. Default: 64 KiB.
-    sticky_bytes: usize,
-    /// Pause before the first retry; doubles with each (`retry.backoff.ms`). Default: 100 ms, ±20 %.
-    retry_backoff: Duration,
-    /// Longest pause before a retry (`retry.backoff.max.ms`). Default: 1 s, ±20 %.
-    retry_backoff_max: Duration,
-    /// Whether topics that do not exist are created on first use, if the broker allows it too. Default: true.
-    allow_auto_create_topics: bool,
+/// A level as a property; librdkafka's -1 is the codec's default, though zstd has a level of that number.
+#[expect(clippy::option_option, reason = "the outer one says whether the text is a number")]
+fn level(text: &str) -> Option<Option<i32>> {
+    text.parse().ok().map(|level| Some(level).filter(|level| *level != -1))
 }
 
 impl ProducerConfig {
-    /// What is wrong with the settings, one sentence each, starting with the setting's Java name.
-    pub fn problems(&self) -> Vec<String> {
-        let mut problems = Vec::new();
-        let mut check = |good: bool, problem: &dyn Fn() -> String| {
-            if !good {
-                problems.push(problem());
-            }
-        };
+    /// Notes what does not go together.
+    fn check_together(&self, problems: &mut Problems) {
+        let ms = |time: Duration| time.as_millis();
         if self.enable_idempotence {
-            check(self.acks == Acks::All, &|| {
-                format!("acks is {}: idempotence (enable.idempotence) needs acks=all", self.acks)
-            });
-            check(self.max_in_flight <= 5, &|| {
-                format!(
-                    "max.in.flight.requests.per.connection is {}: at most 5 with idempotence",
-                    self.max_in_flight
-                )
-            });
+            problems.check(
+                self.acks == Acks::All,
+                "acks",
+                format!("is {}; idempotence (enable.idempotence) needs all", self.acks),
+            );
+            problems.check(
+                self.max_in_flight <= 5,
+                "max.in.flight.requests.per.connection",
+                format!("is {}; at most 5 with idempotence", self.max_in_flight),
+            );
         }
-        check(self.max_in_flight >= 1, &|| {
-            "max.in.flight.requests.per.connection is 0: at least 1 is needed".to_owned()
-        });
-        check((1024..=1 << 30).contains(&self.batch_size), &|| {
-            format!("batch.size is {}: from 1024 bytes to 1 GiB", self.batch_size)
-        });
-        check(self.buffer_memory >= self.batch_size.next_power_of_two(), &|| {
-            format!(
-                "buffer.memory is {}: it must hold one batch (batch.size, rounded up to {})",
-                self.buffer_memory,
-                self.batch_size.next_power_of_two()
-            )
-        });
-        check(self.request_timeout.is_none_or(|timeout| !timeout.is_zero()), &|| {
-            "request.timeout.ms is 0: a broker needs time to answer".to_owned()
-        });
+        let batch = self.batch_size.next_power_of_two();
+        problems.check(
+            self.buffer_memory >= batch,
+            "buffer.memory",
+            format!("is {}; it must hold one batch (batch.size, rounded up to {batch})", self.buffer_memory),
+        );
         let least = self.linger.unwrap_or_default().saturating_add(self.request_timeout.unwrap_or_default());
-        check(self.delivery_timeout >= least && !self.delivery_timeout.is_zero(), &|| {
+        problems.check(
+            self.delivery_timeout >= least,
+            "delivery.timeout.ms",
             format!(
-                "delivery.timeout.ms is {}: at least linger.ms + request.timeout.ms = {}, and above 0",
-                self.delivery_timeout.as_millis(),
-                least.as_millis()
-            )
-        });
-        check(self.retry_backoff <= self.retry_backoff_max, &|| {
-            format!(
-                "retry.backoff.ms is {}: at most retry.backoff.max.ms, {}",
-                self.retry_backoff.as_millis(),
-                self.retry_backoff_max.as_millis()
-            )
-        });
-        check(self.sticky_bytes >= 1, &|| "sticky bytes are 0: at least 1 is needed".to_owned());
-        check(self.compression.is_available(), &|| {
-            format!("compression.type is {0}: this build lacks the feature `{0}`", self.compression)
-        });
-        let levels = Compression::ALL.into_iter().zip(self.codec_levels);
-        for (codec, level) in levels.chain([(self.compression, self.compression_level)]) {
+                "is {}; use at least linger.ms + request.timeout.ms = {}",
+                ms(self.delivery_timeout),
+                ms(least)
+            ),
+        );
+        if let (Some(first), Some(max)) = (self.retry_backoff, self.retry_backoff_max) {
+            problems.check(
+                first <= max,
+                "retry.backoff.ms",
+                format!("is {}; use at most retry.backoff.max.ms, {}", ms(first), ms(max)),
+            );
+        }
+        problems.check(
+            self.compression.is_available(),
+            "compression.type",
+            format!("is {0}, and this build lacks the feature `{0}`", self.compression),
+        );
+        for (setting, codec, level) in [
+            ("compression.level", self.compression, self.compression_level),
+            ("compression.gzip.level", Compression::Gzip, self.compression_gzip_level),
+        ] {
             let Some(level) = level else { continue };
-            let Some(range) = codec.levels() else {
-                problems.push(format!("compression.level is {level}: {codec} has no levels"));
-                continue;
-            };
-            if !range.contains(&level) && !is_default(codec, level) {
-                problems.push(format!(
-                    "compression.{codec}.level is {level}: from {} to {}",
-                    range.start(),
-                    range.end()
-                ));
+            match codec.levels() {
+                None => problems.add(setting, format!("is {level}; {codec} has no levels")),
+                Some(range) => problems.check(
+                    range.contains(&level) || is_default(codec, level),
+                    setting,
+                    format!("is {level}; {codec} has levels from {} to {}", range.start(), range.end()),
+                ),
             }
         }
-        problems
     }
 
     pub(crate) fn validate(&self) -> Result<()> {
-        let problems = self.problems();
-        if problems.is_empty() {
-            return Ok(());
-        }
-        Err(Error::new(ErrorKind::Config, format!("producer settings: {}", problems.join("; "))))
+        let mut problems = Problems::default();
+        crate::settings::Table::check(self, &mut problems);
+        problems.finish(())
     }
 
     /// Time that a broker gets for an answer where `of_client` is the client's. Never none at all, and never more than a record
@@ -288,12 +282,21 @@ impl ProducerConfig {
 
     /// Level of the codec, `None` for its default. One set for whatever codec there is goes before that of one codec.
     pub(crate) fn level(&self) -> Option<i32> {
-        let level = self.compression_level.or(self.codec_levels[self.compression as usize]);
+        let of_codec = match self.compression {
+            Compression::Gzip => self.compression_gzip_level,
+            Compression::Lz4 => self.compression_lz4_level,
+            Compression::Zstd => self.compression_zstd_level,
+            Compression::None | Compression::Snappy => None,
+        };
+        let level = self.compression_level.or(of_codec);
         level.filter(|level| !is_default(self.compression, *level))
     }
 
-    pub(crate) fn backoff(&self) -> Backoff {
-        Backoff { first: self.retry_backoff, max: self.retry_backoff_max, jitter: 0.2 }
+    /// Pauses between attempts where `of_client` has the client's.
+    pub(crate) fn backoff(&self, of_client: Backoff) -> Backoff {
+        let first = self.retry_backoff.unwrap_or(of_client.first);
+        let max = self.retry_backoff_max.unwrap_or(of_client.max).max(first);
+        Backoff { first, max, ..of_client }
     }
 }
 
@@ -305,6 +308,7 @@ fn is_default(codec: Compression, level: i32) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ErrorKind;
 
     #[test]
     fn all_problems_are_named_at_once() {
@@ -316,15 +320,16 @@ mod tests {
             .delivery_timeout(Duration::from_secs(1))
             .request_timeout(Duration::from_secs(2))
             .retry_backoff(Duration::from_secs(2))
+            .retry_backoff_max(Duration::from_secs(1))
             .compression_level(3);
         let problems = config.problems();
         for name in [
-            "acks",
-            "max.in.flight",
-            "batch.size",
-            "delivery.timeout.ms",
-            "retry.backoff.ms",
-            "compression.level",
+            "producer.acks",
+            "producer.max.in.flight",
+            "producer.batch.size",
+            "producer.delivery.timeout.ms",
+            "producer.retry.backoff.ms",
+            "producer.compression.level",
         ] {
             assert!(problems.iter().any(|problem| problem.starts_with(name)), "{name}: {problems:?}");
         }
@@ -333,8 +338,10 @@ mod tests {
         assert_eq!(error.kind(), ErrorKind::Config);
         let plain = ProducerConfig::new().enable_idempotence(false).acks(Acks::None).max_in_flight(9);
         assert_eq!(plain.problems(), Vec::<String>::new());
-        assert!("2".parse::<Acks>().is_err());
         assert_eq!("-1".parse::<Acks>().ok(), Some(Acks::All));
+        let error = "al".parse::<Acks>().expect_err("there is no such word");
+        assert_eq!(error.kind(), ErrorKind::Config);
+        assert!(error.to_string().contains("did you mean all?"), "{error}");
     }
 
     #[test]
@@ -348,6 +355,21 @@ mod tests {
         ] {
             assert_eq!(config.problems(), Vec::<String>::new());
             assert_eq!(config.patience(of_client), expected);
+        }
+    }
+
+    #[test]
+    fn pauses_are_the_clients_unless_the_producer_has_its_own() {
+        let ms = Duration::from_millis;
+        let of_client = Backoff { first: ms(100), max: ms(1000), jitter: 0.2 };
+        for (config, first, max) in [
+            (ProducerConfig::new(), 100, 1000),
+            (ProducerConfig::new().retry_backoff(ms(7)), 7, 1000),
+            (ProducerConfig::new().retry_backoff(ms(2000)), 2000, 2000),
+            (ProducerConfig::new().retry_backoff_max(ms(300)), 100, 300),
+        ] {
+            let backoff = config.backoff(of_client);
+            assert_eq!((backoff.first, backoff.max), (ms(first), ms(max)));
         }
     }
 
@@ -366,13 +388,12 @@ mod tests {
                 assert_eq!(config(codec, level).problems(), Vec::<String>::new());
             }
             for &level in bad {
-                let levels = codec.levels().expect("it has levels");
-                let problem = format!(
-                    "compression.{codec}.level is {level}: from {} to {}",
-                    levels.start(),
-                    levels.end()
-                );
-                assert_eq!(config(codec, level).problems(), [problem]);
+                let problems = config(codec, level).problems();
+                assert!(!problems.is_empty(), "{codec} {level}");
+                for problem in problems {
+                    assert!(problem.starts_with("producer.compression.level: "), "{problem}");
+                    assert!(problem.contains(&level.to_string()), "{problem}");
+                }
             }
         }
         assert_eq!(config(Compression::Gzip, -1).level(), None);

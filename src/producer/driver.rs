@@ -127,7 +127,7 @@ impl Driver {
             in_flight_max: config.max_in_flight,
             linger: config.linger,
             delivery_timeout: config.delivery_timeout,
-            backoff: config.backoff(),
+            backoff: config.backoff(shared.cluster.config().retry_backoff),
             codec: Arc::clone(&shared.codec),
         });
         let lanes = LaneSet {
@@ -461,7 +461,11 @@ impl Driver {
                 if link.opening.is_none() {
                     let pause = match link.failures {
                         0 => None,
-                        failures => Some(self.shared.config.backoff().delay(failures, self.dice.u64(..))),
+                        failures => {
+                            let shared = &self.shared;
+                            let backoff = shared.config.backoff(shared.cluster.config().retry_backoff);
+                            Some(backoff.delay(failures, self.dice.u64(..)))
+                        }
                     };
                     let deadline = deadline::after(now, self.shared.request_timeout);
                     let (cluster, duty) = (self.shared.cluster.clone(), self.shared.duty);

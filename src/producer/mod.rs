@@ -42,29 +42,21 @@ use crate::Result;
 use crate::cluster::Cluster;
 
 /// Makes a [`Producer`]; from [`Client::producer`](crate::client::Client::producer).
+#[derive(Debug)]
+#[must_use = "settings do nothing until build() is called"]
 pub struct ProducerBuilder {
     cluster: Cluster,
     config: ProducerConfig,
-    /// Settings of their own, which go before those of `config` whichever came first.
-    changes: Vec<Change>,
 }
-
-type Change = Box<dyn FnOnce(&mut ProducerConfig) + Send + Sync>;
 
 impl ProducerBuilder {
     fn new(cluster: Cluster) -> Self {
-        Self { cluster, config: ProducerConfig::default(), changes: Vec::new() }
+        Self { cluster, config: ProducerConfig::default() }
     }
 
-    /// The settings, but for those that are made with methods of this builder, before or after.
-    #[must_use]
+    /// The settings of producing.
     pub fn config(mut self, config: ProducerConfig) -> Self {
         self.config = config;
-        self
-    }
-
-    fn set(mut self, change: impl FnOnce(&mut ProducerConfig) + Send + Sync + 'static) -> Self {
-        self.changes.push(Box::new(change));
         self
     }
 
@@ -74,17 +66,6 @@ impl ProducerBuilder {
     ///
     /// `Config`, with everything that is wrong with the settings.
     pub fn build(self) -> Result<Producer> {
-        let Self { cluster, mut config, changes } = self;
-        changes.into_iter().for_each(|change| change(&mut config));
-        Producer::new(cluster, config)
-    }
-}
-
-impl std::fmt::Debug for ProducerBuilder {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ProducerBuilder")
-            .field("config", &self.config)
-            .field("changes", &self.changes.len())
-            .finish_non_exhaustive()
+        Producer::new(self.cluster, self.config)
     }
 }

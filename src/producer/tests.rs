@@ -143,7 +143,7 @@ async fn records_are_written_in_order_and_acknowledged() {
 async fn a_single_awaited_send_does_not_linger() {
     let world = World::new(1, 1).await;
     let mut took = Vec::new();
-    for builder in [world.builder().linger(Duration::ZERO), world.builder()] {
+    for builder in [world.builder().config(ProducerConfig::new().linger(Duration::ZERO)), world.builder()] {
         let producer = builder.build().expect("right");
         producer.send(Record::to("t").value("first")).await.expect("it is written");
         let start = tokio::time::Instant::now();
@@ -245,7 +245,11 @@ async fn leaders_move_and_nodes_die_while_records_are_on_the_way() {
 #[tokio::test(start_paused = true)]
 async fn a_broker_that_does_not_answer_leaves_the_outcome_unknown() {
     let world = World::new(1, 1).await;
-    let producer = world.builder().delivery_timeout(Duration::from_secs(40)).build().expect("right");
+    let producer = world
+        .builder()
+        .config(ProducerConfig::new().delivery_timeout(Duration::from_secs(40)))
+        .build()
+        .expect("right");
     produce(&producer, 0..1).await;
     let rule = world.control().intercept(Matcher::api(ApiKey::PRODUCE), Action::Hold);
     let start = tokio::time::Instant::now();
@@ -279,7 +283,7 @@ async fn batches_too_large_for_the_topic_are_split() {
     let cluster = cluster(&runtime, &broker);
     for compression in [Compression::None, Compression::Lz4] {
         let producer = Producer::builder(cluster.clone())
-            .compression(compression)
+            .config(ProducerConfig::new().compression(compression))
             .build()
             .expect("the settings are right");
         producer.topic("t").await.expect("it exists");
@@ -310,8 +314,7 @@ async fn compressed_batches_keep_their_order() {
     let world = World::new(1, 1).await;
     let producer = world
         .builder()
-        .compression(Compression::Lz4)
-        .batch_size(200_000)
+        .config(ProducerConfig::new().compression(Compression::Lz4).batch_size(200_000))
         .build()
         .expect("the settings are right");
     let filler = "x".repeat(1000);
@@ -356,8 +359,7 @@ async fn large_bodies_are_compressed_one_per_core_and_written_in_close_order() {
     let world = World::on(runtime.clone(), 1, 1).await;
     let producer = world
         .builder()
-        .compression(Compression::Lz4)
-        .batch_size(200_000)
+        .config(ProducerConfig::new().compression(Compression::Lz4).batch_size(200_000))
         .build()
         .expect("the settings are right");
     let filler = "x".repeat(1000);
@@ -386,9 +388,12 @@ async fn a_full_buffer_makes_enqueuing_wait_and_then_fail() {
     let world = World::new(1, 2).await;
     let producer = world
         .builder()
-        .batch_size(16 * 1024)
-        .buffer_memory(64 * 1024)
-        .max_block(Duration::from_secs(3))
+        .config(
+            ProducerConfig::new()
+                .batch_size(16 * 1024)
+                .buffer_memory(64 * 1024)
+                .max_block(Duration::from_secs(3)),
+        )
         .build()
         .expect("the settings are right");
     let value = "x".repeat(1000);
@@ -437,7 +442,8 @@ async fn topics_are_looked_up_once_and_created_where_that_is_allowed() {
     let error = producer.send(Record::to(&topic).partition(7).value("x")).await.expect_err("there is one");
     assert_eq!((error.kind(), error.outcome()), (ErrorKind::Config, Outcome::NotWritten));
     // A handle of one producer names the topic to another.
-    let other = world.builder().allow_auto_create_topics(false).build().expect("right");
+    let other =
+        world.builder().config(ProducerConfig::new().allow_auto_create_topics(false)).build().expect("right");
     other.send(Record::to(topic).value("y")).await.expect("it is written");
     let error = other.send(Record::to("missing").value("x")).await.expect_err("it does not exist");
     assert_eq!(error.outcome(), Outcome::NotWritten);
@@ -543,11 +549,18 @@ async fn a_topic_that_is_learned_after_the_end_takes_no_records() {
 #[tokio::test(start_paused = true)]
 async fn without_acknowledgements_offsets_are_unknown() {
     let world = World::new(1, 1).await;
-    let producer =
-        world.builder().enable_idempotence(false).acks(Acks::None).build().expect("the settings are right");
+    let producer = world
+        .builder()
+        .config(ProducerConfig::new().enable_idempotence(false).acks(Acks::None))
+        .build()
+        .expect("the settings are right");
     let delivery = producer.send(Record::to("t").value("v0")).await.expect("it left");
     assert_eq!(delivery.offset, None);
-    let leader = world.builder().enable_idempotence(false).acks(Acks::Leader).build().expect("right");
+    let leader = world
+        .builder()
+        .config(ProducerConfig::new().enable_idempotence(false).acks(Acks::Leader))
+        .build()
+        .expect("right");
     let delivery = leader.send(Record::to("t").value("v1")).await.expect("it is written");
     assert_eq!(delivery.offset, Some(Offset(1)));
     assert_eq!(world.log(0), numbers(0..2));
@@ -556,7 +569,11 @@ async fn without_acknowledgements_offsets_are_unknown() {
 #[tokio::test(start_paused = true)]
 async fn an_unreachable_leader_is_named_when_time_is_up() {
     let world = World::new(1, 1).await;
-    let producer = world.builder().delivery_timeout(Duration::from_secs(31)).build().expect("right");
+    let producer = world
+        .builder()
+        .config(ProducerConfig::new().delivery_timeout(Duration::from_secs(31)))
+        .build()
+        .expect("right");
     producer.topic("t").await.expect("it exists");
     world.control().kill_node(world.control().nodes()[0]);
     let error = producer.send(Record::to("t").value("x")).await.expect_err("nobody is there");

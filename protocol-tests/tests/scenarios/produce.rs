@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use carafe::ErrorKind;
 use carafe::consumer::{Message, StartOffset};
-use carafe::producer::{Compression, Outcome, Record};
+use carafe::producer::{Compression, Outcome, ProducerConfig, Record};
 use tokio::time::timeout;
 
 use crate::stage::{Stage, text};
@@ -103,7 +103,11 @@ async fn keys_choose_partitions_as_in_java_and_keep_their_order(stage: Stage) {
 async fn every_codec_carries_a_large_batch(stage: Stage) {
     for codec in Compression::ALL {
         let topic = stage.topic(&format!("codec-{}", codec.id()), 1).await;
-        let producer = stage.client.producer().compression(codec).linger(Duration::from_millis(20)).build();
+        let producer = stage
+            .client
+            .producer()
+            .config(ProducerConfig::new().compression(codec).linger(Duration::from_millis(20)))
+            .build();
         let Ok(producer) = producer else {
             assert!(![Compression::None, Compression::Lz4].contains(&codec), "{producer:?}");
             continue; // not in this build
@@ -154,7 +158,8 @@ async fn a_record_that_is_too_large_comes_back(stage: Stage) {
 }
 
 async fn a_topic_that_cannot_exist_is_an_error(stage: Stage) {
-    let producer = stage.client.producer().max_block(Duration::from_millis(500)).build();
+    let producer =
+        stage.client.producer().config(ProducerConfig::new().max_block(Duration::from_millis(500))).build();
     let producer = producer.expect("right settings");
     let send = producer.send(Record::to("no such topic!").value("lost?"));
     let error = timeout(Duration::from_secs(10), send).await.expect("in time").expect_err("no such topic");

@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use carafe::broker::Cluster;
 use carafe::client::Client;
-use carafe::producer::{Outcome, Record};
+use carafe::producer::{Outcome, ProducerConfig, Record};
 use carafe::runtime::watch;
 use protocol_tests::sim::{World, run_real, run_seed, run_seeds};
 
@@ -128,9 +128,9 @@ type Fates = BTreeMap<u64, (Outcome, Option<(i32, i64)>)>;
 
 /// Writes the numbers in order, and waits for all of them.
 async fn produce(client: Client, plan: Plan, mut dice: fastrand::Rng) -> Fates {
-    let producer = client.producer().linger(plan.linger).batch_size(plan.batch_size);
-    let producer = producer.max_in_flight(plan.max_in_flight).enable_idempotence(plan.idempotent);
-    let producer = producer.build().expect("settings");
+    let config = ProducerConfig::new().linger(plan.linger).batch_size(plan.batch_size);
+    let config = config.max_in_flight(plan.max_in_flight).enable_idempotence(plan.idempotent);
+    let producer = client.producer().config(config).build().expect("settings");
     let mut receipts = Vec::new();
     let mut fates = Fates::new();
     let mut burst = dice.u64(..60);

@@ -94,7 +94,7 @@ impl Stage {
         let config = ConsumerConfig::new()
             .heartbeat_interval(Duration::from_millis(100))
             .session_timeout(Duration::from_secs(6))
-            .auto_commit(None)
+            .enable_auto_commit(false)
             .auto_store(false);
         let builder = self.client.group_consumer(group.to_owned()).config(config).topics([topic.to_owned()]);
         builder.build().expect("right settings")

@@ -102,7 +102,8 @@ impl Cat {
             .unwrap_or_else(|| if std::io::stdin().is_terminal() { Mode::Consume } else { Mode::Produce });
         options.check(mode).map_err(Failure::Usage)?;
         let settings = settings(&options)?;
-        let client = settings.client.clone().build().await.map_err(wrong_setting)?;
+        let client =
+            Client::builder().config(settings.client.clone()).build().await.map_err(wrong_setting)?;
         let interrupt = Box::new(|| Box::pin(crate::runtime::termination()) as BoxFuture<'static, ()>);
         let job = Job { options, settings, client, interrupt };
         match mode {

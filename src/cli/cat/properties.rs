@@ -4,8 +4,7 @@ use std::ffi::OsStr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::client::ClientBuilder;
-use crate::client::config::ClientSettings;
+use crate::client::{ClientConfig, ClientSettings};
 use crate::consumer::{Assignor, ConsumerConfig, FirstStart, OutOfRange};
 use crate::producer::{Partitioner, ProducerConfig};
 use crate::{Error, Result};
@@ -26,7 +25,7 @@ const MESSAGE_MAX: usize = 1_000_000;
 /// All settings of a run.
 #[derive(Clone, Debug)]
 pub(super) struct Settings {
-    pub(super) client: ClientBuilder,
+    pub(super) client: ClientConfig,
     pub(super) producer: ProducerConfig,
     pub(super) consumer: ConsumerConfig,
     pub(super) group: Option<String>,

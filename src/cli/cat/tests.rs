@@ -42,7 +42,8 @@ impl Bench {
         options.brokers = Some(self.broker.bootstrap_servers());
         options.search_config = false;
         let Ok(settings) = settings(&options) else { panic!("{line}: settings") };
-        let client = settings.client.clone().runtime(Arc::clone(&self.runtime)).build().await.unwrap();
+        let client = Client::builder().config(settings.client.clone());
+        let client = client.runtime(Arc::clone(&self.runtime)).build().await.unwrap();
         let signals = Arc::clone(&self.signals);
         let interrupt = move || {
             let signals = Arc::clone(&signals);

@@ -1,39 +1,62 @@
-//! Settings of the client itself: connections, metadata, security.
+//! Settings of the client itself: connections, metadata, memory, security.
 
-use super::table::{Kind, Scope, Setting};
+use std::time::Duration;
 
-const MAX_MS: u64 = 1 << 31;
+use crate::backoff::Backoff;
+use crate::client::bootstrap;
+use crate::cluster::ClusterConfig;
+use crate::settings::{Kind, Problems, Row, settings};
+use crate::wire;
 
-const fn row(
-    name: &'static str,
-    aliases: &'static [&'static str],
-    default: &'static str,
-    kind: Kind,
-) -> Setting {
-    Setting { scope: Scope::Client, name, aliases, default, kind, note: "" }
-}
+settings! {
+    /// Settings of a [`Client`](crate::client::Client).
+    pub struct ClientConfig in "", others OTHERS;
 
-const fn noted(
-    name: &'static str,
-    aliases: &'static [&'static str],
-    default: &'static str,
-    kind: Kind,
-    note: &'static str,
-) -> Setting {
-    Setting { scope: Scope::Client, name, aliases, default, kind, note }
-}
+    /// Brokers to begin with, separated by commas, each `host:port`; IPv6 addresses in brackets; a missing port is 9092. Only
+    /// used to find the others. Required.
+    bootstrap_servers: text = "" => "bootstrap.servers" | "metadata.broker.list";
 
-const fn refused(
-    name: &'static str,
-    aliases: &'static [&'static str],
-    accepted: &'static [&'static str],
-    note: &'static str,
-) -> Setting {
-    Setting { scope: Scope::Client, name, aliases, default: "", kind: Kind::Refused(accepted), note }
-}
+    /// Name of this client in the brokers' logs, quotas and metrics; at most 255 bytes.
+    client_id: text = "carafe" => "client.id";
 
-const fn secret(name: &'static str, note: &'static str) -> Setting {
-    Setting { scope: Scope::Client, name, aliases: &[], default: "", kind: Kind::Secret, note }
+    /// A request without an answer for this long ends its connection and is tried again. Below the time that the brokers
+    /// need under load it makes things worse.
+    request_timeout: ms = 30_000, 1..=2_147_483_648 => "request.timeout.ms" | "socket.timeout.ms";
+
+    /// Deadline of an operation as a whole, retries included, where the operation has none of its own.
+    api_timeout: ms = 60_000, 1..=2_147_483_648 => "default.api.timeout.ms";
+
+    /// Time that one address of a broker gets for connecting and the handshake; doubled after failures, up to 30 s.
+    connection_setup_timeout: ms = 10_000, 1..=2_147_483_648 => "socket.connection.setup.timeout.ms";
+
+    /// A connection without traffic for this long is closed; keep it below the brokers' (10 min) and any load balancer's.
+    connections_max_idle: ms = 540_000, 1..=2_147_483_648 => "connections.max.idle.ms";
+
+    /// Largest response accepted. Must exceed the largest batch of any topic.
+    receive_message_max_bytes: bytes = 104_857_600, 1024..=2_147_483_647 => "receive.message.max.bytes";
+
+    /// Pause before a broker that could not be reached is dialled again, ±20 %; doubles with each failure.
+    reconnect_backoff: ms = 50, 1..=2_147_483_648 => "reconnect.backoff.ms";
+
+    /// Longest pause before a broker is dialled again.
+    reconnect_backoff_max: ms = 5_000, 1..=2_147_483_648 => "reconnect.backoff.max.ms";
+
+    /// Pause before a failed request is tried again, ±20 %; doubles with each failure.
+    retry_backoff: ms = 100, 1..=2_147_483_648 => "retry.backoff.ms";
+
+    /// Longest pause before a failed request is tried again.
+    retry_backoff_max: ms = 1_000, 1..=2_147_483_648 => "retry.backoff.max.ms";
+
+    /// Metadata is refreshed after this time even if nothing seems wrong: how late new partitions may be noticed.
+    metadata_max_age: ms = 300_000, 1..=2_147_483_648
+        => "metadata.max.age.ms" | "topic.metadata.refresh.interval.ms";
+
+    /// Without metadata for this long the bootstrap servers are used again (KIP-1102).
+    rebootstrap_after: ms = 300_000, 1..=2_147_483_648 => "metadata.recovery.rebootstrap.trigger.ms";
+
+    /// Memory that fetched data of all consumers of this client may take, unless the client is given a
+    /// [budget](crate::client::ClientBuilder::memory_budget).
+    memory_budget: bytes = 67_108_864, 1..=1_099_511_627_776 => "memory.budget.bytes";
 }
 
 const NO_SASL: &str = "SASL is not part of this version";
@@ -42,165 +65,156 @@ const TYPED: &str = "payloads are encoded and decoded by Rust types";
 const EVENTS: &str = "subscribe to tracing events instead";
 const SYSTEM: &str = "socket buffers are left to the operating system";
 
-pub(super) static TABLE: &[Setting] = &[
-    row(
-        "bootstrap.servers",
-        &["metadata.broker.list"],
-        "",
-        Kind::Text(|s, v| s.client.bootstrap_servers = v.into()),
+const OTHERS: &[Row<ClientConfig>] = &[
+    Row::other(
+        "queued.max.messages.kbytes",
+        Kind::Bytes(1, 1 << 30),
+        "`memory.budget.bytes` in units of 1024 bytes",
+        |config, text| match text.parse::<usize>() {
+            Ok(kbytes) => {
+                config.memory_budget = kbytes.saturating_mul(1024);
+                true
+            }
+            Err(_) => false,
+        },
     ),
-    row("client.id", &[], "carafe", Kind::Text(|s, v| s.client.client_id = v.into())),
-    row(
-        "request.timeout.ms",
-        &["socket.timeout.ms"],
-        "30000",
-        Kind::Millis(1, MAX_MS, |s, v| {
-            s.client.config.connection.request_timeout = v;
-        }),
-    ),
-    row(
-        "default.api.timeout.ms",
-        &[],
-        "60000",
-        Kind::Millis(1, MAX_MS, |s, v| s.client.config.api_timeout = v),
-    ),
-    noted(
-        "socket.connection.setup.timeout.ms",
-        &[],
-        "10000",
-        Kind::Millis(1, MAX_MS, |s, v| s.client.config.connection.setup_timeout = v),
-        "for each address of a broker",
-    ),
-    refused(
+    Row::refused(
         "socket.connection.setup.timeout.max.ms",
         &[],
         &["30000"],
         "the setup timeout doubles up to 30 s",
     ),
-    row(
-        "connections.max.idle.ms",
-        &[],
-        "540000",
-        Kind::Millis(1, MAX_MS, |s, v| s.client.config.connection.idle_timeout = v),
-    ),
-    row(
-        "receive.message.max.bytes",
-        &[],
-        "104857600",
-        Kind::Bytes(1024, i32::MAX as u64, |s, v| s.client.config.connection.frame_bytes_max = v),
-    ),
-    row(
-        "reconnect.backoff.ms",
-        &[],
-        "50",
-        Kind::Millis(1, MAX_MS, |s, v| s.client.config.reconnect_backoff.first = v),
-    ),
-    row(
-        "reconnect.backoff.max.ms",
-        &[],
-        "5000",
-        Kind::Millis(1, MAX_MS, |s, v| s.client.config.reconnect_backoff.max = v),
-    ),
-    row(
-        "retry.backoff.ms",
-        &[],
-        "100",
-        Kind::Millis(1, MAX_MS, |s, v| {
-            s.client.config.retry_backoff.first = v;
-            s.producer.retry_backoff = v;
-        }),
-    ),
-    row(
-        "retry.backoff.max.ms",
-        &[],
-        "1000",
-        Kind::Millis(1, MAX_MS, |s, v| {
-            s.client.config.retry_backoff.max = v;
-            s.producer.retry_backoff_max = v;
-        }),
-    ),
-    noted(
-        "metadata.max.age.ms",
-        &["topic.metadata.refresh.interval.ms"],
-        "300000",
-        Kind::Millis(1, MAX_MS, |s, v| s.client.config.metadata_max_age = v),
-        "how often metadata is refreshed when nothing seems wrong",
-    ),
-    row(
-        "metadata.recovery.rebootstrap.trigger.ms",
-        &[],
-        "300000",
-        Kind::Millis(1, MAX_MS, |s, v| s.client.config.rebootstrap_after = v),
-    ),
-    refused(
+    Row::refused(
         "metadata.recovery.strategy",
         &[],
         &["rebootstrap"],
         "a client that lost its cluster looks for it again",
     ),
-    refused("metadata.max.idle.ms", &[], &[], "topics stay known as long as the client lives"),
-    refused(
+    Row::refused("metadata.max.idle.ms", &[], &[], "topics stay known as long as the client lives"),
+    Row::refused(
         "topic.metadata.refresh.fast.interval.ms",
         &[],
         &[],
         "what changed is asked for at once, with a back-off of its own; see retry.backoff.ms",
     ),
-    refused(
+    Row::refused(
         "topic.metadata.refresh.sparse",
         &[],
         &["true"],
         "metadata is always limited to the topics in use",
     ),
-    refused("topic.metadata.propagation.max.ms", &[], &[], "see max.block.ms and default.api.timeout.ms"),
-    refused("client.dns.lookup", &[], &["use_all_dns_ips"], "all addresses of a name are tried"),
-    refused("broker.address.family", &[], &["any"], "all addresses of a name are tried"),
-    refused("broker.address.ttl", &[], &[], "names are looked up anew for every connection"),
-    refused("socket.nagle.disable", &[], &["true"], "Nagle's algorithm is always off"),
-    refused("socket.keepalive.enable", &[], &["true"], "keep-alive is always on, after 60 s"),
-    refused("send.buffer.bytes", &["socket.send.buffer.bytes"], &["-1", "0"], SYSTEM),
-    refused("receive.buffer.bytes", &["socket.receive.buffer.bytes"], &["-1", "0"], SYSTEM),
-    refused("socket.max.fails", &[], &[], "one failure ends a connection; another is opened"),
-    refused("api.version.request", &[], &["true"], "versions are negotiated on every connection"),
-    refused("api.version.request.timeout.ms", &[], &[], "see socket.connection.setup.timeout.ms"),
-    refused("api.version.fallback.ms", &[], &[], "versions are negotiated on every connection"),
-    refused("broker.version.fallback", &[], &[], "versions are negotiated on every connection"),
-    refused("enable.metrics.push", &[], &["false"], "telemetry (KIP-714) is not part of this version"),
-    refused("statistics.interval.ms", &[], &["0"], "ask for snapshots instead"),
-    refused("metric.reporters", &[], &[], EVENTS),
-    refused("metrics.num.samples", &[], &[], EVENTS),
-    refused("metrics.sample.window.ms", &[], &[], EVENTS),
-    refused("metrics.recording.level", &[], &[], EVENTS),
-    refused("interceptor.classes", &[], &[], EVENTS),
-    refused("debug", &[], &[], EVENTS),
-    refused("log_level", &[], &[], EVENTS),
-    refused("log.connection.close", &[], &[], EVENTS),
-    refused("client.rack", &[], &[], "fetching from the nearest replica is not part of this version"),
-    refused("security.protocol", &[], &["PLAINTEXT"], "TLS and SASL are not part of this version"),
-    refused("sasl.mechanism", &["sasl.mechanisms"], &[], NO_SASL),
-    refused("sasl.username", &[], &[], NO_SASL),
-    secret("sasl.password", NO_SASL),
-    secret("sasl.jaas.config", NO_SASL),
-    refused("sasl.login.callback.handler.class", &[], &[], NO_SASL),
-    refused("sasl.client.callback.handler.class", &[], &[], NO_SASL),
-    refused("sasl.kerberos.service.name", &[], &[], NO_SASL),
-    refused("sasl.oauthbearer.token.endpoint.url", &[], &[], NO_SASL),
-    secret("sasl.oauthbearer.client.secret", NO_SASL),
-    secret("sasl.oauthbearer.config", NO_SASL),
-    refused("ssl.ca.location", &["ssl.truststore.location"], &[], NO_TLS),
-    refused("ssl.truststore.type", &[], &[], NO_TLS),
-    secret("ssl.truststore.password", NO_TLS),
-    secret("ssl.truststore.certificates", NO_TLS),
-    refused("ssl.certificate.location", &[], &[], NO_TLS),
-    refused("ssl.key.location", &[], &[], NO_TLS),
-    secret("ssl.key.password", NO_TLS),
-    refused("ssl.keystore.location", &[], &[], NO_TLS),
-    refused("ssl.keystore.type", &[], &[], NO_TLS),
-    secret("ssl.keystore.password", NO_TLS),
-    secret("ssl.keystore.key", NO_TLS),
-    refused("ssl.endpoint.identification.algorithm", &[], &["https"], NO_TLS),
-    refused("enable.ssl.certificate.verification", &[], &["true"], NO_TLS),
-    refused("key.serializer", &[], &[], TYPED),
-    refused("value.serializer", &[], &[], TYPED),
-    refused("key.deserializer", &[], &[], TYPED),
-    refused("value.deserializer", &[], &[], TYPED),
+    Row::refused(
+        "topic.metadata.propagation.max.ms",
+        &[],
+        &[],
+        "see max.block.ms and default.api.timeout.ms",
+    ),
+    Row::refused("client.dns.lookup", &[], &["use_all_dns_ips"], "all addresses of a name are tried"),
+    Row::refused("broker.address.family", &[], &["any"], "all addresses of a name are tried"),
+    Row::refused("broker.address.ttl", &[], &[], "names are looked up anew for every connection"),
+    Row::refused("socket.nagle.disable", &[], &["true"], "Nagle's algorithm is always off"),
+    Row::refused("socket.keepalive.enable", &[], &["true"], "keep-alive is always on, after 60 s"),
+    Row::refused("send.buffer.bytes", &["socket.send.buffer.bytes"], &["-1", "0"], SYSTEM),
+    Row::refused("receive.buffer.bytes", &["socket.receive.buffer.bytes"], &["-1", "0"], SYSTEM),
+    Row::refused("socket.max.fails", &[], &[], "one failure ends a connection; another is opened"),
+    Row::refused("api.version.request", &[], &["true"], "versions are negotiated on every connection"),
+    Row::refused("api.version.request.timeout.ms", &[], &[], "see socket.connection.setup.timeout.ms"),
+    Row::refused("api.version.fallback.ms", &[], &[], "versions are negotiated on every connection"),
+    Row::refused("broker.version.fallback", &[], &[], "versions are negotiated on every connection"),
+    Row::refused("enable.metrics.push", &[], &["false"], "telemetry (KIP-714) is not part of this version"),
+    Row::refused("statistics.interval.ms", &[], &["0"], "ask for snapshots instead"),
+    Row::refused("metric.reporters", &[], &[], EVENTS),
+    Row::refused("metrics.num.samples", &[], &[], EVENTS),
+    Row::refused("metrics.sample.window.ms", &[], &[], EVENTS),
+    Row::refused("metrics.recording.level", &[], &[], EVENTS),
+    Row::refused("interceptor.classes", &[], &[], EVENTS),
+    Row::refused("debug", &[], &[], EVENTS),
+    Row::refused("log_level", &[], &[], EVENTS),
+    Row::refused("log.connection.close", &[], &[], EVENTS),
+    Row::refused("client.rack", &[], &[], "fetching from the nearest replica is not part of this version"),
+    Row::refused("security.protocol", &[], &["PLAINTEXT"], "TLS and SASL are not part of this version"),
+    Row::refused("sasl.mechanism", &["sasl.mechanisms"], &[], NO_SASL),
+    Row::refused("sasl.username", &[], &[], NO_SASL),
+    Row::secret("sasl.password", NO_SASL),
+    Row::secret("sasl.jaas.config", NO_SASL),
+    Row::refused("sasl.login.callback.handler.class", &[], &[], NO_SASL),
+    Row::refused("sasl.client.callback.handler.class", &[], &[], NO_SASL),
+    Row::refused("sasl.kerberos.service.name", &[], &[], NO_SASL),
+    Row::refused("sasl.oauthbearer.token.endpoint.url", &[], &[], NO_SASL),
+    Row::secret("sasl.oauthbearer.client.secret", NO_SASL),
+    Row::secret("sasl.oauthbearer.config", NO_SASL),
+    Row::refused("ssl.ca.location", &["ssl.truststore.location"], &[], NO_TLS),
+    Row::refused("ssl.truststore.type", &[], &[], NO_TLS),
+    Row::secret("ssl.truststore.password", NO_TLS),
+    Row::secret("ssl.truststore.certificates", NO_TLS),
+    Row::refused("ssl.certificate.location", &[], &[], NO_TLS),
+    Row::refused("ssl.key.location", &[], &[], NO_TLS),
+    Row::secret("ssl.key.password", NO_TLS),
+    Row::refused("ssl.keystore.location", &[], &[], NO_TLS),
+    Row::refused("ssl.keystore.type", &[], &[], NO_TLS),
+    Row::secret("ssl.keystore.password", NO_TLS),
+    Row::secret("ssl.keystore.key", NO_TLS),
+    Row::refused("ssl.endpoint.identification.algorithm", &[], &["https"], NO_TLS),
+    Row::refused("enable.ssl.certificate.verification", &[], &["true"], NO_TLS),
+    Row::refused("key.serializer", &[], &[], TYPED),
+    Row::refused("value.serializer", &[], &[], TYPED),
+    Row::refused("key.deserializer", &[], &[], TYPED),
+    Row::refused("value.deserializer", &[], &[], TYPED),
 ];
+
+impl ClientConfig {
+    /// Notes what does not go together.
+    fn check_together(&self, problems: &mut Problems) {
+        let length = self.client_id.len();
+        problems.check(length <= 255, "client.id", format!("{length} bytes are more than 255"));
+        for (setting, first, max) in [
+            ("reconnect.backoff.max.ms", self.reconnect_backoff, self.reconnect_backoff_max),
+            ("retry.backoff.max.ms", self.retry_backoff, self.retry_backoff_max),
+        ] {
+            let text = format!("is {}; use at least the first pause, {}", max.as_millis(), first.as_millis());
+            problems.check(first <= max, setting, text);
+        }
+        // Which are required is known when a client is made of it.
+        if !self.bootstrap_servers.is_empty() {
+            bootstrap::parse(&self.bootstrap_servers, problems);
+        }
+    }
+
+    /// What the layers below make of it; `problems` gets those of the list of servers.
+    pub(in crate::client) fn cluster(&self, problems: &mut Problems) -> ClusterConfig {
+        let mut cluster = ClusterConfig {
+            bootstrap: bootstrap::parse(&self.bootstrap_servers, problems),
+            api_timeout: self.api_timeout,
+            metadata_max_age: self.metadata_max_age,
+            rebootstrap_after: self.rebootstrap_after,
+            retry_backoff: pauses(self.retry_backoff, self.retry_backoff_max),
+            reconnect_backoff: pauses(self.reconnect_backoff, self.reconnect_backoff_max),
+            ..ClusterConfig::default()
+        };
+        cluster.connection.client_id = wire::Str::from(self.client_id.as_str());
+        cluster.connection.request_timeout = self.request_timeout;
+        cluster.connection.setup_timeout = self.connection_setup_timeout;
+        cluster.connection.idle_timeout = self.connections_max_idle;
+        cluster.connection.frame_bytes_max = self.receive_message_max_bytes;
+        cluster
+    }
+}
+
+fn pauses(first: Duration, max: Duration) -> Backoff {
+    Backoff { first, max, jitter: 0.2 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Tests of the layers below begin with defaults of their own.
+    #[test]
+    fn the_layers_below_have_the_same_defaults() {
+        let cluster = ClientConfig::new().bootstrap_servers("a:1").cluster(&mut Problems::default());
+        let below = ClusterConfig { bootstrap: vec![("a".to_owned(), 1)], ..ClusterConfig::default() };
+        assert_eq!(format!("{cluster:?}"), format!("{below:?}"));
+        let budget = crate::consumer::MemoryBudget::default();
+        assert_eq!(budget.limit(), ClientConfig::default().memory_budget);
+    }
+}

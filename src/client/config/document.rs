@@ -2,61 +2,82 @@
 
 use std::fmt::Write;
 
-use super::table::{Kind, Scope, Setting, table};
+use super::ClientConfig;
+use crate::consumer::ConsumerConfig;
+use crate::producer::ProducerConfig;
+use crate::settings::{Kind, Row, Table};
 
 const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/configuration.md");
 
 const INTRODUCTION: &str = "\
-# Configuration by properties
+# Configuration
 
-`ClientSettings::from_properties` and `ClientSettings::from_text` take the names that Java's clients and librdkafka use.
-The typed builders (`Client::builder()`, `ProducerConfig`, `ConsumerConfig`) have the same settings and a few more.
+Each setting has a setter (`ClientConfig`, `ProducerConfig`, `ConsumerConfig`), a name in properties and a variable of the
+environment. A setter goes before a variable, a variable before a property, a property before the default.
+
+`ClientSettings` loads properties and variables. Properties have the names of Java's clients or librdkafka. Settings of
+producers and consumers may be named below their scope, as `producer.linger.ms`; where the client has a setting of the same
+name, they must be. A variable is `CARAFE_` and the property's name in capital letters, with `_` for each dot:
+`CARAFE_LINGER_MS`, `CARAFE_PRODUCER_REQUEST_TIMEOUT_MS`. `CARAFE_TEST_…` is left to this crate's tests.
 
 Everything that is wrong is reported at once: unknown names with the nearest known one, values with their range, refused
 settings with the reason. Nothing is ignored. A refused setting may be given with the values that say what happens anyway.
 Times are in milliseconds; values of secrets are never printed.
 
-This file is written from the table in `src/client/config` by the test that compares the two
+This file is written from the rows of the settings by the test that compares the two
 (`CARAFE_TEST_UPDATE_DOCS=1 cargo test --features full --lib configuration_is_documented`).
 ";
 
-fn document() -> String {
+pub(super) fn document() -> String {
     let mut text = INTRODUCTION.to_owned();
-    for (scope, title) in
-        [(Scope::Client, "Client"), (Scope::Producer, "Producers"), (Scope::Consumer, "Consumers")]
-    {
-        let rows: Vec<&Setting> = table().filter(|setting| setting.scope == scope).collect();
-        let _ = write!(
-            text,
-            "\n## {title}\n\n| Name | Other names | Values | Default | Remarks |\n|---|---|---|---|---|\n"
-        );
-        for row in rows.iter().filter(|row| !is_refused(row)) {
-            let default = if row.default.is_empty() { "" } else { row.default };
-            let _ = writeln!(
-                text,
-                "| `{}` | {} | {} | {default} | {} |",
-                row.name,
-                others(row),
-                row.range().replace('|', "\\|"),
-                row.note
-            );
-        }
-        let _ = write!(text, "\nRefused:\n\n| Name | Other names | Except | Reason |\n|---|---|---|---|\n");
-        for row in rows.iter().filter(|row| is_refused(row)) {
-            let except = row.range();
-            let except = except.strip_prefix("only ").unwrap_or_default();
-            let _ = writeln!(text, "| `{}` | {} | {except} | {} |", row.name, others(row), row.note);
-        }
-    }
+    section::<ClientConfig>(&mut text, "Client", &|_| false);
+    let of_client = |name: &str| ClientConfig::rows().any(|row| row.names().any(|known| known == name));
+    section::<ProducerConfig>(&mut text, "Producers", &of_client);
+    section::<ConsumerConfig>(&mut text, "Consumers", &of_client);
     text
 }
 
-fn is_refused(setting: &Setting) -> bool {
-    matches!(setting.kind, Kind::Refused(_) | Kind::Secret)
+/// The rows of a table; one whose name has another meaning is only found below its scope.
+fn section<T: Table + Default>(text: &mut String, title: &str, taken: &dyn Fn(&str) -> bool) {
+    let shown = |name: &str| {
+        if taken(name) { format!("`{}.{name}`", T::SCOPE) } else { format!("`{name}`") }
+    };
+    let names = |row: &Row<T>| {
+        let names: Vec<String> = row.names().map(shown).collect();
+        (names[0].clone(), names[1..].join(", "))
+    };
+    let refused = |row: &&Row<T>| matches!(row.kind, Kind::Refused(_) | Kind::Secret);
+    let defaults = T::default();
+    let _ = write!(
+        text,
+        "\n## {title}\n\n| Name | Other names | Values | Default | Remarks |\n|---|---|---|---|---|\n"
+    );
+    // What has a value comes first, then the other ways to set it.
+    for row in T::ROWS.iter().rev().copied().flatten().filter(|row| !refused(row)) {
+        let (name, others) = names(row);
+        let default = (row.get)(&defaults).map(|value| value.to_string()).unwrap_or_default();
+        let range = row.kind.range();
+        let _ = writeln!(text, "| {name} | {others} | {range} | {default} | {} |", plain(row.text));
+    }
+    let _ = write!(text, "\nRefused:\n\n| Name | Other names | Except | Reason |\n|---|---|---|---|\n");
+    for row in T::rows().filter(refused) {
+        let (name, others) = names(row);
+        let except = row.kind.range();
+        let except = except.strip_prefix("only ").unwrap_or_default();
+        let _ = writeln!(text, "| {name} | {others} | {except} | {} |", row.text);
+    }
 }
 
-fn others(setting: &Setting) -> String {
-    setting.aliases.iter().map(|alias| format!("`{alias}`")).collect::<Vec<_>>().join(", ")
+/// The text of documentation on one line, without links to items.
+fn plain(text: &str) -> String {
+    let mut line = text.split_whitespace().collect::<Vec<_>>().join(" ").replace('|', "\\|");
+    while let Some(open) = line.find('[') {
+        let close = open + line[open..].find(']').expect("a link ends");
+        let behind = &line[close + 1..];
+        let skipped = if behind.starts_with('(') { behind.find(')').map_or(0, |end| end + 1) } else { 0 };
+        line = format!("{}{}{}", &line[..open], &line[open + 1..close], &behind[skipped..]);
+    }
+    line
 }
 
 #[test]

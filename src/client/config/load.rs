@@ -1,35 +1,36 @@
-//! Goes through properties and collects everything that is wrong.
-
-use std::collections::BTreeMap;
+//! All settings at once, from properties and the environment.
 
 use crate::Result;
-use crate::client::problems::Problems;
-use crate::client::{Client, ClientBuilder};
 use crate::consumer::ConsumerConfig;
 use crate::producer::ProducerConfig;
+use crate::settings::load::{Given, Section};
+use crate::settings::{Kind, Problems, Row, Table};
 use crate::types::GroupId;
 
-use super::table::{find, nearest};
-use super::value::apply;
+use super::ClientConfig;
 
 /// Settings of a client, of its producers and of its consumers, as properties give them.
 ///
 /// ```
-/// # fn main() -> carafe::Result<()> {
-/// let settings = carafe::client::config::ClientSettings::from_properties([
+/// # async fn example() -> carafe::Result<()> {
+/// use carafe::client::{Client, config::ClientSettings};
+///
+/// let settings = ClientSettings::from_properties([
 ///     ("bootstrap.servers", "localhost:9092"),
 ///     ("linger.ms", "10"),
 ///     ("group.id", "shop"),
 /// ])?;
 /// assert_eq!(settings.group_id.as_deref(), Some("shop"));
+/// let client = Client::builder().config(settings.client).build().await?;
+/// let producer = client.producer().config(settings.producer).build()?;
 /// # Ok(())
 /// # }
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default, PartialEq)]
 #[non_exhaustive]
 pub struct ClientSettings {
-    /// For [`ClientBuilder::build`].
-    pub client: ClientBuilder,
+    /// For [`ClientBuilder::config`](crate::client::ClientBuilder::config).
+    pub client: ClientConfig,
     /// For producers of the client.
     pub producer: ProducerConfig,
     /// For consumers of the client.
@@ -40,13 +41,14 @@ pub struct ClientSettings {
 
 impl ClientSettings {
     /// The defaults.
+    #[must_use]
     pub fn new() -> Self {
-        Self {
-            client: Client::builder(),
-            producer: ProducerConfig::default(),
-            consumer: ConsumerConfig::default(),
-            group_id: None,
-        }
+        Self::default()
+    }
+
+    /// Reads settings from several places.
+    pub fn loader() -> Loader {
+        Loader::default()
     }
 
     /// Reads properties with the names of Java's clients or librdkafka; `docs/configuration.md` lists them all.
@@ -59,46 +61,7 @@ impl ClientSettings {
     pub fn from_properties<K: AsRef<str>, V: AsRef<str>>(
         properties: impl IntoIterator<Item = (K, V)>,
     ) -> Result<Self> {
-        Self::load(properties, Problems::default())
-    }
-
-    /// [`from_properties`](Self::from_properties), behind the `problems` that their source has already.
-    fn load<K: AsRef<str>, V: AsRef<str>>(
-        properties: impl IntoIterator<Item = (K, V)>,
-        mut problems: Problems,
-    ) -> Result<Self> {
-        let mut settings = Self::new();
-        let mut given: BTreeMap<&'static str, (String, String)> = BTreeMap::new();
-        for (name, value) in properties {
-            let (name, value) = (name.as_ref().trim(), value.as_ref());
-            let Some(setting) = find(name) else {
-                match nearest(name) {
-                    Some(known) => {
-                        problems.add(name, format!("there is no such setting; did you mean {known}?"))
-                    }
-                    None => problems.add(name, "there is no such setting"),
-                }
-                continue;
-            };
-            if let Some((other, earlier)) = given.get(setting.name)
-                && earlier.trim() != value.trim()
-            {
-                let what = if other == name {
-                    "is given twice with different values".to_owned()
-                } else {
-                    format!("is another name of {other}, and both are given with different values")
-                };
-                problems.add(name, what);
-                continue;
-            }
-            given.insert(setting.name, (name.to_owned(), value.to_owned()));
-            if let Err(problem) = apply(setting, value, &mut settings) {
-                problems.add(name, problem);
-            }
-        }
-        settings.client.check(&mut problems, given.contains_key("bootstrap.servers"));
-        settings.check(&mut problems);
-        problems.finish(settings)
+        Self::loader().properties(properties).load()
     }
 
     /// Reads the text of a properties file: `name=value` or `name: value` on each line, `#` or `!` before comments.
@@ -107,37 +70,89 @@ impl ClientSettings {
     ///
     /// As [`from_properties`](Self::from_properties); also for lines of another form.
     pub fn from_text(text: &str) -> Result<Self> {
-        let mut problems = Problems::default();
-        let mut properties = Vec::new();
-        for (number, line) in (1..).zip(text.lines()) {
-            let line = line.trim();
-            if line.is_empty() || line.starts_with(['#', '!']) {
-                continue;
-            }
-            match line.split_once(['=', ':']) {
-                Some((name, value)) => properties.push((name.trim(), value.trim())),
-                // The line may hold a secret.
-                None => problems.add(&format!("line {number}"), "is not of the form name=value"),
-            }
-        }
-        Self::load(properties, problems)
-    }
-
-    /// What does not go together.
-    fn check(&self, problems: &mut Problems) {
-        for problem in self.producer.problems() {
-            problems.note(problem);
-        }
-        if let Err(error) = self.consumer.validate() {
-            problems.note(error.to_string());
-        }
+        Self::loader().text(text).load()
     }
 }
 
-impl Default for ClientSettings {
-    fn default() -> Self {
-        Self::new()
+/// Reads [`ClientSettings`] from properties and the environment. The environment goes before properties, whichever was
+/// named first; setters of what is loaded go before both.
+///
+/// ```
+/// use carafe::client::config::ClientSettings;
+///
+/// # fn main() -> carafe::Result<()> {
+/// let settings = ClientSettings::loader()
+///     .text("bootstrap.servers=localhost:9092\nlinger.ms=10\n")
+///     .environment([("CARAFE_LINGER_MS", "20")]) // in a program: std::env::vars()
+///     .load()?;
+/// let producer = settings.producer.batch_size(500_000);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Default)]
+#[must_use = "nothing is read until load() is called"]
+pub struct Loader {
+    given: Given,
+    problems: Problems,
+}
+
+impl Loader {
+    /// Adds properties; see [`ClientSettings::from_properties`].
+    pub fn properties<K: AsRef<str>, V: AsRef<str>>(
+        mut self,
+        properties: impl IntoIterator<Item = (K, V)>,
+    ) -> Self {
+        self.given.properties(properties);
+        self
     }
+
+    /// Adds the text of a properties file; see [`ClientSettings::from_text`].
+    pub fn text(mut self, text: &str) -> Self {
+        self.given.text(text, &mut self.problems);
+        self
+    }
+
+    /// Adds variables of the environment, as [`std::env::vars`] gives them: `CARAFE_` and the name of a property in capital
+    /// letters, with `_` for each dot, such as `CARAFE_BOOTSTRAP_SERVERS`. `CARAFE_TEST_…` is left alone, and so is what
+    /// begins otherwise.
+    pub fn environment<K: AsRef<str>, V: AsRef<str>>(
+        mut self,
+        variables: impl IntoIterator<Item = (K, V)>,
+    ) -> Self {
+        self.given.environment(variables);
+        self
+    }
+
+    /// The settings.
+    ///
+    /// # Errors
+    ///
+    /// `Config` with every problem of all places; see [`ClientSettings::from_properties`].
+    pub fn load(self) -> Result<ClientSettings> {
+        let Self { given, mut problems } = self;
+        let (mut settings, mut group) = (ClientSettings::new(), Group::default());
+        let ClientSettings { client, producer, consumer, group_id } = &mut settings;
+        let sections: &mut [&mut dyn Section] = &mut [client, producer, consumer, &mut group];
+        given.load(sections, &mut problems);
+        sections.iter().for_each(|section| section.check(&mut problems));
+        *group_id = group.0;
+        problems.finish(settings)
+    }
+}
+
+/// What consumers are told beside their settings.
+#[derive(Clone, Default)]
+pub(super) struct Group(Option<GroupId>);
+
+impl Table for Group {
+    const SCOPE: &'static str = "consumer";
+    const ROWS: &'static [&'static [Row<Self>]] =
+        &[&[Row::other("group.id", Kind::Text, "The group of consumers.", |group, id| {
+            group.0 = Some(id.to_owned().into());
+            true
+        })]];
+
+    fn check_together(&self, _: &mut Problems) {}
 }
 
 #[cfg(test)]
@@ -165,7 +180,7 @@ mod tests {
         for part in ["a:1,b:2", "\"me\"", "1.234s", "7ms", "321ms", "[Range, CooperativeSticky]"] {
             assert!(text.contains(part), "{part} is missing in {text}");
         }
-        assert_eq!(settings.consumer.auto_commit_interval, None);
+        assert_eq!(settings.consumer.commit_interval(), None);
         assert_eq!(settings.consumer.out_of_range, crate::consumer::OutOfRange::Earliest);
     }
 
@@ -185,9 +200,15 @@ mod tests {
         }
         for (text, range) in [
             ("compression.gzip.level=10", "use -1 to 9"),
-            ("compression.gzip.level=0", "compression.gzip.level is 0: from 1 to 9"),
+            (
+                "compression.gzip.level=0",
+                "producer.compression.gzip.level: is 0; gzip has levels from 1 to 9",
+            ),
             ("compression.zstd.level=23", "use -131072 to 22"),
-            ("compression.type=gzip\ncompression.level=12", "compression.gzip.level is 12: from 1 to 9"),
+            (
+                "compression.type=gzip\ncompression.level=12",
+                "compression.level: is 12; gzip has levels from 1 to 9",
+            ),
         ] {
             let error = settings(text).unwrap_err().to_string();
             assert!(error.contains(range), "{error}");
@@ -221,9 +242,9 @@ mod tests {
             "security.protocol: \"SASL_SSL\" is not supported, only PLAINTEXT",
             "client.id: is given twice",
             "queue.buffering.max.ms: is another name of linger.ms",
-            "acks is 1",
+            "producer.acks: is 1",
             "max.poll.records",
-            "heartbeat_interval",
+            "consumer.heartbeat.interval.ms: is 44000",
         ] {
             assert!(text.contains(part), "{part:?} is missing in {text}");
         }
@@ -231,5 +252,55 @@ mod tests {
         let error = ClientSettings::from_text("acks=7\nsecret stuff\nlingr.ms=5\n").unwrap_err().to_string();
         assert!(error.contains("line 2") && !error.contains("stuff"), "{error}");
         assert!(error.contains("acks: ") && error.contains("did you mean linger.ms"), "{error}");
+    }
+
+    #[test]
+    fn setters_go_before_variables_before_properties_before_defaults() {
+        let properties = "bootstrap.servers=a:1\nlinger.ms=1\nbatch.size=2000\nfetch.max.wait.ms=7\n";
+        let variables = [
+            ("CARAFE_LINGER_MS", "2"),
+            ("CARAFE_PRODUCER_REQUEST_TIMEOUT_MS", "3"),
+            ("CARAFE_BATCH_SIZE", "3000"),
+            ("CARAFE_TEST_SEED", "9"),
+            ("PATH", "/bin"),
+        ];
+        let text = |loader: Loader| loader.text(properties);
+        let environment = |loader: Loader| loader.environment(variables);
+        for loader in [environment(text(Loader::default())), text(environment(Loader::default()))] {
+            let settings = loader.load().unwrap();
+            let producer = settings.producer.batch_size(4000);
+            let ms = std::time::Duration::from_millis;
+            let expected = ProducerConfig::new().linger(ms(2)).batch_size(4000).request_timeout(ms(3));
+            assert_eq!(producer, expected);
+            assert_eq!(settings.consumer, ConsumerConfig::new().max_wait(ms(7)));
+            assert_eq!(settings.client, ClientConfig::new().bootstrap_servers("a:1"));
+        }
+        let error = ClientSettings::loader()
+            .text("lingr.ms=1\nproducer.lingr.ms=1\n")
+            .environment([("CARAFE_LINGR_MS", "1"), ("CARAFE_ACKS", "7")])
+            .load();
+        let error = error.unwrap_err().to_string();
+        for part in [
+            "lingr.ms: there is no such setting; did you mean linger.ms?",
+            "producer.lingr.ms: there is no such setting; did you mean producer.linger.ms?",
+            "CARAFE_LINGR_MS: there is no such setting; did you mean CARAFE_LINGER_MS?",
+            "CARAFE_ACKS: \"7\" is not valid: use one of all",
+        ] {
+            assert!(error.contains(part), "{part:?} is missing in {error}");
+        }
+    }
+
+    #[test]
+    fn what_is_named_below_its_scope_goes_before_what_is_not() {
+        let settings = ClientSettings::from_text(
+            "producer.linger.ms=1\nlinger.ms=2\nrequest.timeout.ms=5\nproducer.request.timeout.ms=6\n\
+             consumer.fetch.min.bytes=3\nconsumer.group.id=g\nretry.backoff.ms=50\n",
+        );
+        let settings = settings.unwrap();
+        let ms = std::time::Duration::from_millis;
+        assert_eq!(settings.producer, ProducerConfig::new().linger(ms(1)).request_timeout(ms(6)));
+        assert_eq!(settings.client, ClientConfig::new().request_timeout(ms(5)).retry_backoff(ms(50)));
+        assert_eq!(settings.consumer, ConsumerConfig::new().min_bytes(3));
+        assert_eq!(settings.group_id.as_deref(), Some("g"));
     }
 }

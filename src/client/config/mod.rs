@@ -1,20 +1,18 @@
-//! Settings from properties: the names that Java's clients and librdkafka have, as one table.
+//! Settings of a client, and settings from properties and the environment.
 //!
-//! * `table`, `client`, `consumer`, `producer`: the table: name, other names, type, range, default, and what becomes of it.
-//! * `value`: parses one value.
-//! * `load`: goes through properties and finds everything that is wrong.
-//! * `document`: writes `docs/configuration.md` from the table.
+//! * `client`: settings of the client itself. Those of producers and consumers lie beside them.
+//! * `load`: all of them at once, with the names that Java's clients and librdkafka have.
+//! * `document`: writes `docs/configuration.md` from the rows.
 //!
 //! Nothing is ignored: a setting that has no meaning here is refused with the reason, except with the values that say what
 //! happens anyway.
 
 mod client;
-mod consumer;
 #[cfg(test)]
 mod document;
 mod load;
-mod producer;
-mod table;
-mod value;
+#[cfg(test)]
+mod tests;
 
-pub use load::ClientSettings;
+pub use client::ClientConfig;
+pub use load::{ClientSettings, Loader};

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::ErrorKind;
 use crate::broker::Cluster;
-use crate::client::{Client, ClientBuilder};
+use crate::client::{Client, ClientConfig};
 use crate::runtime::sim::SimRuntime;
 
 const DURATIONS: [Duration; 7] = [
@@ -17,17 +17,17 @@ const DURATIONS: [Duration; 7] = [
     Duration::MAX,
 ];
 
-type Setter = fn(ClientBuilder, Duration) -> ClientBuilder;
+type Setter = fn(ClientConfig, Duration) -> ClientConfig;
 
 const SETTERS: [(&str, Setter); 8] = [
-    ("request_timeout", |builder, value| builder.request_timeout(value)),
-    ("api_timeout", |builder, value| builder.api_timeout(value)),
-    ("connection_setup_timeout", |builder, value| builder.connection_setup_timeout(value)),
-    ("connections_max_idle", |builder, value| builder.connections_max_idle(value)),
-    ("reconnect_backoff", |builder, value| builder.reconnect_backoff(value, value)),
-    ("retry_backoff", |builder, value| builder.retry_backoff(value, value)),
-    ("metadata_max_age", |builder, value| builder.metadata_max_age(value)),
-    ("rebootstrap_after", |builder, value| builder.rebootstrap_after(value)),
+    ("request_timeout", ClientConfig::request_timeout),
+    ("api_timeout", ClientConfig::api_timeout),
+    ("connection_setup_timeout", ClientConfig::connection_setup_timeout),
+    ("connections_max_idle", ClientConfig::connections_max_idle),
+    ("reconnect_backoff", |config, value| config.reconnect_backoff(value).reconnect_backoff_max(value)),
+    ("retry_backoff", |config, value| config.retry_backoff(value).retry_backoff_max(value)),
+    ("metadata_max_age", ClientConfig::metadata_max_age),
+    ("rebootstrap_after", ClientConfig::rebootstrap_after),
 ];
 
 #[tokio::test(start_paused = true)]
@@ -39,7 +39,7 @@ async fn every_duration_is_refused_or_works() {
             let builder =
                 Client::builder().bootstrap_servers(broker.bootstrap_servers()).runtime(sim.clone());
             let legal = (1..=i32::MAX as u128).contains(&duration.as_millis());
-            let client = match setter(builder, duration).build().await {
+            let client = match builder.config(setter(ClientConfig::new(), duration)).build().await {
                 Ok(client) if legal => client,
                 Err(error) if !legal => {
                     assert_eq!(error.kind(), ErrorKind::Config, "{name} {duration:?}");

@@ -110,7 +110,7 @@ async fn no_request_that_takes_its_time_costs_a_membership() {
         let config = ConsumerConfig::new()
             .session_timeout(Duration::from_secs(10))
             .heartbeat_interval(Duration::from_secs(3))
-            .auto_commit(None);
+            .enable_auto_commit(false);
         let member = client.group_consumer("g").config(config).topics(["t"]).build().unwrap();
         assert!(matches!(member.next().await.unwrap(), Event::Assigned(_)), "{api}");
         sleep(Duration::from_secs(1)).await;

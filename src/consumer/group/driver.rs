@@ -94,7 +94,7 @@ impl GroupDriver {
         let commits = Commits::new(caller.cluster.config().retry_backoff);
         Self {
             auto_commit_at: config
-                .auto_commit_interval
+                .commit_interval()
                 .map(|interval| deadline::after(Instant::now(), interval)),
             caller,
             core,
@@ -359,7 +359,7 @@ impl GroupDriver {
         if !self.machine.is_revoking(ticket) {
             return;
         }
-        let stored = match self.config.auto_commit_interval {
+        let stored = match self.config.commit_interval() {
             Some(_) => self.core.with(|positions| positions.stored(Some(partitions))),
             None => Vec::new(),
         };
@@ -399,7 +399,7 @@ impl GroupDriver {
     }
 
     fn auto_commit(&mut self, now: Instant) {
-        let (Some(at), Some(interval)) = (self.auto_commit_at, self.config.auto_commit_interval) else {
+        let (Some(at), Some(interval)) = (self.auto_commit_at, self.config.commit_interval()) else {
             return;
         };
         if at > now {

@@ -331,8 +331,8 @@ async fn every_duration_of_a_group_works_or_is_refused() {
         ConsumerConfig::session_timeout,
         ConsumerConfig::heartbeat_interval,
         ConsumerConfig::rebalance_timeout,
-        ConsumerConfig::revoke_timeout,
-        |config, time| config.auto_commit(Some(time)),
+        |config, time| config.revoke_timeout(time),
+        ConsumerConfig::auto_commit_interval,
     ];
     for (index, set) in setters.into_iter().enumerate() {
         for time in wild {

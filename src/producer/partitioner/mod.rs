@@ -7,7 +7,8 @@ use std::str::FromStr;
 
 use hash::{crc32, fnv1a, murmur2};
 
-use crate::{Error, ErrorKind};
+use crate::settings::Words;
+use crate::{Error, Result};
 
 /// How a record without an explicit partition finds one. Names are librdkafka's.
 ///
@@ -49,29 +50,9 @@ pub(crate) enum Choice {
 }
 
 impl Partitioner {
-    const ALL: [Self; 8] = [
-        Self::Murmur2Random,
-        Self::Murmur2,
-        Self::ConsistentRandom,
-        Self::Consistent,
-        Self::Fnv1aRandom,
-        Self::Fnv1a,
-        Self::Random,
-        Self::Explicit,
-    ];
-
     /// librdkafka's name.
     pub fn name(self) -> &'static str {
-        match self {
-            Self::Murmur2Random => "murmur2_random",
-            Self::Murmur2 => "murmur2",
-            Self::ConsistentRandom => "consistent_random",
-            Self::Consistent => "consistent",
-            Self::Fnv1aRandom => "fnv1a_random",
-            Self::Fnv1a => "fnv1a",
-            Self::Random => "random",
-            Self::Explicit => "explicit",
-        }
+        self.word()
     }
 
     /// Chooses for `key` among `count` partitions, which is not 0.
@@ -99,17 +80,30 @@ impl fmt::Display for Partitioner {
     }
 }
 
+impl Words for Partitioner {
+    const SETTING: &'static str = "partitioner";
+    const WORDS: &'static [(&'static str, Self)] = &[
+        ("murmur2_random", Self::Murmur2Random),
+        ("murmur2", Self::Murmur2),
+        ("consistent_random", Self::ConsistentRandom),
+        ("consistent", Self::Consistent),
+        ("fnv1a_random", Self::Fnv1aRandom),
+        ("fnv1a", Self::Fnv1a),
+        ("random", Self::Random),
+        ("explicit", Self::Explicit),
+    ];
+}
+
 impl FromStr for Partitioner {
     type Err = Error;
 
     /// Takes librdkafka's names, and `explicit`.
-    fn from_str(name: &str) -> Result<Self, Error> {
-        let found = Self::ALL.into_iter().find(|partitioner| partitioner.name() == name);
-        found.ok_or_else(|| {
-            let names = Self::ALL.map(Self::name).join(", ");
-            Error::new(ErrorKind::Config, format!("partitioner is {name:?}"))
-                .with_advice(format!("use one of {names}"))
-        })
+    ///
+    /// # Errors
+    ///
+    /// `Config` for any other name, with those that there are.
+    fn from_str(name: &str) -> Result<Self> {
+        <Self as Words>::parse(name)
     }
 }
 
@@ -188,7 +182,7 @@ mod tests {
         ] {
             assert_eq!(partitioner.choose(Some(b""), 10), empty, "{partitioner}");
             assert_eq!(partitioner.choose(None, 10), null, "{partitioner}");
-            assert_eq!(partitioner.name().parse::<Partitioner>().unwrap(), partitioner);
+            assert_eq!(partitioner.name().parse().ok(), Some(partitioner));
         }
         assert!("murmur3".parse::<Partitioner>().is_err());
     }

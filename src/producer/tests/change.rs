@@ -186,7 +186,11 @@ async fn a_frozen_node_costs_a_producer_id_a_moment() {
 async fn an_explicit_linger_gathers_records() {
     let world = World::new(1, 1).await;
     for (linger, requests) in [(0, 400..=500), (5, 200..=300), (100, 15..=25)] {
-        let producer = world.builder().linger(Duration::from_millis(linger)).build().expect("right");
+        let producer = world
+            .builder()
+            .config(ProducerConfig::new().linger(Duration::from_millis(linger)))
+            .build()
+            .expect("right");
         producer.send(Record::to("t").value("first")).await.expect("it is written");
         let before = world.control().requests(ApiKey::PRODUCE);
         for _ in 0..500 {

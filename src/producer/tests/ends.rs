@@ -4,7 +4,11 @@ use super::*;
 
 /// A producer that compresses, with one record written.
 async fn compressing(world: &World) -> Producer {
-    let producer = world.builder().compression(Compression::Lz4).batch_size(200_000).build().expect("right");
+    let producer = world
+        .builder()
+        .config(ProducerConfig::new().compression(Compression::Lz4).batch_size(200_000))
+        .build()
+        .expect("right");
     producer.send(Record::to("t").value("first")).await.expect("it is written");
     producer
 }
@@ -75,8 +79,9 @@ async fn bodies_that_a_runtime_does_not_compress_are_sent_plain() {
 async fn bodies_that_nobody_compresses_time_out() {
     let runtime = Watched::new(7);
     let world = World::on(runtime.clone(), 1, 1).await;
-    let builder = world.builder().delivery_timeout(SECONDS * 40).request_timeout(SECONDS * 10);
-    let producer = builder.compression(Compression::Lz4).batch_size(200_000).build().expect("right");
+    let config = ProducerConfig::new().delivery_timeout(SECONDS * 40).request_timeout(SECONDS * 10);
+    let config = config.compression(Compression::Lz4).batch_size(200_000);
+    let producer = world.builder().config(config).build().expect("right");
     producer.topic("t").await.expect("it exists");
     runtime.hold();
     let receipts = enqueue_much(&producer).await;
@@ -128,7 +133,8 @@ async fn an_impatient_producer_costs_no_other() {
     let world = World::new(1, 2).await;
     let calm = world.producer();
     calm.send(Record::to("t").partition(0).value("v")).await.expect("it is written");
-    let hasty = world.builder().delivery_timeout(SECONDS / 20).build().expect("right");
+    let hasty =
+        world.builder().config(ProducerConfig::new().delivery_timeout(SECONDS / 20)).build().expect("right");
     // A broker under load takes longer than that.
     world.control().intercept(Matcher::api(ApiKey::PRODUCE), Action::Delay(SECONDS / 10));
     let always = async {
@@ -204,10 +210,10 @@ async fn all_durations_are_legal() {
     let all = [Duration::ZERO, Duration::from_nanos(1), SECONDS, Duration::from_secs(1 << 40), Duration::MAX];
     for _ in 0..200 {
         let mut any = || all[dice.usize(..all.len())];
-        let builder = world.builder().linger(any()).max_block(any()).delivery_timeout(any());
-        let builder = builder.request_timeout(any()).retry_backoff(any()).retry_backoff_max(any());
+        let config = ProducerConfig::new().linger(any()).max_block(any()).delivery_timeout(any());
+        let config = config.request_timeout(any()).retry_backoff(any()).retry_backoff_max(any());
         let (flush, close) = (any(), any());
-        let Ok(producer) = builder.build() else { continue };
+        let Ok(producer) = world.builder().config(config).build() else { continue };
         let mut receipts = Vec::new();
         for _ in 0..3 {
             if let Ok(receipt) = producer.enqueue(Record::to("t").value("x")).await {

@@ -7,7 +7,8 @@ use std::fmt;
 use std::ops::RangeInclusive;
 use std::str::FromStr;
 
-use crate::{Error, ErrorKind};
+use crate::settings::Words;
+use crate::{Error, Result};
 
 #[cfg(feature = "gzip")]
 mod gzip;
@@ -59,13 +60,7 @@ impl Compression {
 
     /// Kafka's name, as in `compression.type`.
     pub fn name(self) -> &'static str {
-        match self {
-            Self::None => "none",
-            Self::Gzip => "gzip",
-            Self::Snappy => "snappy",
-            Self::Lz4 => "lz4",
-            Self::Zstd => "zstd",
-        }
+        self.word()
     }
 
     /// Levels that Kafka has for the codec (KIP-390), from fast to small; `None` for codecs without. Those of LZ4 are taken
@@ -97,16 +92,27 @@ impl fmt::Display for Compression {
     }
 }
 
+impl Words for Compression {
+    const SETTING: &'static str = "compression.type";
+    const WORDS: &'static [(&'static str, Self)] = &[
+        ("none", Self::None),
+        ("gzip", Self::Gzip),
+        ("snappy", Self::Snappy),
+        ("lz4", Self::Lz4),
+        ("zstd", Self::Zstd),
+    ];
+}
+
 impl FromStr for Compression {
     type Err = Error;
 
     /// Takes Kafka's names.
-    fn from_str(name: &str) -> Result<Self, Error> {
-        let codec = Self::ALL.into_iter().find(|codec| codec.name() == name);
-        codec.ok_or_else(|| {
-            Error::new(ErrorKind::Config, format!("compression is {name:?}"))
-                .with_advice("use none, gzip, snappy, lz4 or zstd")
-        })
+    ///
+    /// # Errors
+    ///
+    /// `Config` for any other name, with those that there are.
+    fn from_str(name: &str) -> Result<Self> {
+        <Self as Words>::parse(name)
     }
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use carafe::prelude::*;
-use carafe::producer::Producer;
+use carafe::producer::{Producer, ProducerConfig};
 use carafe::runtime::watch;
 use carafe::{Result, consumer};
 use protocol_tests::sim::World;
@@ -84,8 +84,13 @@ impl Member {
 
     fn app(&self, client: Client) -> App {
         let (diary, plan) = (self.diary.clone(), self.plan.clone());
-        let aside = (plan.flaw == Flaw::OutputAside)
-            .then(|| client.producer().linger(Duration::from_secs(3)).build().expect("right settings"));
+        let aside = (plan.flaw == Flaw::OutputAside).then(|| {
+            client
+                .producer()
+                .config(ProducerConfig::new().linger(Duration::from_secs(3)))
+                .build()
+                .expect("right settings")
+        });
         let runtime = client.runtime();
         App::new(GROUP).client(client).concurrency(4).routes(|routes| {
             let route = routes.topic(INPUT);

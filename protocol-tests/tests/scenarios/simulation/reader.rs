@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use carafe::ErrorCode;
 use carafe::broker::{Action, Cluster, Control, Matcher};
-use carafe::client::Client;
+use carafe::client::{Client, ClientConfig};
 use carafe::consumer::{Batch, ConsumerConfig, Event, PartitionReader, StartOffset};
-use carafe::producer::Record;
+use carafe::producer::{ProducerConfig, Record};
 use carafe::runtime::sim::Links;
 use carafe::types::{Offset, TopicPartition};
 use carafe::wire::ApiKey;
@@ -110,7 +110,8 @@ impl Reading {
 }
 
 async fn produce(client: Client, plan_records: u64, partitions: i32, mut dice: fastrand::Rng) {
-    let producer = client.producer().batch_size(2048).build().expect("settings");
+    let producer =
+        client.producer().config(ProducerConfig::new().batch_size(2048)).build().expect("settings");
     for number in 0..plan_records {
         let value = format!("{number}{}", "-".repeat(dice.usize(..200)));
         let record = Record::to(TOPIC).partition(dice.i32(0..partitions)).value(&value);
@@ -194,7 +195,7 @@ async fn workload(world: World) {
     let cluster = builder.start().await.expect("a cluster");
     let client = async |host: u8| {
         let builder = Client::builder().bootstrap_servers(cluster.bootstrap_servers());
-        let builder = builder.metadata_max_age(plan.metadata_max_age);
+        let builder = builder.config(ClientConfig::new().metadata_max_age(plan.metadata_max_age));
         builder.runtime(world.host([10, 0, 0, host])).build().await.expect("right settings")
     };
     let producing = produce(client(1).await, plan.records, plan.partitions, dice.fork());

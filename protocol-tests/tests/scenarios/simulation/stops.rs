@@ -11,6 +11,7 @@ use carafe::broker::{Action, Cluster, Control, Matcher, Operation, Resource};
 use carafe::client::Client;
 use carafe::consumer::MemoryBudget;
 use carafe::prelude::*;
+use carafe::producer::ProducerConfig;
 use carafe::runtime::sim::{Direction, Links};
 use carafe::wire::ApiKey;
 use protocol_tests::sim::{World, run_seeds};
@@ -66,7 +67,8 @@ async fn client(world: &World, servers: &str, host: u8, budget: usize) -> Client
 
 async fn fill(client: Client, records: u64) {
     // Small batches: the memory holds some of each partition.
-    let producer = client.producer().batch_size(50_000).build().expect("right settings");
+    let producer =
+        client.producer().config(ProducerConfig::new().batch_size(50_000)).build().expect("right settings");
     for number in 0..records {
         let partition = (number % PARTITIONS as u64) as i32;
         let healthy = Record::to(HEALTHY).partition(partition).value(number.to_string());
