@@ -44,10 +44,11 @@ pub use policy::Policy;
 pub use routing::{GroupRoute, Routes, TopicRoute};
 pub use server::{Server, ShutdownHandle};
 
+use crate::Result;
 use crate::client::{Client, ClientBuilder};
 use crate::consumer::{FirstStart, OutOfRange, Truncation};
+use crate::settings::Problems;
 use crate::types::GroupId;
-use crate::{Error, ErrorKind, Result};
 use instrument::Monitor;
 use routing::Reading;
 use server::Parts;
@@ -193,31 +194,23 @@ impl App {
     /// # Errors
     /// [`ErrorKind::Config`], naming all problems of settings and routes at once.
     pub async fn build(mut self) -> Result<Server> {
-        let mut problems = Vec::new();
-        if self.settings.concurrency == 0 {
-            problems.push("concurrency is 0; it must be at least 1".to_owned());
+        let mut problems = Problems::default();
+        problems.check(self.settings.concurrency > 0, "concurrency", "is 0; it must be at least 1");
+        let mut of_routes = Vec::new();
+        routing::check(&mut self.routes.groups, &mut of_routes);
+        problems.extend(of_routes);
+        let both = self.client.is_some() && self.bootstrap_servers.is_some();
+        let what = "both a client and bootstrap_servers are given; the client knows its cluster";
+        problems.check(!both, "bootstrap.servers", what);
+        let builder = Client::builder().client_id(self.name);
+        let builder = self.bootstrap_servers.into_iter().fold(builder, ClientBuilder::bootstrap_servers);
+        if self.client.is_none() {
+            problems.extend(builder.problems());
         }
-        routing::check(&mut self.routes.groups, &mut problems);
-        if self.client.is_some() && self.bootstrap_servers.is_some() {
-            problems.push(
-                "both a client and bootstrap_servers are given; the client knows its cluster".to_owned(),
-            );
-        }
-        let client = match (self.client, self.bootstrap_servers) {
-            (Some(client), _) => Ok(client),
-            (None, servers) => {
-                let builder = Client::builder().client_id(self.name);
-                servers.into_iter().fold(builder, ClientBuilder::bootstrap_servers).build().await
-            }
-        };
-        let client = match client {
-            Ok(client) if problems.is_empty() => client,
-            Ok(_) => return Err(Error::new(ErrorKind::Config, problems.join("\n"))),
-            Err(error) if problems.is_empty() => return Err(error),
-            Err(error) => {
-                problems.insert(0, error.to_string());
-                return Err(Error::new(ErrorKind::Config, problems.join("\n")));
-            }
+        problems.finish(())?;
+        let client = match self.client {
+            Some(client) => client,
+            None => builder.build().await?,
         };
         let parts = Parts {
             client,
