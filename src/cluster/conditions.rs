@@ -239,7 +239,7 @@ impl Conditions {
     }
 
     /// Tells what is due. True if there is news.
-    pub(crate) fn poll(&mut self, now: Instant) -> bool {
+    pub(crate) fn handle_timeout(&mut self, now: Instant) -> bool {
         let before = self.count;
         let forgotten: BTreeSet<Key> = (self.lasting.iter())
             .filter(|((owner, _, kind), state)| {
@@ -275,7 +275,7 @@ impl Conditions {
         self.count > before
     }
 
-    /// When [`poll`](Self::poll) has something to tell.
+    /// When [`handle_timeout`](Self::handle_timeout) has something to tell.
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
         self.lasting.values().map(|state| state.tell_at).min()
     }
@@ -379,11 +379,11 @@ mod tests {
     fn what_lasts_is_told_once_then_at_intervals_and_when_it_ends() {
         let (mut conditions, now) = (Conditions::default(), Instant::now());
         assert!(raise(&mut conditions, now, "first"));
-        assert!(!conditions.poll(now + secs(2)));
+        assert!(!conditions.handle_timeout(now + secs(2)));
         assert!(!raise(&mut conditions, now + secs(2), "second"));
         assert_eq!(conditions.next_deadline(), Some(now + secs(3)));
-        assert!(conditions.poll(now + secs(3)) && !conditions.poll(now + secs(62)));
-        assert!(conditions.poll(now + secs(63)));
+        assert!(conditions.handle_timeout(now + secs(3)) && !conditions.handle_timeout(now + secs(62)));
+        assert!(conditions.handle_timeout(now + secs(63)));
         assert_eq!(conditions.told(now + secs(70))[0].1.lasted, secs(70));
         assert!(clear(&mut conditions, now + secs(80)));
         assert_eq!(
@@ -403,7 +403,7 @@ mod tests {
         let (mut conditions, now) = (Conditions::default(), Instant::now());
         raise(&mut conditions, now, "a fail-over");
         assert!(!clear(&mut conditions, now + secs(2)));
-        assert!(!conditions.poll(now + secs(10)));
+        assert!(!conditions.handle_timeout(now + secs(10)));
         assert_eq!(conditions.count(), 0);
     }
 
@@ -413,7 +413,7 @@ mod tests {
         let stopped = || Error::new(ErrorKind::OffsetOutOfRange, "behind retention");
         conditions.raise(now, 1, topic(), ConditionKind::Stopped, stopped());
         conditions.raise(now, 2, topic(), ConditionKind::Stopped, stopped());
-        assert!(conditions.poll(now));
+        assert!(conditions.handle_timeout(now));
         assert!(conditions.clear_where(now, |(owner, ..)| *owner == 1));
         assert_eq!(conditions.told(now).iter().map(|(owner, _)| *owner).collect::<Vec<_>>(), [2]);
         assert!(conditions.latest(&topic()).is_some());
@@ -428,10 +428,10 @@ mod tests {
             conditions.raise(now + secs(after), CLIENT, node, ConditionKind::Unreachable, error);
         };
         away(&mut conditions, 0);
-        conditions.poll(now + secs(3));
+        conditions.handle_timeout(now + secs(3));
         away(&mut conditions, 30);
-        conditions.poll(now + secs(63));
-        conditions.poll(now + secs(123));
+        conditions.handle_timeout(now + secs(63));
+        conditions.handle_timeout(now + secs(123));
         let told: Vec<_> = stages(&conditions, 0).into_iter().map(|(stage, ..)| stage).collect();
         assert_eq!(told, [ConditionStage::Began, ConditionStage::Lasts, ConditionStage::Ended]);
         assert_eq!(conditions.next_deadline(), None);
@@ -441,11 +441,11 @@ mod tests {
     fn what_an_answer_says_replaces_what_the_one_before_said() {
         let (mut conditions, now) = (Conditions::default(), Instant::now());
         raise(&mut conditions, now, "no such topic");
-        conditions.poll(now + secs(3));
+        conditions.handle_timeout(now + secs(3));
         let refused = || Error::new(ErrorKind::Authorization, "refused");
         let troubles = vec![(topic(), ConditionKind::NotAuthorized, refused())];
         assert!(conditions.replace(now + secs(4), CLIENT, |subject, _| *subject == topic(), troubles));
-        conditions.poll(now + secs(7));
+        conditions.handle_timeout(now + secs(7));
         let told: Vec<_> = conditions.told(now).into_iter().map(|(_, condition)| condition.kind).collect();
         assert_eq!(told, [ConditionKind::NotAuthorized]);
     }
@@ -456,12 +456,12 @@ mod tests {
         let missing = || Error::new(ErrorKind::Broker, "no such topic");
         conditions.raise(now, 7, topic(), ConditionKind::NoSuchTopic, missing());
         raise(&mut conditions, now, "no such topic");
-        conditions.poll(now + secs(3));
-        conditions.poll(now + secs(63));
+        conditions.handle_timeout(now + secs(3));
+        conditions.handle_timeout(now + secs(63));
         assert_eq!(stages(&conditions, 0).len(), 2, "began and lasts, once each");
         // The client needs the topic no more, but its part does.
         clear(&mut conditions, now + secs(64));
-        conditions.poll(now + secs(123));
+        conditions.handle_timeout(now + secs(123));
         let told: Vec<_> = stages(&conditions, 2).into_iter().map(|(stage, ..)| stage).collect();
         assert_eq!(told, [ConditionStage::Ended, ConditionStage::Began]);
     }
@@ -473,7 +473,7 @@ mod tests {
             let error = Error::new(ErrorKind::Network, "away");
             conditions.raise(now, CLIENT, Subject::Node(NodeId(node)), ConditionKind::Unreachable, error);
         }
-        conditions.poll(now + secs(3));
+        conditions.handle_timeout(now + secs(3));
         assert_eq!((conditions.lasting.len(), conditions.log.len()), (CONDITIONS_MAX, LOG_MAX));
         assert_eq!(conditions.events(0).0.len(), LOG_MAX);
     }

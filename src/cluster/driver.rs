@@ -11,12 +11,13 @@ use crate::types::NodeId;
 use crate::wire::messages::metadata::MetadataRequestTopic;
 use crate::wire::messages::{MetadataRequest, MetadataResponse};
 use crate::wire::{ApiKey, Message};
-use crate::{Error, ErrorKind, Result};
+use crate::{Error, Result};
 
 use super::conditions::{CLIENT, Condition, ConditionEvent, ConditionKind, ConditionStage, Subject};
-use super::handle::Shared;
-use super::nodes::{Acquired, Attempt, Duty};
-use super::updater::Query;
+use super::metadata::Metadata;
+use super::nodes::{AnySearch, Attempt, ConnectionId, Duty, NodeSearch, Nodes, Output, Seen, Step};
+use super::shared::{Connections, Shared};
+use super::updater::{self, Query};
 
 /// Asks for metadata whenever the machine wants to, until the cluster is closed.
 pub(super) async fn run(shared: Arc<Shared>) {
@@ -31,11 +32,22 @@ pub(super) async fn run(shared: Arc<Shared>) {
 
 async fn keep_fresh(shared: &Arc<Shared>) {
     loop {
-        let now = Instant::now();
-        let (query, deadline) = {
+        let mut query = None;
+        let deadline = {
             let mut updater = shared.updater();
-            let query = updater.poll_query(now);
-            (query, updater.next_deadline())
+            updater.handle_timeout(Instant::now());
+            while let Some(output) = updater.poll_output() {
+                match output {
+                    updater::Output::Ask(asked) => query = Some(asked),
+                    updater::Output::ClusterReplaced { known, now } => tracing::warn!(
+                        known = &*known,
+                        now = &*now,
+                        "the cluster behind the same names has another id: it was replaced or the names moved; \
+                         what was known of its topics is dropped"
+                    ),
+                }
+            }
+            updater.next_deadline()
         };
         if let Some(query) = query {
             ask(shared, query).await;
@@ -65,7 +77,7 @@ pub(super) async fn tell_conditions(shared: Arc<Shared>) {
         let (seen, events, count, deadline) = {
             let seen = *shared.told.borrow();
             let mut conditions = shared.conditions();
-            conditions.poll(Instant::now());
+            conditions.handle_timeout(Instant::now());
             let (events, count) = conditions.events(seen);
             (seen, events, count, conditions.next_deadline())
         };
@@ -117,7 +129,7 @@ async fn ask(shared: &Arc<Shared>, query: Query) {
         (learned, updater.last_error().cloned())
     };
     if let Some(metadata) = learned {
-        shared.publish(Arc::clone(&metadata));
+        publish(shared, Arc::clone(&metadata));
         shared.report_answer(&metadata, &query.topics);
     } else if let Some(error) = failure {
         tracing::debug!(%error, "metadata could not be fetched");
@@ -132,12 +144,11 @@ type Unanswered = (Option<NodeId>, Error);
 async fn fetch(shared: &Arc<Shared>, query: &Query) -> std::result::Result<Answered, Unanswered> {
     let mut unsent = 0;
     loop {
-        let deadline = Instant::now() + shared.config.connection.request_timeout;
-        let found = any_connection(shared, &query.avoid, deadline).await;
+        let found = any_connection(shared, &query.avoid, query.reach_by(Instant::now())).await;
         let (node, connection) = found.map_err(|error| (None, error))?;
         let failed = |error| (Some(node), error);
         let version = connection.version(ApiKey::METADATA, MetadataRequest::VERSIONS).map_err(failed)?;
-        let deadline = Instant::now() + query.patience;
+        let deadline = query.answer_by(Instant::now());
         match connection.send(&request(query, version), version, deadline).await {
             Ok(response) => return Ok((node, version, response)),
             // A connection that had ended unnoticed costs nothing.
@@ -167,44 +178,13 @@ pub(super) async fn connection(
     duty: Duty,
     deadline: Instant,
 ) -> Result<Connection> {
-    let mut events = shared.events.subscribe();
-    let mut waiting = None;
-    loop {
-        if *shared.closed.borrow() {
-            return Err(Error::new(ErrorKind::State, "the client was closed"));
-        }
-        events.borrow_and_update();
-        let now = Instant::now();
-        let acquired = shared.nodes().acquire(now, node, duty, &mut waiting);
-        let mut until = deadline;
-        match acquired {
-            Acquired::Ready(connection) => return Ok(connection),
-            Acquired::Open(attempt) => open(shared, attempt),
-            Acquired::Wait => {}
-            Acquired::WaitUntil(at) => until = at.min(deadline),
-            Acquired::Failed(failure, peer) => return Err(failure.to_error("no connection", &peer)),
-            Acquired::Unknown => {
-                shared.refresh();
-                let message = format!("node {node} is not part of the cluster at the moment");
-                return Err(Error::new(ErrorKind::Network, message));
-            }
-        }
-        if now >= deadline {
-            let error =
-                Error::new(ErrorKind::Timeout, format!("no connection to node {node} before the deadline"));
-            return Err(because(error, shared.nodes().reason(Some(node))));
-        }
-        // Biased: news of a connection go before the timer, which only ends the wait.
-        tokio::select! {
-            biased;
-            _ = events.changed() => {}
-            () = sleep_until(until) => {}
-        }
-    }
+    let mut search = NodeSearch::new(node, duty, deadline);
+    let found = find(shared, |nodes, now, _| nodes.plan_node(now, &mut search)).await;
+    found.map(|(_, connection)| connection)
 }
 
 /// A connection for short requests to whichever node is the least busy, and to one of `avoid` only if no other can be had
-/// at once. Dials one node, and after a while another beside it. Cancel-safe.
+/// at once. Cancel-safe.
 ///
 /// # Errors
 ///
@@ -214,73 +194,39 @@ pub(super) async fn any_connection(
     avoid: &[NodeId],
     deadline: Instant,
 ) -> Result<(NodeId, Connection)> {
+    let mut search = AnySearch::new(avoid, deadline);
+    find(shared, |nodes, now, seen| nodes.plan_any(now, &mut search, seen)).await
+}
+
+/// Carries out the steps of a search until it ends.
+async fn find(
+    shared: &Arc<Shared>,
+    mut plan: impl FnMut(&mut Nodes, Instant, &mut Seen<'_>) -> Step,
+) -> Result<(NodeId, Connection)> {
     let mut events = shared.events.subscribe();
-    let mut dialled: Vec<(NodeId, Option<u64>)> = Vec::new();
-    let mut failed: Vec<NodeId> = Vec::new();
-    let mut next_dial = Instant::now();
-    let mut last: Option<Error> = None;
-    let mut avoid = avoid;
     loop {
-        if *shared.closed.borrow() {
-            return Err(Error::new(ErrorKind::State, "the client was closed"));
-        }
+        shared.check_open()?;
         events.borrow_and_update();
         let now = Instant::now();
         let bootstrap_only = shared.updater().wants_bootstrap();
-        if let Some(found) = shared.nodes().least_loaded(avoid, bootstrap_only) {
-            return Ok(found);
-        }
-        let mut pending = false;
-        for (node, waiting) in &mut dialled {
-            if failed.contains(node) {
-                continue;
-            }
-            let acquired = shared.nodes().acquire(now, *node, Duty::Short, waiting);
-            match acquired {
-                Acquired::Ready(connection) => return Ok((*node, connection)),
-                Acquired::Open(attempt) => {
-                    open(shared, attempt);
-                    pending = true;
-                }
-                Acquired::Wait => pending = true,
-                Acquired::WaitUntil(_) | Acquired::Unknown => failed.push(*node),
-                Acquired::Failed(failure, peer) => {
-                    last = Some(failure.to_error("no connection", &peer));
-                    failed.push(*node);
-                }
-            }
-        }
-        let mut until = deadline;
-        if !pending || now >= next_dial {
-            let tried: Vec<_> = avoid.iter().chain(dialled.iter().map(|(node, _)| node)).copied().collect();
-            let candidate = shared.nodes().candidate(now, &tried, bootstrap_only, shared.runtime.random());
-            match candidate {
-                Some(node) => {
-                    dialled.push((node, None));
-                    next_dial = now + shared.config.dial_stagger;
-                    continue;
-                }
-                // Those to avoid are the only ones, or the others do not answer.
-                None if !avoid.is_empty() => {
-                    avoid = &[];
-                    continue;
-                }
-                None if pending => {}
-                None => match last {
-                    Some(error) => return Err(error),
-                    None => match shared.nodes().next_retry(now) {
-                        Some(at) => until = at.min(deadline),
-                        None => return Err(Error::new(ErrorKind::Network, "there is no node to ask")),
+        let step = with_connections(shared, |Connections { nodes, live }| {
+            loop {
+                let load = |id: ConnectionId| live.get(&id).map_or(0, Connection::in_flight);
+                let dice = &mut || shared.runtime.random();
+                match plan(nodes, now, &mut Seen { bootstrap_only, load: &load, dice }) {
+                    Step::Use(node, id) => match live.get(&id).filter(|connection| !connection.is_closed()) {
+                        Some(connection) => return Ok(Ok((node, connection.clone()))),
+                        None => nodes.handle_closed(node, id),
                     },
-                },
+                    Step::Wait(until) => return Err(until),
+                    Step::Failed(error) => return Ok(Err(error)),
+                }
             }
-        } else {
-            until = next_dial.min(deadline);
-        }
-        if now >= deadline {
-            let error = Error::new(ErrorKind::Timeout, "no broker could be reached before the deadline");
-            return Err(because(error, last.or_else(|| shared.nodes().reason(None))));
-        }
+        });
+        let until = match step {
+            Ok(found) => return found,
+            Err(until) => until,
+        };
         // Biased: news of a connection go before the timer, which only ends the wait.
         tokio::select! {
             biased;
@@ -290,14 +236,59 @@ pub(super) async fn any_connection(
     }
 }
 
-/// A deadline that passed, with the reason behind it and the phase that the reason names.
-pub(super) fn because(error: Error, reason: Option<Error>) -> Error {
-    let Some(reason) = reason else { return error };
-    let error = match reason.phase() {
-        Some(phase) => error.with_phase(phase),
-        None => error,
+/// Tells the machine of connections something, and carries out what it wants.
+pub(super) fn with_nodes(shared: &Arc<Shared>, tell: impl FnOnce(&mut Nodes)) {
+    with_connections(shared, |connections| tell(&mut connections.nodes));
+}
+
+fn with_connections<R>(shared: &Arc<Shared>, tell: impl FnOnce(&mut Connections) -> R) -> R {
+    let (answer, outputs) = {
+        let mut connections = shared.connections();
+        let answer = tell(&mut connections);
+        let mut outputs = Vec::new();
+        while let Some(output) = connections.nodes.poll_output() {
+            match output {
+                Output::Close(id, limit) => {
+                    if let Some(connection) = connections.live.remove(&id) {
+                        connection.close(limit);
+                    }
+                }
+                output => outputs.push(output),
+            }
+        }
+        (answer, outputs)
     };
-    error.with_source(reason)
+    // Without the lock, which comes after that of the machine of metadata.
+    for output in outputs {
+        match output {
+            Output::Open(attempt) => open(shared, attempt),
+            Output::Reached(node) => shared.report_reached(node),
+            Output::Unreached(node, error) => shared.report_unreached(node, error),
+            Output::Abandoned(node) => shared.coordinators.forget_node(node),
+            Output::Gone(node) => shared.report_gone(node),
+            Output::Refresh => shared.refresh(),
+            Output::Close(..) => {}
+        }
+    }
+    answer
+}
+
+/// Makes a snapshot visible, unless a newer one is.
+pub(super) fn publish(shared: &Arc<Shared>, metadata: Arc<Metadata>) {
+    with_nodes(shared, |nodes| nodes.handle_nodes(Instant::now(), &metadata.nodes));
+    shared.snapshot.send_if_modified(|current| {
+        let newer = metadata.generation > current.generation;
+        if newer {
+            *current = metadata;
+        }
+        newer
+    });
+}
+
+/// Ends the tasks; connections drain.
+pub(super) fn close(shared: &Arc<Shared>) {
+    shared.closed.send_replace(true);
+    with_nodes(shared, Nodes::close);
 }
 
 /// Makes an attempt in a task of its own, so that nobody who waits can cancel it for the others.
@@ -306,10 +297,17 @@ fn open(shared: &Arc<Shared>, attempt: Attempt) {
     let connector = shared.connector.clone();
     let mut closed = shared.closed.subscribe();
     let task = async move {
-        let node = attempt.node;
+        let (node, id) = (attempt.node, attempt.id);
         let ended = {
             let weak = Weak::clone(&weak);
-            move |failure: Failure| connection_ended(&weak, node, failure)
+            move |failure: Failure| {
+                let Some(shared) = weak.upgrade() else { return };
+                with_connections(&shared, |Connections { nodes, live }| {
+                    live.remove(&id);
+                    nodes.handle_ended(node, id, failure);
+                });
+                shared.events.send_modify(|count| *count += 1);
+            }
         };
         // Biased: the end of the client goes first, since nobody wants the connection then.
         let result = tokio::select! {
@@ -318,32 +316,17 @@ fn open(shared: &Arc<Shared>, attempt: Attempt) {
             result = connector.open(attempt.peer.clone(), attempt.setup_timeout, ended) => result,
         };
         let Some(shared) = weak.upgrade() else { return };
-        match &result {
-            Ok(_) => shared.report_reached(node),
-            Err(failure) => {
-                tracing::debug!(peer = %attempt.peer, phase = ?failure.phase, reason = failure.reason(), "no connection");
-                shared.coordinators.forget_node(node);
-                shared.report_unreached(node, failure.to_error("no connection", &attempt.peer));
-            }
+        if let Err(failure) = &result {
+            tracing::debug!(peer = %attempt.peer, phase = ?failure.phase, reason = failure.reason(), "no connection");
         }
         let dice = shared.runtime.random();
-        shared.nodes().handle_opened(Instant::now(), &attempt, result, dice);
+        with_connections(&shared, |Connections { nodes, live }| {
+            let result = result.map(|connection| {
+                live.insert(id, connection);
+            });
+            nodes.handle_opened(Instant::now(), &attempt, result, dice);
+        });
         shared.events.send_modify(|count| *count += 1);
     };
     shared.runtime.spawn("carafe-dial", Box::pin(task));
-}
-
-fn connection_ended(shared: &Weak<Shared>, node: NodeId, failure: Failure) {
-    let Some(shared) = shared.upgrade() else { return };
-    if failure.alarming && !*shared.closed.borrow() {
-        let error = shared.nodes().handle_ended(node, failure);
-        match error {
-            // Nobody there, as far as one can tell from here.
-            Some(error) if error.is_timeout() => shared.report_unreached(node, error),
-            // A broker that goes away usually takes leaders with it.
-            _ if node.0 >= 0 => shared.refresh(),
-            _ => {}
-        }
-    }
-    shared.events.send_modify(|count| *count += 1);
 }

@@ -1,26 +1,26 @@
 //! The handle that producer, consumers and admin hold.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
 
-use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 
-use crate::net::{Connection, Connector};
+use crate::net::Connection;
 use crate::runtime::{Runtime, watch};
 use crate::types::{LeaderEpoch, NodeId, Partition, TopicName, TopicPartition};
 use crate::wire::produce::{CurrentLeader, NodeEndpoint};
 use crate::{Error, ErrorCode, ErrorKind, Result};
 
-use super::conditions::{CLIENT, Condition, ConditionEvent, ConditionKind, Conditions, Owner, Subject};
+use super::conditions::{CLIENT, Condition, ConditionEvent, ConditionKind, Owner, Subject};
 use super::config::ClusterConfig;
-use super::coordinators::{CoordinatorKind, Coordinators};
-use super::driver::{self, because};
+use super::coordinators::CoordinatorKind;
+use super::driver;
 use super::metadata::{Metadata, Topic};
-use super::nodes::{Duty, Nodes};
-use super::troubles::{is_ours, no_leader, topic_error, troubles_of};
-use super::updater::{self, Updater};
+use super::nodes::Duty;
+use super::shared::Shared;
+use super::troubles::{because, no_leader, topic_error};
+use super::updater;
 
 /// Everything that one client shares: metadata, connections, coordinators. Cheap to clone. When the last clone is gone,
 /// its tasks end and its connections drain.
@@ -36,142 +36,14 @@ struct Life(Arc<Shared>);
 
 impl Drop for Life {
     fn drop(&mut self) {
-        self.0.close();
-    }
-}
-
-/// Lock order: `updater` before `nodes` before `conditions`; none is held across an await.
-#[derive(Debug)]
-pub(super) struct Shared {
-    pub(super) runtime: Arc<dyn Runtime>,
-    pub(super) config: ClusterConfig,
-    pub(super) connector: Connector,
-    updater: Mutex<Updater>,
-    nodes: Mutex<Nodes>,
-    pub(super) coordinators: Coordinators,
-    conditions: Mutex<Conditions>,
-    /// Number of events of conditions so far.
-    pub(super) told: watch::Sender<u64>,
-    /// Wakes the task that tells conditions.
-    pub(super) raised: Notify,
-    snapshot: watch::Sender<Arc<Metadata>>,
-    /// Counts connections that opened, failed to open or ended.
-    pub(super) events: watch::Sender<u64>,
-    pub(super) closed: watch::Sender<bool>,
-    /// Wakes the metadata task.
-    pub(super) wake: Notify,
-    next_id: AtomicU64,
-}
-
-impl Shared {
-    pub(super) fn updater(&self) -> MutexGuard<'_, Updater> {
-        self.updater.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub(super) fn conditions(&self) -> MutexGuard<'_, Conditions> {
-        self.conditions.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// See [`Conditions::raise`].
-    pub(super) fn raise(&self, owner: Owner, subject: Subject, kind: ConditionKind, error: Error) {
-        if self.conditions().raise(Instant::now(), owner, subject, kind, error) {
-            self.raised.notify_one();
-        }
-    }
-
-    /// See [`Conditions::clear_where`].
-    pub(super) fn clear_where(&self, over: impl Fn(&(Owner, Subject, ConditionKind)) -> bool) {
-        if self.conditions().clear_where(Instant::now(), over) {
-            self.raised.notify_one();
-        }
-    }
-
-    /// A broker answered about `topics`: what is wrong with them, and nothing else, is so now.
-    pub(super) fn report_answer(&self, metadata: &Metadata, topics: &[TopicName]) {
-        let troubles = topics.iter().flat_map(|topic| troubles_of(metadata, topic)).collect();
-        let answered = |subject: &Subject, kind| {
-            let asked = |topic: &TopicName| topics.binary_search(topic).is_ok();
-            let over = |topic: &TopicName| asked(topic) || !metadata.is_asked_for(topic);
-            *subject == Subject::Cluster || (is_ours(subject, kind) && subject.topic().is_some_and(over))
-        };
-        if self.conditions().replace(Instant::now(), CLIENT, answered, troubles) {
-            self.raised.notify_one();
-        }
-    }
-
-    /// A connection to `node` was opened.
-    pub(super) fn report_reached(&self, node: NodeId) {
-        let unreachable = (CLIENT, Subject::Node(node), ConditionKind::Unreachable);
-        self.clear_where(|key| *key == unreachable);
-    }
-
-    /// No connection to `node` could be opened, or it did not answer on one. For addresses of the bootstrap list the
-    /// questions about the cluster say whether that matters.
-    pub(super) fn report_unreached(&self, node: NodeId, error: Error) {
-        if node.0 >= 0 {
-            self.raise(CLIENT, Subject::Node(node), ConditionKind::Unreachable, error);
-            self.refresh();
-        }
-    }
-
-    pub(super) fn nodes(&self) -> MutexGuard<'_, Nodes> {
-        self.nodes.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Makes a snapshot visible, unless a newer one is.
-    pub(super) fn publish(&self, metadata: Arc<Metadata>) {
-        let ended = self.nodes().handle_nodes(Instant::now(), &metadata.nodes);
-        if !ended.is_empty() {
-            let is_ended = |subject: &Subject| matches!(subject, Subject::Node(node) if ended.contains(node));
-            self.clear_where(|(by, subject, _)| *by == CLIENT && is_ended(subject));
-        }
-        self.snapshot.send_if_modified(|current| {
-            let newer = metadata.generation > current.generation;
-            if newer {
-                *current = metadata;
-            }
-            newer
-        });
-    }
-
-    pub(super) fn metadata(&self) -> Arc<Metadata> {
-        Arc::clone(&self.snapshot.borrow())
-    }
-
-    pub(super) fn refresh(&self) {
-        self.updater().want_refresh();
-        self.wake.notify_one();
-    }
-
-    fn close(&self) {
-        self.closed.send_replace(true);
-        self.nodes().close();
+        driver::close(&self.0);
     }
 }
 
 impl Cluster {
     /// Starts the metadata task on `runtime`. Nothing is dialled until something is asked for.
     pub(crate) fn new(runtime: Arc<dyn Runtime>, config: ClusterConfig) -> Self {
-        let shared = Arc::new(Shared {
-            connector: Connector::new(Arc::clone(&runtime), config.connection.clone()),
-            updater: Mutex::new(Updater::new(Instant::now(), &config)),
-            nodes: Mutex::new(Nodes::new(
-                &config.bootstrap,
-                config.reconnect_backoff,
-                config.connection.setup_timeout,
-            )),
-            coordinators: Coordinators::default(),
-            conditions: Mutex::default(),
-            told: watch::Sender::new(0),
-            raised: Notify::new(),
-            snapshot: watch::Sender::new(Arc::default()),
-            events: watch::Sender::new(0),
-            closed: watch::Sender::new(false),
-            wake: Notify::new(),
-            next_id: AtomicU64::new(1),
-            runtime,
-            config,
-        });
+        let shared = Arc::new(Shared::new(runtime, config));
         shared.runtime.spawn("carafe-metadata", Box::pin(driver::run(Arc::clone(&shared))));
         shared.runtime.spawn("carafe-conditions", Box::pin(driver::tell_conditions(Arc::clone(&shared))));
         Self { _life: Arc::new(Life(Arc::clone(&shared))), shared }
@@ -199,7 +71,7 @@ impl Cluster {
 
     /// Closes all connections after their last answers; what is asked afterwards fails with `State`.
     pub(crate) fn close(&self) {
-        self.shared.close();
+        driver::close(&self.shared);
     }
 
     /// Waits until the client is closed. Cancel-safe.
@@ -209,10 +81,7 @@ impl Cluster {
     }
 
     pub(super) fn check_open(&self) -> Result<()> {
-        if *self.shared.closed.borrow() {
-            return Err(Error::new(ErrorKind::State, "the client was closed"));
-        }
-        Ok(())
+        self.shared.check_open()
     }
 
     // --- metadata ---
@@ -270,7 +139,7 @@ impl Cluster {
         }
         let error = Error::new(ErrorKind::Timeout, attempted());
         let last = self.shared.updater().last_error().cloned();
-        Err(because(error, last.or_else(|| self.shared.nodes().reason(None))))
+        Err(because(error, last.or_else(|| self.shared.connections().nodes.reason(None))))
     }
 
     /// Waits until `topic` is known and has partitions. With `create` the broker is asked to create it if its settings
@@ -421,7 +290,7 @@ impl Cluster {
         self.want_topic(topic, false);
         match news {
             Some(metadata) => {
-                self.shared.publish(metadata);
+                driver::publish(&self.shared, metadata);
                 true
             }
             None => false,
@@ -430,7 +299,7 @@ impl Cluster {
 
     // --- conditions ---
 
-    /// Reports trouble, for the first time or again; see [`Conditions`]. Cheap enough for every failure, not for every
+    /// Reports trouble, for the first time or again; see [`Conditions`](super::conditions::Conditions). Cheap enough for every failure, not for every
     /// record.
     pub(crate) fn raise(&self, owner: Owner, subject: Subject, kind: ConditionKind, error: Error) {
         self.shared.raise(owner, subject, kind, error);
@@ -473,7 +342,7 @@ impl Cluster {
 
     /// The connection to `node` for `duty` if it is open, without waiting.
     pub(crate) fn open_connection(&self, node: NodeId, duty: Duty) -> Option<Connection> {
-        self.shared.nodes().open_connection(node, duty)
+        self.shared.connections().open(node, duty)
     }
 
     /// A connection for short requests to whichever node is the least busy.
@@ -487,7 +356,7 @@ impl Cluster {
 
     /// Closes the connections of a session, membership or other owner that has ended.
     pub(crate) fn release(&self, duty: Duty) {
-        self.shared.nodes().release(duty);
+        driver::with_nodes(&self.shared, |nodes| nodes.release(duty));
     }
 
     // --- coordinators ---
@@ -495,7 +364,7 @@ impl Cluster {
     /// The reason behind a deadline that passed for `subject`: what was reported of it last, or else why no node answers.
     pub(crate) fn latest_failure(&self, subject: &Subject) -> Option<Error> {
         let reported = self.shared.conditions().latest(subject).cloned();
-        reported.or_else(|| self.shared.nodes().reason(None))
+        reported.or_else(|| self.shared.connections().nodes.reason(None))
     }
 
     /// The node that coordinates `key` (a group or transactional id). Looked up once, then cached.
@@ -532,7 +401,7 @@ impl Cluster {
     pub(super) fn learn(&self, node: NodeId, host: &str, port: u16) {
         let known = self.shared.snapshot.borrow().nodes.contains_key(&node);
         if !known {
-            self.shared.nodes().learn(Instant::now(), node, host, port);
+            driver::with_nodes(&self.shared, |nodes| nodes.learn(Instant::now(), node, host, port));
         }
     }
 }

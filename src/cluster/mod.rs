@@ -5,11 +5,12 @@
 //! * `updater`: the machine that decides what to ask for, when, and how answers merge (KIP-320, KIP-516, KIP-951).
 //! * `lineage`: which topic of a name is the one of now.
 //! * `troubles`: what metadata says is wrong with a topic.
-//! * `nodes`: the machine of connections: per node and [`Duty`], with back-off.
+//! * `nodes`: the machine of connections: per node and [`Duty`], with back-off, and the search for one.
 //! * `conditions`: the machine of what is wrong and stays wrong.
 //! * `coordinators`: who coordinates which group or transaction.
 //! * `retry`: what an error code says about what we believed, as data.
 //! * `request`: requests to any node, the controller, a coordinator, a leader, retried until a deadline.
+//! * `shared`: what handles and tasks share.
 //! * `driver`: the task that keeps metadata fresh, and the tasks that open connections.
 
 mod conditions;
@@ -22,6 +23,7 @@ mod metadata;
 mod nodes;
 mod request;
 mod retry;
+mod shared;
 mod troubles;
 mod updater;
 

@@ -65,3 +65,13 @@ pub(super) fn topic_error(code: ErrorCode, topic: &TopicName) -> Error {
         _ => error,
     }
 }
+
+/// A deadline that passed, with the reason behind it and the phase that the reason names.
+pub(super) fn because(error: Error, reason: Option<Error>) -> Error {
+    let Some(reason) = reason else { return error };
+    let error = match reason.phase() {
+        Some(phase) => error.with_phase(phase),
+        None => error,
+    };
+    error.with_source(reason)
+}

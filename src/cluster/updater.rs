@@ -47,10 +47,38 @@ pub(super) struct Query {
     pub(super) topics: Vec<TopicName>,
     /// Topics that do not exist shall be created.
     pub(super) create: bool,
+    /// How long it may take to find a node to ask.
+    pub(super) reach_within: Duration,
     /// How long the node that is asked has for its answer.
     pub(super) patience: Duration,
     /// Nodes that did not answer, or knew less than we do: others are asked first.
     pub(super) avoid: Vec<NodeId>,
+}
+
+impl Query {
+    /// When a search for a node that begins now has to end.
+    pub(super) fn reach_by(&self, now: Instant) -> Instant {
+        now + self.reach_within
+    }
+
+    /// When a node that is asked now has to have answered.
+    pub(super) fn answer_by(&self, now: Instant) -> Instant {
+        now + self.patience
+    }
+}
+
+/// What the driver has to do.
+#[derive(Debug)]
+pub(super) enum Output {
+    /// Ask this, and say what came of it with one of the `handle_*` functions.
+    Ask(Query),
+    /// Another cluster than `known` answers to the same names.
+    ClusterReplaced {
+        /// The cluster before.
+        known: Arc<str>,
+        /// The cluster now.
+        now: Arc<str>,
+    },
 }
 
 #[derive(Debug)]
@@ -115,6 +143,7 @@ enum Worth {
 #[derive(Debug)]
 pub(super) struct Updater {
     current: Arc<Metadata>,
+    outputs: VecDeque<Output>,
     interests: BTreeMap<TopicName, Interest>,
     /// A complete refresh was asked for.
     wished: bool,
@@ -139,6 +168,7 @@ impl Updater {
     pub(super) fn new(now: Instant, config: &ClusterConfig) -> Self {
         Self {
             current: Arc::default(),
+            outputs: VecDeque::new(),
             interests: BTreeMap::new(),
             wished: false,
             asking: None,
@@ -223,8 +253,20 @@ impl Updater {
         self.wished = true;
     }
 
-    /// The next question, if it is time for one. It must be answered with one of the `handle_*` functions.
-    pub(super) fn poll_query(&mut self, now: Instant) -> Option<Query> {
+    /// What is to be done.
+    pub(super) fn poll_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    /// Asks if it is time to.
+    pub(super) fn handle_timeout(&mut self, now: Instant) {
+        if let Some(query) = self.next_query(now) {
+            self.asking = Some(query.clone());
+            self.outputs.push_back(Output::Ask(query));
+        }
+    }
+
+    fn next_query(&mut self, now: Instant) -> Option<Query> {
         if self.asking.is_some() || now < self.not_before {
             return None;
         }
@@ -255,12 +297,11 @@ impl Updater {
             }
         }
         let patience = patience(self.failures).min(self.patience_max);
-        let query = Query { topics, create, patience, avoid: self.avoid.iter().copied().collect() };
-        self.asking = Some(query.clone());
-        Some(query)
+        let avoid = self.avoid.iter().copied().collect();
+        Some(Query { topics, create, reach_within: self.patience_max, patience, avoid })
     }
 
-    /// When [`poll_query`](Self::poll_query) may have something new; `None` while a question is out.
+    /// When [`handle_timeout`](Self::handle_timeout) may have something new; `None` while a question is out.
     pub(super) fn next_deadline(&self) -> Option<Instant> {
         if self.asking.is_some() {
             return None;
@@ -367,13 +408,8 @@ impl Updater {
 
     fn merge_cluster(&mut self, next: &mut Metadata, response: &MetadataResponse) {
         if let Some(id) = &response.cluster_id {
-            if next.cluster_id.as_deref().is_some_and(|known| *known != **id) {
-                tracing::warn!(
-                    known = next.cluster_id.as_deref(),
-                    now = &**id,
-                    "the cluster behind the same names has another id: it was replaced or the names moved; \
-                     what was known of its topics is dropped"
-                );
+            if let Some(known) = next.cluster_id.take().filter(|known| **known != **id) {
+                self.outputs.push_back(Output::ClusterReplaced { known, now: (**id).into() });
                 next.topics.clear();
                 next.errors.clear();
                 for interest in self.interests.values_mut() {

@@ -2,8 +2,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -13,15 +12,16 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::error::Phase;
 use crate::runtime::{Runtime, Stream};
-use crate::wire::{ApiKey, Decode, Reader, Request, Str, VersionRange, frame};
+use crate::wire::{ApiKey, Decode, Reader, Request, VersionRange, frame};
 use crate::{Error, ErrorKind, Result};
 
 use super::config::ConnectionConfig;
-use super::driver::{Command, Driver};
+use super::driver::Driver;
 use super::failure::{Failure, Peer, RequestError};
 use super::handshake::Established;
-use super::machine::{Limits, Machine, Outgoing, closed};
+use super::machine::{Limits, Machine, Outgoing};
 use super::negotiate::ApiVersions;
+use super::shared::{Command, Shared};
 
 /// An open, negotiated connection. Requests are answered in the order in which they were given to it.
 #[derive(Clone, Debug)]
@@ -30,31 +30,6 @@ pub(crate) struct Connection {
     /// the answer. What callers who gave up leave behind ends with the connection, at the first deadline.
     commands: mpsc::UnboundedSender<Command>,
     shared: Arc<Shared>,
-}
-
-/// What handles and driver share.
-#[derive(Debug)]
-pub(super) struct Shared {
-    pub(super) peer: Peer,
-    versions: ApiVersions,
-    client_id: Str,
-    request_timeout: Duration,
-    in_flight: AtomicUsize,
-    failure: OnceLock<Failure>,
-}
-
-impl Shared {
-    pub(super) fn finished_one(&self) {
-        self.in_flight.fetch_sub(1, Ordering::Relaxed);
-    }
-
-    pub(super) fn set_failure(&self, failure: Failure) {
-        let _ = self.failure.set(failure);
-    }
-
-    fn failure(&self) -> Failure {
-        self.failure.get().cloned().unwrap_or_else(closed)
-    }
 }
 
 impl Connection {
@@ -71,14 +46,7 @@ impl Connection {
         let limits = Limits { idle_timeout: config.idle_timeout, throttle_max: config.throttle_max };
         let machine = Machine::new(Instant::now(), next_correlation, limits);
         let (sender, receiver) = mpsc::unbounded_channel();
-        let shared = Arc::new(Shared {
-            peer,
-            versions,
-            client_id: config.client_id.clone(),
-            request_timeout: config.request_timeout,
-            in_flight: AtomicUsize::new(0),
-            failure: OnceLock::new(),
-        });
+        let shared = Arc::new(Shared::new(peer, versions, config));
         let driver = Driver::new(stream, buffer, machine, receiver, Arc::clone(&shared));
         let task = {
             let shared = Arc::clone(&shared);
@@ -130,7 +98,7 @@ impl Connection {
 
     /// Requests without an answer yet.
     pub(crate) fn in_flight(&self) -> usize {
-        self.shared.in_flight.load(Ordering::Relaxed)
+        self.shared.in_flight()
     }
 
     /// True once the connection is over.
@@ -145,14 +113,9 @@ impl Connection {
         self.shared.failure()
     }
 
-    /// Accepts nothing more and ends after the last answer (or the first deadline).
-    pub(crate) fn close(&self) {
-        let _ = self.commands.send(Command::Close(None));
-    }
-
-    /// [`close`](Self::close), with an end at `limit`: what has no answer by then fails.
-    pub(crate) fn close_by(&self, limit: Instant) {
-        let _ = self.commands.send(Command::Close(Some(limit)));
+    /// Accepts nothing more and ends after the last answer, or the first deadline. What has no answer at `limit` fails.
+    pub(crate) fn close(&self, limit: Option<Instant>) {
+        let _ = self.commands.send(Command::Close(limit));
     }
 
     /// Ends the connection because the peer sent something invalid; what is in flight fails.
@@ -227,7 +190,7 @@ impl Connection {
         answered: bool,
     ) -> Pending {
         let (waiter, receiver) = oneshot::channel();
-        self.shared.in_flight.fetch_add(1, Ordering::Relaxed);
+        self.shared.began_one();
         let request = Outgoing { key, version, head, rest, deadline, answered, waiter };
         if self.commands.send(Command::Request(request)).is_err() {
             self.shared.finished_one();

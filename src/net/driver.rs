@@ -11,37 +11,21 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use tokio::io::AsyncReadExt;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use tokio::time::{Instant, Sleep};
 
 use crate::error::Phase;
 use crate::runtime::Stream;
 use crate::wire::frame::FrameReader;
 
-use super::connection::Shared;
 use super::failure::Failure;
-use super::machine::{Machine, Outgoing, Output};
+use super::machine::{Machine, Output};
+use super::shared::{Command, Shared, Waiter};
 
 /// Most slices of one vectored write.
 const SLICES_MAX: usize = 64;
 /// Most commands taken before the socket gets its turn.
 const COMMANDS_MAX: usize = 128;
-
-/// The way back to the caller: a frame (empty for an unanswered request that was written), or why there is none and
-/// whether nothing was written.
-pub(super) type Waiter = oneshot::Sender<Result<Bytes, (Failure, bool)>>;
-
-/// What handles ask of the driver.
-#[derive(Debug)]
-pub(super) enum Command {
-    Request(Outgoing<Waiter>),
-    /// The broker wants a pause (where the caller parses the body).
-    Throttle(std::time::Duration),
-    /// Take nothing more, end after the last answer or at the instant.
-    Close(Option<Instant>),
-    /// A caller found the peer's answer invalid.
-    Fail(Failure),
-}
 
 /// State of the task.
 pub(super) struct Driver {

@@ -6,7 +6,7 @@
 //! * `negotiate`: ApiVersions with its fallbacks (KIP-511), and the table that comes out of it.
 //! * `handshake`: what happens on a fresh socket before the first request; TLS and SASL have their place here.
 //! * `driver`: the task that reads and writes; decides nothing.
-//! * `connection`: the handle that everyone else holds.
+//! * `connection`: the handle that everyone else holds; `shared`: what it shares with the task.
 //! * `connect`: from host name to [`Connection`].
 
 mod config;
@@ -17,6 +17,7 @@ mod failure;
 mod handshake;
 mod machine;
 mod negotiate;
+mod shared;
 mod throttle;
 
 #[cfg(all(test, feature = "broker"))]

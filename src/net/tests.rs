@@ -327,7 +327,7 @@ async fn closing_drains_and_dropping_every_handle_does_too() {
             true,
         );
         if close {
-            connection.close();
+            connection.close(None);
         }
         drop(connection);
         let broker = async {

@@ -2,6 +2,18 @@ use super::*;
 use crate::wire::Array;
 use crate::wire::messages::metadata::{MetadataResponseBroker, MetadataResponsePartition};
 
+impl Updater {
+    /// The question that is asked now, if there is one.
+    fn query(&mut self, now: Instant) -> Option<Query> {
+        self.handle_timeout(now);
+        let asked = |output| match output {
+            Output::Ask(query) => Some(query),
+            Output::ClusterReplaced { .. } => None,
+        };
+        std::iter::from_fn(|| self.poll_output()).find_map(asked)
+    }
+}
+
 struct Bench {
     updater: Updater,
     now: Instant,
@@ -25,7 +37,7 @@ impl Bench {
 
     /// `a,b`, `+a` with creation, `-` for no question.
     fn query(&mut self) -> String {
-        let Some(query) = self.updater.poll_query(self.now) else { return "-".into() };
+        let Some(query) = self.updater.query(self.now) else { return "-".into() };
         let topics = query.topics.iter().map(|topic| topic.as_str()).collect::<Vec<_>>().join(",");
         if query.create { format!("+{topics}") } else { topics }
     }
@@ -286,7 +298,7 @@ fn a_topic_made_anew_is_another_one_whatever_its_size_and_does_not_come_back() {
     assert_eq!(leaders(&metadata, "a").len(), 3, "one answer may be that of a broker that lags");
     // Nobody has to ask: it asks again, and another node.
     bench.now = bench.updater.next_deadline().unwrap();
-    let query = bench.updater.poll_query(bench.now).unwrap();
+    let query = bench.updater.query(bench.now).unwrap();
     assert_eq!(query.avoid, [NodeId(1)]);
     let metadata = bench.answer(vec![topic("a", 2, &[(2, 0)])]);
     assert_eq!((leaders(&metadata, "a"), metadata.topic("a").unwrap().id), (vec![(2, 0)], Uuid([2; 16])));
@@ -314,17 +326,17 @@ fn whoever_knows_nothing_new_when_something_is_doubted_is_not_asked_next() {
     bench.answer(vec![topic("a", 1, &[(1, 7)])]);
     bench.want("a");
     bench.after(2000);
-    assert_eq!(bench.updater.poll_query(bench.now).unwrap().avoid, []);
+    assert_eq!(bench.updater.query(bench.now).unwrap().avoid, []);
     bench.answer(vec![topic("a", 1, &[(1, 7)])]);
     // The answer was that of a node that lags behind for good; another one knows.
     bench.want("a");
     bench.after(2000);
-    assert_eq!(bench.updater.poll_query(bench.now).unwrap().avoid, [NodeId(1)]);
+    assert_eq!(bench.updater.query(bench.now).unwrap().avoid, [NodeId(1)]);
     let metadata = bench.answer_of(NodeId(2), vec![topic("a", 1, &[(3, 8)])]);
     assert_eq!(leaders(&metadata, "a"), [(3, 8)]);
     bench.want("a");
     bench.after(2000);
-    assert_eq!(bench.updater.poll_query(bench.now).unwrap().avoid, []);
+    assert_eq!(bench.updater.query(bench.now).unwrap().avoid, []);
 }
 
 #[test]
@@ -361,19 +373,19 @@ fn a_node_that_does_not_answer_costs_a_moment() {
     bench.want("a");
     let mut waits = Vec::new();
     for node in [1, 2, 1, 3, 4, 5, 6] {
-        let query = bench.updater.poll_query(bench.now).expect("others are asked at once");
+        let query = bench.updater.query(bench.now).expect("others are asked at once");
         waits.push(query.patience.as_secs());
         bench.now += query.patience;
         let error = Error::new(ErrorKind::Timeout, "no answer");
         bench.updater.handle_failure(bench.now, Some(NodeId(node)), error, 0);
     }
     assert_eq!(waits, [1, 2, 4, 8, 16, 30, 30]);
-    let query = bench.updater.poll_query(bench.now).unwrap();
+    let query = bench.updater.query(bench.now).unwrap();
     assert_eq!(query.avoid, [2, 1, 3, 4, 5, 6].map(NodeId));
     bench.answer(vec![topic("a", 1, &[(1, 0)])]);
     bench.want("a");
     bench.after(100);
-    let query = bench.updater.poll_query(bench.now).unwrap();
+    let query = bench.updater.query(bench.now).unwrap();
     assert_eq!((query.patience.as_secs(), query.avoid), (1, Vec::new()));
 }
 
