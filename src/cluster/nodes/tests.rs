@@ -232,13 +232,15 @@ enum Was {
     Failed,
 }
 
+/// A case; nodes 1, 2 and so on; whom to avoid; the bootstrap list alone; then what is said, and who is dialled.
+type Row = (&'static str, &'static [Was], &'static [i32], bool, &'static str, &'static [i32]);
+
 #[test]
 fn the_plan_for_any_node() {
     use Was::{Failed, Idle, Open, Opening};
     let (ms, never) = (Duration::from_millis, &[][..]);
     let backoff = ms(50);
-    // Nodes 1, 2 and so on; whom to avoid; the bootstrap list alone; then what is said, and who is dialled.
-    let rows: &[(&str, &[Was], &[i32], bool, &str, &[i32])] = &[
+    let rows: &[Row] = &[
         ("the least busy connection", &[Open(3), Open(1)], &[], false, "use 2", never),
         ("an open one rather than a new one", &[Idle, Open(9)], &[], false, "use 2", never),
         ("another than the one to avoid", &[Open(0), Open(9)], &[1], false, "use 2", never),
