@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 use crate::consumer::mark::Mark;
 use crate::consumer::message::Message;
-use crate::sync::budget::{Credit, Holding};
+use crate::sync::budget::{Credit, Holding, MemoryBudget};
 use crate::types::{LeaderEpoch, Offset, Partition, TopicName, TopicPartition};
 use crate::wire::records::{RecordRange, RecordRef, TimestampType};
 
@@ -59,6 +59,13 @@ pub(crate) struct Span {
     pub(crate) timestamp_type: TimestampType,
 }
 
+impl Span {
+    /// True if records of both were written in the same way.
+    pub(crate) fn is_like(&self, other: &Self) -> bool {
+        (self.leader_epoch, self.timestamp_type) == (other.leader_epoch, other.timestamp_type)
+    }
+}
+
 impl Held {
     pub(crate) fn record(&self, index: usize) -> Option<RecordRef<'_>> {
         self.positions.get(index).map(|position| position.get(&self.data))
@@ -81,6 +88,56 @@ impl Held {
 impl Batch {
     pub(crate) fn new(held: Held) -> Self {
         Self { held: Arc::new(held), selection: Selection::All }
+    }
+
+    /// Bytes of data and of positions.
+    pub(crate) fn size(&self) -> (usize, usize) {
+        (self.held.data.len(), self.held.positions.len() * size_of::<RecordRange>())
+    }
+
+    /// One batch of `first` and `rest`, which follow one another in a partition, copied into a buffer of its own: that
+    /// takes less memory than the buffers of many small answers. The latest answer says how the partition stands.
+    /// Together they have less than 4 GiB; `credit` covers the sum of their sizes.
+    pub(crate) fn join(
+        first: Self,
+        rest: Vec<Self>,
+        budget: &MemoryBudget,
+        mut credit: Credit,
+        mut holding: Holding,
+    ) -> Self {
+        let parts = || std::iter::once(&first).chain(&rest);
+        let (bytes, ranges) =
+            parts().map(Self::size).fold((0, 0), |sum, size| (sum.0 + size.0, sum.1 + size.1));
+        let mut data = budget.buffer(bytes);
+        let mut positions = Vec::with_capacity(ranges / size_of::<RecordRange>());
+        let mut spans: Vec<Span> = Vec::new();
+        for Self { held, .. } in parts() {
+            let (base, index) = (data.len() as u32, positions.len() as u32);
+            data.extend_from_slice(&held.data);
+            positions.extend(held.positions.iter().map(|position| position.shifted(base)));
+            for span in &held.spans {
+                if !spans.last().is_some_and(|last| last.is_like(span)) {
+                    spans.push(Span { first: index + span.first, ..*span });
+                }
+            }
+        }
+        let capacity = data.capacity();
+        let own = credit.split(ranges);
+        holding.add(capacity + ranges);
+        let Self { held: last, .. } = rest.last().unwrap_or(&first);
+        Self::new(Held {
+            topic_partition: last.topic_partition.clone(),
+            data: credit.split(capacity).wrap(data),
+            positions,
+            spans,
+            next_offset: last.next_offset,
+            high_watermark: last.high_watermark,
+            last_stable_offset: last.last_stable_offset,
+            log_start_offset: last.log_start_offset,
+            assignment: last.assignment,
+            _credit: Some(own),
+            _holding: Some(holding),
+        })
     }
 
     /// The topic.
@@ -381,5 +438,42 @@ mod tests {
         );
         assert_eq!(detached.mark().offset(), Offset(105));
         assert_eq!(detached.headers().len(), 0);
+    }
+
+    #[test]
+    fn several_become_one_in_a_buffer_of_its_own() {
+        let partition = || TopicPartition::new("t", 3);
+        let none = Batch::for_test(partition(), 90, &[(None, None)]);
+        let mut other = Batch::for_test(partition(), 105, &[(None, Some(b"v")), (Some(b""), None)]);
+        let held = Arc::get_mut(&mut other.held).unwrap();
+        held.spans.push(Span { first: 1, leader_epoch: 2, timestamp_type: TimestampType::CreateTime });
+        held.high_watermark = 200;
+        let budget = MemoryBudget::new(1 << 20);
+        let account = budget.account();
+        let rest = vec![batch(), other];
+        let join = || {
+            let credit = budget.at_once(10_000).unwrap();
+            Batch::join(none.clone(), rest.clone(), &budget, credit, account.ledger().hold())
+        };
+        let joined = join();
+        let plain = |batch: &Batch| -> Vec<_> {
+            let plain = |m: Message| {
+                let owned = |bytes: Option<&[u8]>| bytes.map(<[u8]>::to_vec);
+                (m.offset().0, owned(m.key()), owned(m.value()), m.headers().len(), m.leader_epoch())
+            };
+            batch.messages().map(plain).collect()
+        };
+        let mut expected = plain(&none);
+        rest.iter().for_each(|part| expected.extend(plain(part)));
+        assert_eq!(plain(&joined), expected);
+        assert_eq!(plain(&joined).last().unwrap().4, LeaderEpoch(2));
+        let detached: Vec<_> =
+            joined.messages().map(|message| message.detach().value().map(<[u8]>::to_vec)).collect();
+        assert_eq!(detached, expected.iter().map(|record| record.2.clone()).collect::<Vec<_>>());
+        assert_eq!((joined.next_offset(), joined.lag(), joined.held.spans.len()), (Offset(107), 93, 2));
+        assert_eq!(joined.mark_up_to(Offset(105)).offset(), Offset(105));
+        assert_eq!(budget.used(), account.ledger().held());
+        drop(joined);
+        assert_eq!((budget.used(), account.ledger().held()), (0, 0));
     }
 }

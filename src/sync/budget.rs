@@ -181,13 +181,19 @@ impl MemoryBudget {
     }
 
     /// Credit for `bytes` if it need not be waited for.
-    #[cfg(test)]
     pub(crate) fn at_once(&self, bytes: usize) -> Option<Credit> {
-        let mut reservation = std::pin::pin!(self.reserve(bytes, bytes));
-        match reservation.as_mut().poll(&mut std::task::Context::from_waker(std::task::Waker::noop())) {
-            Poll::Ready(credit) => Some(credit),
-            Poll::Pending => None,
-        }
+        let granted = self.grant(&mut self.0.state(), bytes, bytes)?;
+        Some(Credit { shared: Arc::clone(&self.0), bytes: granted })
+    }
+
+    /// Takes what there is, unless it is less than `least`.
+    fn grant(&self, state: &mut State, least: usize, wanted: usize) -> Option<usize> {
+        let room = self.0.limit.saturating_sub(state.used);
+        let granted = if state.used == 0 { wanted } else { wanted.min(room) };
+        (granted >= least.min(wanted)).then(|| {
+            state.used += granted;
+            granted
+        })
     }
 
     /// Credit for `wanted` bytes, or for less but at least `least`, as soon as there is so much. Cancel-safe.
@@ -195,11 +201,8 @@ impl MemoryBudget {
         let mut waiter = Waiter { shared: &self.0, signal: |state| &mut state.returned, id: None };
         std::future::poll_fn(|context| {
             let mut state = self.0.state();
-            let room = self.0.limit.saturating_sub(state.used);
-            let granted = if state.used == 0 { wanted } else { wanted.min(room) };
-            if granted >= least.min(wanted) {
-                state.used += granted;
-                return Poll::Ready(Credit { shared: Arc::clone(&self.0), bytes: granted });
+            if let Some(bytes) = self.grant(&mut state, least, wanted) {
+                return Poll::Ready(Credit { shared: Arc::clone(&self.0), bytes });
             }
             state.returned.wait(&mut waiter.id, context.waker().clone());
             Poll::Pending

@@ -240,9 +240,9 @@ impl Reading<'_> {
         }
         let leader_epoch = raw.header.partition_leader_epoch;
         let timestamp_type = raw.header.attributes.timestamp_type();
-        let same = |last: &Span| (last.leader_epoch, last.timestamp_type) == (leader_epoch, timestamp_type);
-        if self.positions.len() > before && !self.spans.last().is_some_and(same) {
-            self.spans.push(Span { first: before as u32, leader_epoch, timestamp_type });
+        let span = Span { first: before as u32, leader_epoch, timestamp_type };
+        if self.positions.len() > before && !self.spans.last().is_some_and(|last| last.is_like(&span)) {
+            self.spans.push(span);
         }
         Ok(true)
     }

@@ -1,4 +1,4 @@
-//! Fetching: one session per broker, one answer buffered per broker.
+//! Fetching: one session per broker.
 //!
 //! * [`session`]: what the broker has been told, and what to tell it (KIP-227).
 //! * [`decode`]: from a part of an answer to a batch.

@@ -85,15 +85,23 @@ pub(crate) enum Fetched {
 }
 
 impl Positions {
-    /// What to fetch from `node`. Waits while anything of its last answer can still be handed out, and for a moment while
-    /// partitions that were just assigned are being looked up.
+    /// Bytes that one partition may bring at once, where memory allows it.
+    pub(super) fn enough(&self) -> usize {
+        self.config.consumer.partition_max_bytes.min(self.config.budget.limit() / 8)
+    }
+
+    /// What to fetch from `node`. Waits while more than a little of what it answered can still be handed out: as much as
+    /// one partition may bring. Until then fetching goes on, so that whoever takes a batch gets what there is by then, not
+    /// what there was when the first record came. Waits too for a moment while partitions that were just assigned are
+    /// being looked up.
     pub(crate) fn plan(&mut self, node: NodeId, now: Instant) -> Plan {
         let share = self.config.consumer.partition_max_bytes;
         let room = self.config.budget.room();
-        let enough = share.min(self.config.budget.limit() / 8);
+        let enough = self.enough();
         let mut planned = Vec::new();
         let (mut starving, mut fed) = (Vec::new(), Vec::new());
         let mut short = false;
+        let mut waiting = 0;
         let mut next: Option<Instant> = None;
         for (partition, state) in &mut self.partitions {
             let Some((leader, leader_epoch)) = state.leader else { continue };
@@ -101,7 +109,10 @@ impl Positions {
                 continue;
             }
             if state.is_deliverable() {
-                return Plan::Wait(None);
+                waiting += state.waiting_bytes();
+                if waiting >= enough || room.common < enough {
+                    return Plan::Wait(None);
+                }
             }
             if state.revoking || state.paused || state.starved {
                 continue;
@@ -124,7 +135,8 @@ impl Positions {
             }
             state.stage = Stage::Fetching;
             // More than its share is buffered and cannot be handed out: it leaves the session.
-            if state.buffered.len() >= 2 || (!state.buffered.is_empty() && state.buffered_bytes >= share) {
+            let is_full = state.buffered.len() >= 2 || state.buffered_bytes >= share;
+            if state.is_hidden() && !state.buffered.is_empty() && is_full {
                 continue;
             }
             // Where memory is short, who holds some waits for those who hold none.
@@ -236,11 +248,12 @@ impl Positions {
                         state.buffered_bytes += batch.held_bytes();
                         state.buffered.push_back(Item::Batch(batch));
                     }
-                    None if moved && state.buffered.is_empty() => {
-                        state.step_over(partition, next_offset, last_epoch);
-                    }
-                    None if moved => state.buffered.push_back(Item::Nothing(next_offset, last_epoch)),
-                    None => {}
+                    None if !moved => {}
+                    None => match state.buffered.back_mut() {
+                        None => state.step_over(partition, next_offset, last_epoch),
+                        Some(Item::Nothing(to, epoch)) => (*to, *epoch) = (next_offset, last_epoch),
+                        Some(_) => state.buffered.push_back(Item::Nothing(next_offset, last_epoch)),
+                    },
                 }
                 let position = state.position;
                 let never_fits = || {

@@ -6,6 +6,7 @@ use super::fetching::CUTS_MAX;
 use super::*;
 use crate::consumer::batch::Batch;
 use crate::consumer::config::{OutOfRange, Truncation};
+use crate::sync::budget::BUFFER_STEP;
 
 const NODE: NodeId = NodeId(1);
 
@@ -187,9 +188,14 @@ fn a_look_up_that_fails_holds_nobody_up() {
     assert_eq!(play.positions.lookups(play.now).len(), 1);
 }
 
+/// Positions for which two small batches are more than enough.
+fn cramped(config: ConsumerConfig) -> ConsumerConfig {
+    config.partition_max_bytes(2 * BUFFER_STEP)
+}
+
 #[test]
-fn one_answer_is_handed_out_before_the_next_is_fetched() {
-    let mut play = Play::fetching(ConsumerConfig::new());
+fn what_was_answered_is_handed_out_before_more_is_fetched() {
+    let mut play = Play::fetching(cramped(ConsumerConfig::new()));
     assert_eq!(play.plan(), [(0, 10), (1, 10)]);
     play.records(0, 10, 5);
     play.records(1, 10, 3);
@@ -200,6 +206,79 @@ fn one_answer_is_handed_out_before_the_next_is_fetched() {
     assert_eq!(play.pop(), None);
     assert_eq!(play.plan(), [(0, 15), (1, 13)]);
     assert_eq!(play.positions.position(&tp(0)), Some(Offset(15)));
+}
+
+#[test]
+fn while_little_waits_more_is_fetched_and_all_of_it_is_one_batch() {
+    let mut play = Play::fetching(ConsumerConfig::new());
+    play.records(0, 10, 1);
+    assert_eq!(play.plan(), [(0, 11), (1, 10)]);
+    play.records(1, 10, 1);
+    // Aborted transactions between them are stepped over.
+    play.records(0, 11, 0);
+    let asked = play.asked(0);
+    let mut nothing = records(0, 11, 0, asked.assignment);
+    if let Fetched::Records { next_offset, .. } = &mut nothing {
+        *next_offset = 14;
+    }
+    assert!(play.answer(&asked, nothing));
+    play.records(0, 14, 2);
+    assert_eq!(play.plan(), [(0, 16), (1, 11)]);
+    assert_eq!(play.positions.position(&tp(0)), Some(Offset(10)));
+    let Some((Event::Batch(batch), false)) = play.positions.pop() else { panic!("a batch is there") };
+    assert_eq!(batch.iter().map(|record| record.offset).collect::<Vec<_>>(), [10, 14, 15]);
+    assert_eq!((batch.next_offset(), batch.mark().offset()), (Offset(16), Offset(16)));
+    assert_eq!(play.pop(), Some(("1: 10..11".into(), true)));
+    assert_eq!(play.positions.position(&tp(0)), Some(Offset(16)));
+    let state = &play.positions.partitions[&tp(0)];
+    assert_eq!((state.buffered.len(), state.buffered_bytes), (0, 0));
+    // What it held of the memory goes with it.
+    assert!(state.account.ledger().held() > 0);
+    drop(batch);
+    assert_eq!(play.positions.partitions[&tp(0)].account.ledger().held(), 0);
+    assert_eq!(play.positions.config.budget.used(), 0);
+}
+
+#[test]
+fn small_answers_have_a_bound() {
+    let mut play = Play::fetching(ConsumerConfig::new());
+    let mut answers = 0;
+    while let Some((_, offset)) = play.plan().first().copied() {
+        play.records(0, offset, 1);
+        answers += 1;
+        assert!(answers <= 256);
+    }
+    assert!(answers > 200);
+    // What is enough for one batch at most; then reading goes on.
+    assert_eq!(play.popped(), [format!("0: 10..{}", 10 + answers)]);
+    assert_eq!(play.plan().len(), 2);
+}
+
+#[test]
+fn what_is_told_between_batches_stays_there() {
+    let mut play = Play::fetching(ConsumerConfig::new().partition_end_events(true));
+    play.records(0, 10, 90);
+    play.records(0, 100, 2);
+    play.records(0, 102, 2);
+    assert_eq!(
+        play.popped(),
+        ["0: 10..100", "0: end 100", "0: 100..102", "0: end 102", "0: 102..104", "0: end 104"]
+    );
+}
+
+#[test]
+fn where_memory_is_short_nothing_is_fetched_ahead_nor_copied() {
+    let mut play = Play::fetching(ConsumerConfig::new());
+    play.records(0, 10, 1);
+    play.records(0, 11, 1);
+    let budget = play.positions.config.budget.clone();
+    let all = budget.at_once(budget.limit());
+    assert_eq!(play.popped(), ["0: 10..11", "0: 11..12"]);
+    drop(all);
+    play.records(0, 12, 1);
+    let mut held = play.positions.partitions[&tp(1)].account.ledger().hold();
+    held.add(budget.limit() / 2);
+    assert!(play.plan().is_empty());
 }
 
 #[test]
@@ -232,9 +311,8 @@ fn held_partitions_prefetch_up_to_their_share() {
     // Two answers wait: it leaves the session until they are wanted.
     assert_eq!(play.plan(), [(1, 10)]);
     play.positions.release(&tp(0));
-    assert_eq!(play.popped(), ["0: 15..20"]);
-    play.positions.release(&tp(0));
-    assert_eq!(play.popped(), ["0: 20..25"]);
+    assert_eq!(play.popped(), ["0: 15..25"]);
+    assert_eq!(play.plan(), [(0, 25), (1, 10)]);
 }
 
 #[test]

@@ -58,6 +58,11 @@ impl RecordRange {
 }
 
 impl RecordRange {
+    /// The same record where `by` other bytes are in front of those of its buffer.
+    pub(crate) fn shifted(&self, by: u32) -> Self {
+        Self { key: self.key + by, value: self.value + by, ..*self }
+    }
+
     /// Key, value and headers of the record in `data`, copied into a buffer of their own, and where they lie in it.
     pub fn detach(&self, data: &[u8]) -> (Vec<u8>, Self) {
         let mut headers = self.get(data).headers.iter();
