@@ -29,6 +29,7 @@ mod policy;
 mod processing;
 pub mod routing;
 mod server;
+mod settings;
 mod stop;
 
 use std::fmt;
@@ -43,15 +44,16 @@ pub use policies::*;
 pub use policy::Policy;
 pub use routing::{GroupRoute, Routes, TopicRoute};
 pub use server::{Server, ShutdownHandle};
+pub use settings::AppConfig;
 
 use crate::Result;
-use crate::client::{Client, ClientBuilder};
-use crate::consumer::{FirstStart, OutOfRange, Truncation};
-use crate::settings::Problems;
+use crate::client::{Client, ClientConfig};
+use crate::consumer::{ConsumerConfig, FirstStart, OutOfRange, Truncation};
+use crate::producer::ProducerConfig;
 use crate::types::GroupId;
 use instrument::Monitor;
-use routing::Reading;
 use server::Parts;
+use settings::{Settled, Wishes};
 
 /// Configuration and routes of an application, checked once by [`build`](Self::build).
 pub struct App {
@@ -59,7 +61,7 @@ pub struct App {
     bootstrap_servers: Option<String>,
     client: Option<Client>,
     routes: Routes,
-    settings: Settings,
+    wishes: Wishes,
     listeners: Vec<Box<dyn Listener>>,
 }
 
@@ -70,29 +72,9 @@ impl fmt::Debug for App {
             .field("bootstrap_servers", &self.bootstrap_servers)
             .field("client", &self.client)
             .field("routes", &self.routes)
-            .field("settings", &self.settings)
+            .field("wishes", &self.wishes)
             .field("listeners", &self.listeners.len())
             .finish()
-    }
-}
-
-/// Settings of the whole application.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Settings {
-    pub(crate) concurrency: usize,
-    pub(crate) shutdown_timeout: Duration,
-    pub(crate) revoke_timeout: Duration,
-    pub(crate) reading: Reading,
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Self {
-            concurrency: 5,
-            shutdown_timeout: Duration::from_secs(25),
-            revoke_timeout: Duration::from_secs(30),
-            reading: Reading::default(),
-        }
     }
 }
 
@@ -104,7 +86,7 @@ impl App {
             bootstrap_servers: None,
             client: None,
             routes: Routes::new(GroupId::from(name.as_str())),
-            settings: Settings::default(),
+            wishes: Wishes::default(),
             listeners: Vec::new(),
             name,
         }
@@ -125,6 +107,89 @@ impl App {
         self
     }
 
+    /// Settings from properties, for the application, its client, its producer and its consumers alike, with the names of
+    /// Java's clients or librdkafka; `docs/configuration.md` lists them. Setters and the
+    /// [environment](Self::environment) go before them, whichever came first.
+    #[must_use]
+    pub fn properties<K: AsRef<str>, V: AsRef<str>>(
+        mut self,
+        properties: impl IntoIterator<Item = (K, V)>,
+    ) -> Self {
+        self.wishes.given.properties(properties);
+        self
+    }
+
+    /// [Properties](Self::properties) from the text of a file: `name=value` or `name: value` on each line, `#` or `!` before
+    /// comments.
+    #[must_use]
+    pub fn properties_text(mut self, text: &str) -> Self {
+        self.wishes.given.text(text, &mut self.wishes.problems);
+        self
+    }
+
+    /// Settings from variables of the environment, as [`std::env::vars`] gives them: `CARAFE_` and the name of a property in
+    /// capital letters, with `_` for each dot. Setters go before them.
+    #[must_use]
+    pub fn environment<K: AsRef<str>, V: AsRef<str>>(
+        mut self,
+        variables: impl IntoIterator<Item = (K, V)>,
+    ) -> Self {
+        self.wishes.given.environment(variables);
+        self
+    }
+
+    /// Changes settings of the application itself.
+    #[must_use]
+    pub fn configure(mut self, change: impl Fn(AppConfig) -> AppConfig + Send + Sync + 'static) -> Self {
+        self.wishes.app.push(change);
+        self
+    }
+
+    /// Changes settings of the application's own client.
+    #[must_use]
+    pub fn connection(
+        mut self,
+        change: impl Fn(ClientConfig) -> ClientConfig + Send + Sync + 'static,
+    ) -> Self {
+        self.wishes.client.push(change);
+        self
+    }
+
+    /// Changes settings of the producer that handlers and dead letters use.
+    ///
+    /// ```
+    /// # use carafe::prelude::*;
+    /// use carafe::producer::Compression;
+    ///
+    /// let app = App::new("shop")
+    ///     .producer(|producer| producer.compression(Compression::Zstd))
+    ///     .consumer(|consumer| consumer.max_bytes(8 << 20))
+    ///     .routes(|routes| {
+    ///         routes.group("billing", |group| {
+    ///             group.consumer(|consumer| consumer.max_bytes(1 << 20));
+    ///         });
+    ///     });
+    /// ```
+    #[must_use]
+    pub fn producer(
+        mut self,
+        change: impl Fn(ProducerConfig) -> ProducerConfig + Send + Sync + 'static,
+    ) -> Self {
+        self.wishes.producer.push(change);
+        self
+    }
+
+    /// Changes settings of all consumers; [`GroupRoute::consumer`] those of one group. They begin with the defaults, but for
+    /// [`out_of_range`](Self::out_of_range). `hold_after_delivery` and `auto_store` are the application's own affair.
+    #[must_use]
+    pub fn consumer(
+        mut self,
+        change: impl Fn(ConsumerConfig) -> ConsumerConfig + Send + Sync + 'static,
+    ) -> Self {
+        self.wishes.consumer.push(change);
+        self
+    }
+
     /// Adds routes.
     #[must_use]
     pub fn routes(mut self, define: impl FnOnce(&mut Routes)) -> Self {
@@ -135,51 +200,45 @@ impl App {
     /// How many handlers run at once, at least 1; default 5. Can be changed while the application runs
     /// ([`ShutdownHandle::scale`]).
     #[must_use]
-    pub fn concurrency(mut self, workers: usize) -> Self {
-        self.settings.concurrency = workers;
-        self
+    pub fn concurrency(self, workers: usize) -> Self {
+        self.configure(move |app| app.concurrency(workers))
     }
 
     /// How long a stop may take in all, from [`ShutdownHandle::stop`] or the signal on; default 25 s. Running handlers have
     /// it less a fifth, 2 s at most, which is kept for last commits, leaving the groups and the producer; then they are
     /// dropped where they wait. Zero drops them at once, `Duration::MAX` waits for them without limit.
     #[must_use]
-    pub fn shutdown_timeout(mut self, time: Duration) -> Self {
-        self.settings.shutdown_timeout = time;
-        self
+    pub fn shutdown_timeout(self, time: Duration) -> Self {
+        self.configure(move |app| app.shutdown_timeout(time))
     }
 
     /// How long a revocation waits for running handlers before the partition counts as lost; default 30 s. The group's
     /// rebalance timeout, less 6 s, bounds it as well. Marks made until then are committed.
     #[must_use]
-    pub fn revoke_timeout(mut self, time: Duration) -> Self {
-        self.settings.revoke_timeout = time;
-        self
+    pub fn revoke_timeout(self, time: Duration) -> Self {
+        self.configure(move |app| app.revoke_timeout(time))
     }
 
     /// Where partitions begin for which the group has committed nothing (`auto.offset.reset`); default: at their first
     /// offset.
     #[must_use]
-    pub fn first_start(mut self, policy: FirstStart) -> Self {
-        self.settings.reading.first_start = Some(policy);
-        self
+    pub fn first_start(self, policy: FirstStart) -> Self {
+        self.consumer(move |consumer| consumer.first_start(policy))
     }
 
     /// What happens when a partition no longer has the position, because retention has passed it
     /// (`auto.offset.reset`). Default: it goes on at the first offset that there is, with an
     /// [`Event::PositionReset`]. [`OutOfRange::Stop`] leaves the partition to a person, with a [condition](Event::Condition) that lasts.
     #[must_use]
-    pub fn out_of_range(mut self, policy: OutOfRange) -> Self {
-        self.settings.reading.out_of_range = Some(policy);
-        self
+    pub fn out_of_range(self, policy: OutOfRange) -> Self {
+        self.consumer(move |consumer| consumer.out_of_range(policy))
     }
 
     /// What happens when a partition was truncated below the position (KIP-320). Default: it stops, with a
     /// [condition](Event::Condition) that lasts.
     #[must_use]
-    pub fn truncation(mut self, policy: Truncation) -> Self {
-        self.settings.reading.truncation = Some(policy);
-        self
+    pub fn truncation(self, policy: Truncation) -> Self {
+        self.consumer(move |consumer| consumer.truncation(policy))
     }
 
     /// Adds somebody who watches [`Event`]s.
@@ -194,18 +253,27 @@ impl App {
     /// # Errors
     /// [`ErrorKind::Config`], naming all problems of settings and routes at once.
     pub async fn build(mut self) -> Result<Server> {
-        let mut problems = Problems::default();
-        problems.check(self.settings.concurrency > 0, "concurrency", "is 0; it must be at least 1");
-        let mut of_routes = Vec::new();
-        routing::check(&mut self.routes.groups, &mut of_routes);
-        problems.extend(of_routes);
-        let both = self.client.is_some() && self.bootstrap_servers.is_some();
-        let what = "both a client and bootstrap_servers are given; the client knows its cluster";
-        problems.check(!both, "bootstrap.servers", what);
-        let builder = Client::builder().client_id(self.name);
-        let builder = self.bootstrap_servers.into_iter().fold(builder, ClientBuilder::bootstrap_servers);
-        if self.client.is_none() {
-            problems.extend(builder.problems());
+        let groups: Vec<GroupId> = self.routes.groups.iter().map(|group| group.id.clone()).collect();
+        if let Some(servers) = self.bootstrap_servers {
+            self.wishes.client.push(move |client| client.bootstrap_servers(servers.as_str()));
+        }
+        let Settled { client, of_client, producer, settings, mut problems } =
+            self.wishes.settle(&self.name, &groups);
+        if !settings.app.group_id.is_empty() {
+            self.routes.groups[0].id = GroupId::from(settings.app.group_id.as_str());
+        }
+        let own = self.routes.groups[0].id.clone();
+        routing::check(&mut self.routes.groups, &own, &mut problems);
+        for group in &self.routes.groups {
+            settings.check_group(&group.id, &group.consumer, &mut problems);
+        }
+        let builder = Client::builder().config(client);
+        match &self.client {
+            Some(_) => {
+                let what = "both a client and settings of one are given; the client knows its cluster";
+                problems.check(!of_client, "bootstrap.servers", what);
+            }
+            None => problems.extend(builder.problems()),
         }
         problems.finish(())?;
         let client = match self.client {
@@ -215,7 +283,8 @@ impl App {
         let parts = Parts {
             client,
             groups: self.routes.groups,
-            settings: self.settings,
+            producer,
+            settings,
             monitor: Monitor::new(self.listeners),
         };
         Server::new(parts)

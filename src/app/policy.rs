@@ -53,13 +53,16 @@ pub trait Policy: Definition {}
 
 impl<D: Definition> Policy for D {}
 
+/// Takes the name of a setting of a policy, or none, and what is wrong with it.
+pub(crate) type Report<'a> = &'a mut dyn FnMut(&str, String);
+
 /// Settings of a policy.
 pub trait Definition: Any + Debug + Send + Sync {
     /// Its name in events and in what is printed of a route.
     fn name(&self) -> &'static str;
 
     /// Tells what is wrong with the settings, alone or on this route.
-    fn check(&self, route: &Facts<'_>, problem: &mut dyn FnMut(String));
+    fn check(&self, route: &Facts<'_>, problem: Report<'_>);
 
     /// The stage of one partition. It lives as long as the partition is assigned.
     fn stage(&self, route: &Facts<'_>) -> Box<dyn Stage>;
@@ -131,7 +134,10 @@ pub trait Stage: Debug + Send {
     /// The context of the error that tells of a panic in this stage, and the error.
     fn panicked(&self) -> (&'static str, Error) {
         let text = format!("the policy {} panicked", self.policy());
-        ("policy.error", Error::new(ErrorKind::Handler, text).with_advice("the route goes on without its answer"))
+        (
+            "policy.error",
+            Error::new(ErrorKind::Handler, text).with_advice("the route goes on without its answer"),
+        )
     }
 }
 

@@ -2,15 +2,16 @@
 
 use std::sync::Arc;
 
-use super::Settings;
 use super::instrument::{Event, Monitor};
 use super::processing::health::Health;
 use super::processing::listener::{GroupListener, Shared};
 use super::processing::workers::Workers;
 use super::routing::GroupRoute;
+use super::settings::Settings;
 use super::stop::Stop;
 use crate::client::Client;
 use crate::error::Chain;
+use crate::producer::ProducerConfig;
 use crate::runtime::Runtime;
 use crate::{Error, ErrorKind, Result};
 
@@ -19,6 +20,7 @@ use crate::{Error, ErrorKind, Result};
 pub(crate) struct Parts {
     pub(crate) client: Client,
     pub(crate) groups: Vec<GroupRoute>,
+    pub(crate) producer: ProducerConfig,
     pub(crate) settings: Settings,
     pub(crate) monitor: Monitor,
 }
@@ -73,10 +75,10 @@ impl ShutdownHandle {
 
 impl Server {
     pub(crate) fn new(parts: Parts) -> Result<Self> {
-        let Parts { client, groups, settings, monitor } = parts;
-        let producer = client.producer().build()?;
-        let workers = Workers::new(settings.concurrency);
-        let stop = Stop::new(settings.shutdown_timeout);
+        let Parts { client, groups, producer, settings, monitor } = parts;
+        let producer = client.producer().config(producer).build()?;
+        let workers = Workers::new(settings.app.concurrency);
+        let stop = Stop::new(settings.app.shutdown_timeout);
         let shared = Shared { client, producer, workers, health: Health::new(), settings, monitor, stop };
         Ok(Self { groups, shared })
     }

@@ -23,19 +23,22 @@ pub(crate) struct Given(Vec<(Origin, String, String)>);
 
 /// Settings that are loaded, without their type.
 pub(crate) trait Section {
-    fn scope(&self) -> &'static str;
+    /// What its settings may be named below.
+    fn scope(&self) -> &str;
+    /// True if its settings must be named below it.
+    fn needs_scope(&self) -> bool {
+        false
+    }
     /// The row that has a name for which `is` holds.
     fn find(&self, is: &dyn Fn(&str) -> bool) -> Option<usize>;
     /// All names of all rows.
     fn names(&self) -> Vec<&'static str>;
     /// Sets the row to what `text` says.
     fn apply(&mut self, row: usize, text: &str) -> Result<(), String>;
-    /// Notes everything that is wrong.
-    fn check(&self, problems: &mut Problems);
 }
 
 impl<T: Table> Section for T {
-    fn scope(&self) -> &'static str {
+    fn scope(&self) -> &str {
         T::SCOPE
     }
 
@@ -54,10 +57,6 @@ impl<T: Table> Section for T {
         row.apply(&mut changed, text)?;
         *self = changed;
         Ok(())
-    }
-
-    fn check(&self, problems: &mut Problems) {
-        Table::check(self, problems);
     }
 }
 
@@ -140,7 +139,7 @@ impl Given {
 /// The setting that is called `name`, and whether it is named below its scope.
 fn find(sections: &[&mut dyn Section], origin: Origin, name: &str) -> Option<((usize, usize), bool)> {
     let places = || sections.iter().enumerate();
-    let plain = places().find_map(|(section, settings)| {
+    let plain = places().filter(|(_, settings)| !settings.needs_scope()).find_map(|(section, settings)| {
         Some((section, settings.find(&|known| spelled(origin, "", known) == name)?))
     });
     let scoped = || {
@@ -166,12 +165,12 @@ fn spelled(origin: Origin, scope: &str, name: &str) -> String {
 fn near(sections: &[&mut dyn Section], origin: Origin, name: &str) -> String {
     let mut names = Vec::new();
     for settings in sections {
-        let scope = settings.scope();
         for known in settings.names() {
-            names.push(spelled(origin, "", known));
-            // Only where a scope was written: otherwise it makes names look alike that are not.
-            if !scope.is_empty() && name.to_lowercase().contains(scope) {
-                names.push(spelled(origin, scope, known));
+            if !settings.needs_scope() {
+                names.push(spelled(origin, "", known));
+            }
+            if !settings.scope().is_empty() {
+                names.push(spelled(origin, settings.scope(), known));
             }
         }
     }

@@ -100,6 +100,14 @@ macro_rules! settings {
                 problems.into_vec()
             }
 
+            /// The value of the setting that has this name in properties, as a property; `None` if it is not set, or if there is no
+            /// such setting.
+            pub fn get(&self, name: &str) -> Option<String> {
+                let mut rows = <Self as $crate::settings::Table>::rows();
+                let row = rows.find(|row| row.names().any(|known| known == name))?;
+                (row.get)(self).map(|value| value.to_string())
+            }
+
             $(
                 $(#[doc = $text])+
                 #[doc = ""]

@@ -16,14 +16,14 @@ use super::partition::{PartitionState, Run};
 use super::route::Route;
 use super::run::{Finished, Job, Means, run};
 use super::workers::Workers;
-use crate::app::Settings;
 use crate::app::context::Context;
 use crate::app::instrument::{Event, Monitor};
 use crate::app::policy::Ending;
 use crate::app::routing::GroupRoute;
+use crate::app::settings::Settings;
 use crate::app::stop::Stop;
 use crate::client::{Client, ConditionEvent, ConditionEvents, ConditionKind, ConditionStage, Subject};
-use crate::consumer::{Batch, ConsumerConfig, Event as GroupEvent, GroupConsumer, Mark, Revocation};
+use crate::consumer::{Batch, Event as GroupEvent, GroupConsumer, Mark, Revocation};
 use crate::deadline;
 use crate::producer::Producer;
 use crate::runtime::Runtime;
@@ -82,9 +82,7 @@ impl GroupListener {
     pub(crate) fn new(group: GroupRoute, shared: Shared) -> Result<Self> {
         let Shared { client, producer, workers, health, settings, monitor, stop } = shared;
         let topics: Vec<TopicName> = group.topics.iter().map(|route| route.topic.clone()).collect();
-        // The coordinators say what is done and when the next batch may come.
-        let config = ConsumerConfig::new().hold_after_delivery(true).auto_store(false);
-        let config = group.reading.or(settings.reading).apply(config);
+        let config = settings.consumer(&group.id, &group.consumer);
         let mut routes = BTreeMap::new();
         for route in group.topics {
             let topic = route.topic.clone();
@@ -246,7 +244,7 @@ impl GroupListener {
                 let partitions = revocation.partitions().to_vec();
                 self.monitor.emit(&Event::Revoked { group: &self.group, partitions: &partitions });
                 let lost_at = revocation.deadline().checked_sub(MARGIN).unwrap_or(revocation.deadline());
-                let lost_at = lost_at.min(deadline::after(Instant::now(), self.settings.revoke_timeout));
+                let lost_at = lost_at.min(deadline::after(Instant::now(), self.settings.app.revoke_timeout));
                 partitions.iter().for_each(|partition| self.end(partition, Ending::Revoked));
                 self.revocations.push((revocation, lost_at));
             }

@@ -4,21 +4,19 @@
 //! [`VirtualPartitions`](super::VirtualPartitions), [`Throttle`](super::Throttle). Everything is checked when the
 //! application is built, all problems at once.
 
-mod reading;
-
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
-
-pub(crate) use reading::Reading;
 
 use super::batch::{Batch, Message};
 use super::consumer::{BatchFn, BlockingFn, Consumer, Handler, MessageFn, erase};
 use super::context::Context;
 use super::payload::Payload;
 use super::policy::{Facts, Marks, Policies, Policy};
+use super::settings::Changes;
 use crate::Result;
-use crate::consumer::{FirstStart, OutOfRange, Truncation};
+use crate::consumer::{ConsumerConfig, FirstStart, OutOfRange, Truncation};
+use crate::settings::Problems;
 use crate::types::{GroupId, TopicName};
 
 /// Makes the handler of one partition (and lane).
@@ -57,32 +55,40 @@ impl Routes {
 pub struct GroupRoute {
     pub(crate) id: GroupId,
     pub(crate) topics: Vec<TopicRoute>,
-    pub(crate) reading: Reading,
+    /// Settings of the group's consumer.
+    pub(crate) consumer: Changes<ConsumerConfig>,
 }
 
 impl GroupRoute {
     fn new(id: GroupId) -> Self {
-        Self { id, topics: Vec::new(), reading: Reading::default() }
+        Self { id, topics: Vec::new(), consumer: Changes::default() }
     }
 
     /// Where the group begins with partitions for which it has committed nothing. Default: as the application
     /// ([`App::first_start`](super::App::first_start)).
     pub fn first_start(&mut self, policy: FirstStart) -> &mut Self {
-        self.reading.first_start = Some(policy);
-        self
+        self.consumer(move |consumer| consumer.first_start(policy))
     }
 
     /// What the group does when a partition no longer has its position. Default: as the application
     /// ([`App::out_of_range`](super::App::out_of_range)).
     pub fn out_of_range(&mut self, policy: OutOfRange) -> &mut Self {
-        self.reading.out_of_range = Some(policy);
-        self
+        self.consumer(move |consumer| consumer.out_of_range(policy))
     }
 
     /// What the group does when a partition was truncated below its position. Default: as the application
     /// ([`App::truncation`](super::App::truncation)).
     pub fn truncation(&mut self, policy: Truncation) -> &mut Self {
-        self.reading.truncation = Some(policy);
+        self.consumer(move |consumer| consumer.truncation(policy))
+    }
+
+    /// Changes settings of the group's consumer, those that it has as every consumer of the application
+    /// ([`App::consumer`](super::App::consumer)).
+    pub fn consumer(
+        &mut self,
+        change: impl Fn(ConsumerConfig) -> ConsumerConfig + Send + Sync + 'static,
+    ) -> &mut Self {
+        self.consumer.push(change);
         self
     }
 
@@ -187,22 +193,18 @@ impl TopicRoute {
         Facts { topic: &self.topic, marks: self.marks, policies: &self.policies }
     }
 
-    /// Adds what is wrong with the route to `problems`.
-    fn check(&self, group: &GroupId, problems: &mut Vec<String>) {
-        let mut problem = |text: String| problems.push(format!("route {group}/{}: {text}", self.topic));
+    /// Notes what is wrong with the route.
+    fn check(&self, problems: &mut Problems) {
         if let Some(text) = self.topic.fault() {
-            problem(format!("the topic name {text}"));
+            problems.add("", format!("the topic name {text}"));
         }
-        if self.factory.is_none() {
-            problem(
-                "has no consumer; call consumer(), handler(), batch_handler() or blocking_handler()".into(),
-            );
-        }
-        if self.max_messages == 0 {
-            problem("max_messages is 0; it must be at least 1".into());
-        }
+        let what = "has no consumer; call consumer(), handler(), batch_handler() or blocking_handler()";
+        problems.check(self.factory.is_some(), "", what);
+        problems.check(self.max_messages > 0, "max_messages", "is 0; it must be at least 1");
         for policy in self.policies.iter() {
-            policy.check(&self.facts(), &mut problem);
+            problems.within(policy.name(), |problems| {
+                policy.check(&self.facts(), &mut |setting, what| problems.add(setting, what));
+            });
         }
     }
 }
@@ -220,20 +222,24 @@ impl fmt::Debug for TopicRoute {
     }
 }
 
-/// Everything that is wrong with the routes. Groups without topics are dropped.
-pub(crate) fn check(groups: &mut Vec<GroupRoute>, problems: &mut Vec<String>) {
+/// Everything that is wrong with the routes, those of the group `own` below `routes.<topic>`, others below
+/// `groups.<id>.routes.<topic>`. Groups without topics are dropped.
+pub(crate) fn check(groups: &mut Vec<GroupRoute>, own: &GroupId, problems: &mut Problems) {
     groups.retain(|group| !group.topics.is_empty());
     if groups.is_empty() {
-        problems.push("there are no routes; add one with routes.topic(…).consumer(…)".into());
+        problems.add("routes", "there are none; add one with routes.topic(…).consumer(…)");
     }
     for group in groups {
-        problems.extend(group.id.fault().map(|text| format!("the group id {text}; name the consumer group")));
+        if let Some(text) = group.id.fault() {
+            problems.add("group.id", format!("the group id {text}; name the consumer group"));
+        }
+        let below = if group.id == *own { String::new() } else { format!("groups.{}.", group.id) };
         let mut seen = std::collections::BTreeSet::new();
         for route in &group.topics {
-            route.check(&group.id, problems);
-            if !seen.insert(&route.topic) {
-                problems.push(format!("route {}/{}: is defined twice", group.id, route.topic));
-            }
+            problems.within(format_args!("{below}routes.{}", route.topic), |problems| {
+                route.check(problems);
+                problems.check(seen.insert(&route.topic), "", "is defined twice");
+            });
         }
     }
 }

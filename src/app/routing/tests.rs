@@ -62,6 +62,9 @@ impl Set for GroupRoute {
         |group| {
             let _ = group.truncation(Truncation::Resume);
         },
+        |group| {
+            let _ = group.consumer(|consumer| consumer.max_bytes(7));
+        },
     ];
 
     fn new() -> Self {
@@ -69,7 +72,7 @@ impl Set for GroupRoute {
     }
 
     fn picture(&self) -> impl Debug {
-        format!("{self:?} {:?}", self.reading.apply(crate::consumer::ConsumerConfig::new()))
+        format!("{self:?} {:?}", self.consumer)
     }
 }
 
@@ -82,6 +85,9 @@ impl Set for Option<App> {
         |app| *app = app.take().map(|app| app.first_start(FirstStart::Latest)),
         |app| *app = app.take().map(|app| app.out_of_range(OutOfRange::Stop)),
         |app| *app = app.take().map(|app| app.truncation(Truncation::Resume)),
+        |app| *app = app.take().map(|app| app.producer(|producer| producer.batch_size(2000))),
+        |app| *app = app.take().map(|app| app.connection(|client| client.client_id("me"))),
+        |app| *app = app.take().map(|app| app.environment([("CARAFE_LINGER_MS", "1")])),
         |app| *app = app.take().map(|app| app.listener(|_: &crate::app::Event<'_>| {})),
         |app| {
             let define = |routes: &mut Routes| {
@@ -134,7 +140,7 @@ async fn two_ways_to_name_the_cluster_are_one_too_many() {
         App::new("app").bootstrap_servers("b:9092").client(client),
     ] {
         let error = app.routes(define).build().await.unwrap_err();
-        assert!(error.to_string().contains("both a client and bootstrap_servers"), "{error}");
+        assert!(error.to_string().contains("both a client and settings of one"), "{error}");
     }
 }
 
@@ -147,19 +153,4 @@ async fn groups_are_checked_before_anything_runs() {
     };
     let error = App::new("app").bootstrap_servers("a:9092").routes(define).build().await.unwrap_err();
     assert!(error.to_string().contains("the group id is empty"), "{error}");
-}
-
-/// A group's own policy goes before the application's, and that before the default.
-#[test]
-fn policies_of_reading_are_inherited() {
-    let app = Reading {
-        out_of_range: Some(OutOfRange::Stop),
-        first_start: Some(FirstStart::Latest),
-        truncation: None,
-    };
-    let group = Reading { out_of_range: Some(OutOfRange::Latest), ..Reading::default() };
-    let both = group.or(app);
-    assert_eq!((both.out_of_range, both.first_start), (Some(OutOfRange::Latest), Some(FirstStart::Latest)));
-    let config = format!("{:?}", Reading::default().apply(crate::consumer::ConsumerConfig::new()));
-    assert!(config.contains("out_of_range: Earliest") && config.contains("truncation: Stop"), "{config}");
 }

@@ -3,7 +3,7 @@
 use crate::Result;
 use crate::consumer::ConsumerConfig;
 use crate::producer::ProducerConfig;
-use crate::settings::load::{Given, Section};
+use crate::settings::load::Given;
 use crate::settings::{Kind, Problems, Row, Table};
 use crate::types::GroupId;
 
@@ -132,9 +132,10 @@ impl Loader {
         let Self { given, mut problems } = self;
         let (mut settings, mut group) = (ClientSettings::new(), Group::default());
         let ClientSettings { client, producer, consumer, group_id } = &mut settings;
-        let sections: &mut [&mut dyn Section] = &mut [client, producer, consumer, &mut group];
-        given.load(sections, &mut problems);
-        sections.iter().for_each(|section| section.check(&mut problems));
+        given.load(&mut [client, producer, consumer, &mut group], &mut problems);
+        client.check(&mut problems);
+        producer.check(&mut problems);
+        consumer.check(&mut problems);
         *group_id = group.0;
         problems.finish(settings)
     }

@@ -1,7 +1,7 @@
 //! What happens to a record that keeps failing.
 
 use crate::app::policies::VirtualPartitions;
-use crate::app::policy::{Decision, Definition, Facts, Failed, Failure, Marks, Stage};
+use crate::app::policy::{Decision, Definition, Facts, Failed, Failure, Marks, Report, Stage};
 use crate::app::routing::TopicRoute;
 use crate::types::TopicName;
 
@@ -64,17 +64,18 @@ impl Definition for DeadLetter {
         "dead_letter"
     }
 
-    fn check(&self, route: &Facts<'_>, problem: &mut dyn FnMut(String)) {
+    fn check(&self, route: &Facts<'_>, problem: Report<'_>) {
         if let Some(text) = self.topic.fault() {
-            problem(format!("the name of the dead letter topic {text}"));
+            problem("topic", format!("the name of the dead letter topic {text}"));
         }
         if &self.topic == route.topic {
-            problem("dead letters would go to the topic that they come from".into());
+            problem("topic", "dead letters would go to the topic that they come from".into());
         }
         if self.max_retries == 0 && route.policies.get::<VirtualPartitions>().is_some() {
             problem(
-                "dead letters with virtual partitions need max_retries of at least 1: the first failure only \
-                 says which lane failed, not which record"
+                "max_retries",
+                "is 0; with virtual partitions it must be at least 1, since the first failure only says which lane \
+                 failed, not which record"
                     .into(),
             );
         }
@@ -159,7 +160,9 @@ mod tests {
         let problems = |letter: DeadLetter| {
             let mut route = TopicRoute::new("t".into());
             let mut problems = Vec::new();
-            letter.check(&route.with(by_key()).facts(), &mut |problem| problems.push(problem));
+            letter.check(&route.with(by_key()).facts(), &mut |setting, what| {
+                problems.push(format!("{setting}: {what}"))
+            });
             problems
         };
         assert_eq!(problems(DeadLetter::to("dead")), [""; 0]);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::app::policy::{Admission, Definition, Facts, Stage, Verdict};
+use crate::app::policy::{Admission, Definition, Facts, Report, Stage, Verdict};
 use crate::app::routing::TopicRoute;
 
 /// Drops records that are older than a time when their turn comes, by their timestamp and the clock of this machine.
@@ -35,9 +35,9 @@ impl Definition for Expiry {
         "expiry"
     }
 
-    fn check(&self, _: &Facts<'_>, problem: &mut dyn FnMut(String)) {
+    fn check(&self, _: &Facts<'_>, problem: Report<'_>) {
         if self.after < Duration::from_millis(1) {
-            problem(format!("records that expire after {:?} are never handled", self.after));
+            problem("after", format!("records that expire after {:?} are never handled", self.after));
         }
     }
 
@@ -106,7 +106,7 @@ mod tests {
         let route = TopicRoute::new("t".into());
         for (age, wrong) in [(Duration::ZERO, true), (Duration::from_millis(1), false)] {
             let mut told = false;
-            Expiry::after(age).check(&route.facts(), &mut |_| told = true);
+            Expiry::after(age).check(&route.facts(), &mut |_, _| told = true);
             assert_eq!(told, wrong);
         }
     }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::app::policy::{Decision, Definition, Facts, Failure, Stage};
+use crate::app::policy::{Decision, Definition, Facts, Failure, Report, Stage};
 use crate::app::routing::TopicRoute;
 use crate::backoff::Backoff;
 
@@ -53,13 +53,13 @@ impl Definition for Retry {
         "retry"
     }
 
-    fn check(&self, _: &Facts<'_>, problem: &mut dyn FnMut(String)) {
+    fn check(&self, _: &Facts<'_>, problem: Report<'_>) {
         let Self { first, max, jitter } = self;
         if first > max {
-            problem(format!("the first pause of the retry ({first:?}) is longer than the longest ({max:?})"));
+            problem("max", format!("is {max:?}; it must be at least the first pause, {first:?}"));
         }
         if !(0.0..=1.0).contains(jitter) {
-            problem(format!("the jitter of the retry is {jitter}; it must be between 0 and 1"));
+            problem("jitter", format!("is {jitter}; it must be between 0 and 1"));
         }
     }
 
@@ -106,7 +106,9 @@ mod tests {
         let retry = Retry::exponential(long, Duration::from_secs(3)).jitter(1.5);
         let mut route = TopicRoute::new("t".into());
         let mut problems = Vec::new();
-        retry.check(&route.with(retry).facts(), &mut |problem| problems.push(problem));
+        retry.check(&route.with(retry).facts(), &mut |setting, what| {
+            problems.push(format!("{setting}: {what}"))
+        });
         assert_eq!(problems.len(), 2, "{problems:?}");
     }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::app::policy::{Admission, Definition, Facts, Stage};
+use crate::app::policy::{Admission, Definition, Facts, Report, Stage};
 use crate::app::routing::TopicRoute;
 use crate::deadline;
 
@@ -35,12 +35,11 @@ impl Definition for Throttle {
         "throttle"
     }
 
-    fn check(&self, _: &Facts<'_>, problem: &mut dyn FnMut(String)) {
+    fn check(&self, _: &Facts<'_>, problem: Report<'_>) {
         let Self { limit, interval } = self;
         if *limit == 0 || *interval < Duration::from_millis(1) {
-            problem(format!(
-                "a throttle of {limit} records in {interval:?} lets nothing or everything through"
-            ));
+            let what = format!("{limit} records in {interval:?} lets nothing or everything through");
+            problem("", what);
         }
     }
 
@@ -115,7 +114,7 @@ mod tests {
             (Throttle::new(1, second), false),
         ] {
             let mut told = false;
-            throttle.check(&route.facts(), &mut |_| told = true);
+            throttle.check(&route.facts(), &mut |_, _| told = true);
             assert_eq!(told, wrong, "{throttle:?}");
         }
     }

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::app::policy::{Definition, Facts, Stage};
+use crate::app::policy::{Definition, Facts, Report, Stage};
 use crate::app::routing::TopicRoute;
 use crate::consumer::{Batch, RecordRef};
 use crate::{Error, ErrorKind};
@@ -55,9 +55,9 @@ impl Definition for VirtualPartitions {
         "virtual_partitions"
     }
 
-    fn check(&self, _: &Facts<'_>, problem: &mut dyn FnMut(String)) {
+    fn check(&self, _: &Facts<'_>, problem: Report<'_>) {
         if self.max == Some(0) {
-            problem("max_partitions of the virtual partitions is 0; it must be at least 1".into());
+            problem("max_partitions", "is 0; it must be at least 1".into());
         }
     }
 

@@ -1,8 +1,10 @@
 //! `docs/configuration.md`, written from the table.
 
+use std::collections::BTreeSet;
 use std::fmt::Write;
 
-use super::ClientConfig;
+use super::AppConfig;
+use crate::client::ClientConfig;
 use crate::consumer::ConsumerConfig;
 use crate::producer::ProducerConfig;
 use crate::settings::{Kind, Row, Table};
@@ -12,12 +14,14 @@ const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/configuration.md")
 const INTRODUCTION: &str = "\
 # Configuration
 
-Each setting has a setter (`ClientConfig`, `ProducerConfig`, `ConsumerConfig`), a name in properties and a variable of the
+Each setting has a setter (`ClientConfig`, `ProducerConfig`, `ConsumerConfig`, `AppConfig`), a name in properties and a variable of the
 environment. A setter goes before a variable, a variable before a property, a property before the default.
 
-`ClientSettings` loads properties and variables. Properties have the names of Java's clients or librdkafka. Settings of
-producers and consumers may be named below their scope, as `producer.linger.ms`; where the client has a setting of the same
-name, they must be. A variable is `CARAFE_` and the property's name in capital letters, with `_` for each dot:
+`ClientSettings` loads properties and variables, and so do applications (`App::properties`, `App::environment`). Properties
+have the names of Java's clients or librdkafka. `group.id` names the group of consumers. Settings of producers, consumers and
+applications may be named below their scope, as `producer.linger.ms`; where a section further up has a setting of the same name, they
+must be. The consumers of one group of an application are set by `groups.<id>.consumer.fetch.max.bytes` and the like, which goes before
+what is said of all. A variable is `CARAFE_` and the property's name in capital letters, with `_` for each dot:
 `CARAFE_LINGER_MS`, `CARAFE_PRODUCER_REQUEST_TIMEOUT_MS`. `CARAFE_TEST_…` is left to this crate's tests.
 
 Everything that is wrong is reported at once: unknown names with the nearest known one, values with their range, refused
@@ -30,17 +34,20 @@ This file is written from the rows of the settings by the test that compares the
 
 pub(super) fn document() -> String {
     let mut text = INTRODUCTION.to_owned();
-    section::<ClientConfig>(&mut text, "Client", &|_| false);
-    let of_client = |name: &str| ClientConfig::rows().any(|row| row.names().any(|known| known == name));
-    section::<ProducerConfig>(&mut text, "Producers", &of_client);
-    section::<ConsumerConfig>(&mut text, "Consumers", &of_client);
+    let mut taken = BTreeSet::new();
+    section::<ClientConfig>(&mut text, "Client", &mut taken);
+    section::<ProducerConfig>(&mut text, "Producers", &mut taken);
+    section::<ConsumerConfig>(&mut text, "Consumers", &mut taken);
+    section::<AppConfig>(&mut text, "Applications", &mut taken);
     text
 }
 
-/// The rows of a table; one whose name has another meaning is only found below its scope.
-fn section<T: Table + Default>(text: &mut String, title: &str, taken: &dyn Fn(&str) -> bool) {
+/// The rows of a table; one whose name is `taken` is only found below its scope.
+fn section<T: Table + Default>(text: &mut String, title: &str, taken: &mut BTreeSet<&'static str>) {
+    let before = taken.clone();
+    taken.extend(T::rows().flat_map(Row::names));
     let shown = |name: &str| {
-        if taken(name) { format!("`{}.{name}`", T::SCOPE) } else { format!("`{name}`") }
+        if before.contains(name) { format!("`{}.{name}`", T::SCOPE) } else { format!("`{name}`") }
     };
     let names = |row: &Row<T>| {
         let names: Vec<String> = row.names().map(shown).collect();
