@@ -24,7 +24,7 @@ struct Orders;
 impl Consumer for Orders {
     type Payload = Json<Order>;
 
-    async fn consume(&mut self, batch: &Batch<Json<Order>>, ctx: &mut Context) -> carafe::Result<()> {
+    async fn consume(&mut self, batch: &Batch<Json<Order>>, ctx: &mut Context) -> HandlerResult {
         for message in batch {
             let order = message.payload()?;
             let (key, invoice) = (order.id.to_string(), format!("{} zł", order.total));

@@ -182,6 +182,12 @@ impl Error {
         self.0.origin.as_deref()?.downcast_ref()
     }
 
+    /// This error as the trait object that [`tracing`](https://docs.rs/tracing) records with all that is behind it:
+    /// `tracing::error!(error = error.as_dyn(), "not sent")`.
+    pub fn as_dyn(&self) -> &(dyn StdError + 'static) {
+        self
+    }
+
     /// Who is to blame.
     pub fn kind(&self) -> ErrorKind {
         self.0.kind

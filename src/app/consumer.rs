@@ -6,6 +6,7 @@ use std::pin::Pin;
 
 use super::batch::{Batch, Message};
 use super::context::Context;
+use super::handler_error::HandlerResult;
 use super::payload::Payload;
 use crate::consumer;
 use crate::{Error, ErrorKind, Result};
@@ -28,17 +29,17 @@ pub trait Consumer: Send + 'static {
         &mut self,
         batch: &Batch<Self::Payload>,
         ctx: &mut Context,
-    ) -> impl Future<Output = Result<()>> + Send;
+    ) -> impl Future<Output = HandlerResult> + Send;
 
     /// The partition goes away. Marks made here still count if it was revoked in order, not if it was lost
     /// ([`Context::is_lost`]). Does not wait for a worker. Not called for a partition that never had a batch. An error is
     /// reported, not retried.
-    fn revoked(&mut self, _ctx: &mut Context) -> impl Future<Output = Result<()>> + Send {
+    fn revoked(&mut self, _ctx: &mut Context) -> impl Future<Output = HandlerResult> + Send {
         async { Ok(()) }
     }
 
     /// The application stops. Does not wait for a worker. Not called after [`revoked`](Self::revoked). An error is reported, not retried.
-    fn shutdown(&mut self, _ctx: &mut Context) -> impl Future<Output = Result<()>> + Send {
+    fn shutdown(&mut self, _ctx: &mut Context) -> impl Future<Output = HandlerResult> + Send {
         async { Ok(()) }
     }
 }
@@ -61,15 +62,15 @@ struct Erased<C>(C);
 /// Each call is made within the future, so that a panic of it is one of the future.
 impl<C: Consumer> Handler for Erased<C> {
     fn consume<'a>(&'a mut self, batch: consumer::Batch, ctx: &'a mut Context) -> BoxFuture<'a, Result<()>> {
-        Box::pin(async move { self.0.consume(&Batch::new(batch), ctx).await })
+        Box::pin(async move { Ok(self.0.consume(&Batch::new(batch), ctx).await?) })
     }
 
     fn revoked<'a>(&'a mut self, ctx: &'a mut Context) -> BoxFuture<'a, Result<()>> {
-        Box::pin(async move { self.0.revoked(ctx).await })
+        Box::pin(async move { Ok(self.0.revoked(ctx).await?) })
     }
 
     fn shutdown<'a>(&'a mut self, ctx: &'a mut Context) -> BoxFuture<'a, Result<()>> {
-        Box::pin(async move { self.0.shutdown(ctx).await })
+        Box::pin(async move { Ok(self.0.shutdown(ctx).await?) })
     }
 }
 
@@ -89,11 +90,11 @@ impl<P, F, Fut> Consumer for MessageFn<P, F>
 where
     P: Payload,
     F: Fn(Message<P>, Context) -> Fut + Send + Sync + 'static,
-    Fut: Future<Output = Result<()>> + Send + 'static,
+    Fut: Future<Output = HandlerResult> + Send + 'static,
 {
     type Payload = P;
 
-    async fn consume(&mut self, batch: &Batch<P>, ctx: &mut Context) -> Result<()> {
+    async fn consume(&mut self, batch: &Batch<P>, ctx: &mut Context) -> HandlerResult {
         for message in batch.messages() {
             let offset = message.offset();
             (self.handle)(message, ctx.clone()).await?;
@@ -121,11 +122,11 @@ impl<P, F, Fut> Consumer for BatchFn<P, F>
 where
     P: Payload,
     F: Fn(Batch<P>, Context) -> Fut + Send + Sync + 'static,
-    Fut: Future<Output = Result<()>> + Send + 'static,
+    Fut: Future<Output = HandlerResult> + Send + 'static,
 {
     type Payload = P;
 
-    async fn consume(&mut self, batch: &Batch<P>, ctx: &mut Context) -> Result<()> {
+    async fn consume(&mut self, batch: &Batch<P>, ctx: &mut Context) -> HandlerResult {
         (self.handle)(batch.clone(), ctx.clone()).await
     }
 }
@@ -145,17 +146,17 @@ impl<P, F> BlockingFn<P, F> {
 impl<P, F> Consumer for BlockingFn<P, F>
 where
     P: Payload,
-    F: Fn(&Batch<P>, &Context) -> Result<()> + Clone + Send + Sync + 'static,
+    F: Fn(&Batch<P>, &Context) -> HandlerResult + Clone + Send + Sync + 'static,
 {
     type Payload = P;
 
-    async fn consume(&mut self, batch: &Batch<P>, ctx: &mut Context) -> Result<()> {
+    async fn consume(&mut self, batch: &Batch<P>, ctx: &mut Context) -> HandlerResult {
         let (handle, batch, ctx) = (self.handle.clone(), batch.clone(), ctx.clone());
         let runtime = ctx.runtime();
         let outcome =
             runtime.blocking("blocking handler", move || ctx.blocking(|| handle(&batch, &ctx))).await;
         outcome.unwrap_or_else(|error| {
-            Err(Error::new(ErrorKind::Handler, format!("the blocking handler {error}")))
+            Err(Error::new(ErrorKind::Handler, format!("the blocking handler {error}")).into())
         })
     }
 }

@@ -21,6 +21,7 @@
 mod batch;
 mod consumer;
 mod context;
+mod handler_error;
 mod instrument;
 mod outputs;
 mod payload;
@@ -38,6 +39,7 @@ use std::time::Duration;
 pub use batch::{AtOffset, Batch, Iter, Message, MessageRef};
 pub use consumer::Consumer;
 pub use context::{Context, ContextProducer};
+pub use handler_error::{HandlerError, HandlerResult};
 pub use instrument::{Event, Listener};
 pub use payload::{Json, Payload, Raw, Text};
 pub use policies::*;

@@ -1,6 +1,7 @@
 //! `carafe demo`: a stream of orders through a routed application, and an account of what became of each.
 
 mod ledger;
+mod progress;
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -13,24 +14,26 @@ use serde::Deserialize;
 use tokio::time::Instant;
 
 use crate::admin::NewTopic;
-use crate::app::{App, Batch, Consumer, Context, DeadLetter, Json, Retry, by_key};
+use crate::app::{App, Batch, Consumer, Context, DeadLetter, HandlerResult, Json, Retry, by_key};
 use crate::broker::Cluster;
 use crate::client::Client;
 use crate::producer::Record;
 use crate::runtime;
 use crate::{Error, ErrorKind, Result};
 use ledger::Ledger;
+use progress::Lanes;
 
 /// Produces keyed orders and consumes them with a routed application: retries, dead letters, virtual partitions.
 ///
-/// Runs on an embedded cluster unless --bootstrap-servers names one. Without --orders it runs until Ctrl-C. The exit
-/// code is 0 only if nothing was lost and nothing came out of order.
+/// Runs on an embedded cluster unless --bootstrap-servers names one, and deletes its topics at the end. Without --orders
+/// it runs until Ctrl-C. The last line is an account of all orders as JSON. The exit code is 0 only if nothing was lost and
+/// nothing came out of order.
 #[derive(Debug, Args)]
 pub(super) struct Demo {
     /// Use this cluster (host:port,…) instead of an embedded one
     #[arg(long, value_name = "LIST")]
     bootstrap_servers: Option<String>,
-    /// Stop after this many orders and print one JSON object as the last line
+    /// Stop after this many orders
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1_000_000_000))]
     orders: Option<u64>,
     /// Draw keys and amounts from this seed
@@ -39,9 +42,14 @@ pub(super) struct Demo {
     /// Nodes of the embedded cluster
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=100))]
     nodes: u16,
+    /// Leave the topics where they are
+    #[arg(long)]
+    keep_topics: bool,
 }
 
 const PARTITIONS: i32 = 12;
+/// Workers of the application, and lanes of each partition.
+const WORKERS: usize = 5;
 const CUSTOMERS: u64 = 10_000;
 /// A cluster that does not answer for this long is not there.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -88,21 +96,65 @@ impl Demo {
         let run = format!("{:08x}", runtime::real().random() as u32);
         let (orders, dead) = (format!("carafe-demo-{run}-orders"), format!("carafe-demo-{run}-dead"));
         create_topics(&client, &[(&orders, PARTITIONS), (&dead, 1)]).await?;
-        super::say(format_args!("demo {run} on {servers}: {orders} → {dead}"));
-
         let ledger = Arc::new(Ledger::new(self.orders, CUSTOMERS));
-        let server = application(&client, &run, &orders, &dead, &ledger).build().await?;
+        self.introduce(&run, servers, &orders, &dead, &ledger);
+        let outcome = self.account(&client, &run, (&orders, &dead), &ledger, started).await;
+        let hurried = outcome.as_ref().is_err_and(|error| error.kind() == ErrorKind::State);
+        let stays = self.keep_topics || self.bootstrap_servers.is_none() || hurried;
+        let deleted = if stays { Ok(()) } else { delete_topics(&client, [orders, dead]).await };
+        client.close();
+        let code = outcome?;
+        deleted?;
+        Ok(code)
+    }
+
+    /// What is going to be seen.
+    fn introduce(&self, run: &str, servers: &str, orders: &str, dead: &str, ledger: &Ledger) {
+        let (once, always) = ledger.failures();
+        super::say(format_args!("demo {run} on {servers}"));
+        super::say(format_args!("{orders}: {PARTITIONS} partitions, each in {WORKERS} lanes by customer;"));
+        super::say(format_args!(
+            "{WORKERS} workers handle them, \"lanes\" shows the busy ones of those seen."
+        ));
+        super::say(format_args!(
+            "Failing on purpose: every {once}th order once, so that it is retried, and every"
+        ));
+        super::say(format_args!("{always}th always, so that it goes to {dead}."));
+        if self.orders.is_none() {
+            super::say(format_args!("Ctrl-C ends it, with an account of every order."));
+        }
+    }
+
+    /// Runs the application and the producer to their end, and says what became of the orders.
+    async fn account(
+        &self,
+        client: &Client,
+        run: &str,
+        (orders, dead): (&str, &str),
+        ledger: &Arc<Ledger>,
+        started: Instant,
+    ) -> Result<ExitCode> {
+        let lanes = Arc::new(Lanes::default());
+        let app = application(client, run, orders, dead, ledger).listener(Arc::clone(&lanes));
+        let server = app.build().await?;
         let handle = server.handle();
         let runtime = runtime::real();
-        let stop = AtomicBool::new(false);
-        let signals = async {
-            runtime::termination().await;
-            // The first one ends producing and drains, the second one ends it all.
-            stop.store(true, Relaxed);
-            runtime::termination().await;
-        };
+        // Signals have a task of their own: the loop that produces may not give way for long.
+        let stop = Arc::new(AtomicBool::new(false));
+        let (told_twice, twice) = tokio::sync::oneshot::channel();
+        let asked = Arc::clone(&stop);
+        let signals = runtime.spawn(
+            "demo signals",
+            Box::pin(async move {
+                runtime::termination().await;
+                // The first one ends producing and drains, the second one ends it all.
+                asked.store(true, Relaxed);
+                runtime::termination().await;
+                let _ = told_twice.send(());
+            }),
+        );
         let work = async {
-            let outcome = self.produce_and_wait(&client, &orders, &ledger, &stop).await;
+            let outcome = self.produce_and_wait(client, orders, ledger, &stop).await;
             handle.stop();
             outcome
         };
@@ -110,20 +162,20 @@ impl Demo {
             let (served, worked) = tokio::join!(server.run(), work);
             served.and(worked)
         };
-        let progress = runtime.spawn("demo progress", Box::pin(report(ledger.clone(), started)));
+        let report = progress::report(Arc::clone(ledger), lanes, started);
+        let progress = runtime.spawn("demo progress", Box::pin(report));
         let outcome = tokio::select! {
             biased; // Signals come first; they are rare.
-            () = signals => Err(Error::new(ErrorKind::State, "told to end twice: what was under way is not accounted for")),
+            _ = twice => Err(Error::new(ErrorKind::State, "told to end twice: what was under way is not accounted for, and the topics stay")),
             outcome = all => outcome,
         };
         progress.abort();
-        client.close();
+        signals.abort();
+        progress::end();
         outcome?;
 
         let totals = ledger.account();
-        if self.orders.is_some() {
-            super::say(format_args!("{}", totals.json(started.elapsed())));
-        }
+        super::say(format_args!("{}", totals.json(started.elapsed())));
         Ok(if totals.lost == 0 && totals.out_of_order == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
 
@@ -203,9 +255,18 @@ async fn create_topics(client: &Client, topics: &[(&str, i32)]) -> Result<()> {
     Ok(())
 }
 
+/// Kafka forgets the offsets of a topic with it, and a group without offsets with those.
+async fn delete_topics(client: &Client, topics: [String; 2]) -> Result<()> {
+    for (name, result) in client.admin().delete_topics(topics).await? {
+        result
+            .map_err(|error| Error::new(ErrorKind::Broker, format!("deleting {name}")).with_source(error))?;
+    }
+    Ok(())
+}
+
 fn application(client: &Client, run: &str, orders: &str, dead: &str, ledger: &Arc<Ledger>) -> App {
     let (handled, buried) = (ledger.clone(), ledger.clone());
-    App::new(format!("carafe-demo-{run}")).client(client.clone()).routes(|routes| {
+    App::new(format!("carafe-demo-{run}")).client(client.clone()).concurrency(WORKERS).routes(|routes| {
         routes
             .topic(orders)
             .consumer(move || Orders { ledger: handled.clone() })
@@ -224,11 +285,11 @@ struct Orders {
 impl Consumer for Orders {
     type Payload = Json<Order>;
 
-    async fn consume(&mut self, batch: &Batch<Json<Order>>, ctx: &mut Context) -> Result<()> {
+    async fn consume(&mut self, batch: &Batch<Json<Order>>, ctx: &mut Context) -> HandlerResult {
         for message in batch {
             let order = message.payload()?;
             if !self.ledger.handle(order.order, order.customer, order.sequence) {
-                return Err(Error::new(ErrorKind::Handler, format!("order {} fails", order.order)));
+                return Err(format!("order {} fails", order.order).into());
             }
             ctx.mark_as_consumed(message)?;
         }
@@ -244,31 +305,10 @@ struct Dead {
 impl Consumer for Dead {
     type Payload = Json<Order>;
 
-    async fn consume(&mut self, batch: &Batch<Json<Order>>, _ctx: &mut Context) -> Result<()> {
+    async fn consume(&mut self, batch: &Batch<Json<Order>>, _ctx: &mut Context) -> HandlerResult {
         for message in batch {
             self.ledger.dead_lettered(message.payload()?.order);
         }
         Ok(())
-    }
-}
-
-/// A line a second.
-async fn report(ledger: Arc<Ledger>, started: Instant) {
-    let (mut produced, mut consumed) = (0, 0);
-    loop {
-        tokio::time::sleep(Duration::from_secs(1)).await;
-        let totals = ledger.totals();
-        super::say(format_args!(
-            "{:>5}s  produced {} ({}/s)  consumed {} ({}/s)  lag {}  retried {}  dead-lettered {}",
-            started.elapsed().as_secs(),
-            totals.produced,
-            totals.produced - produced,
-            totals.consumed,
-            totals.consumed - consumed,
-            totals.produced.saturating_sub(ledger.settled()),
-            totals.retried,
-            totals.dead_lettered,
-        ));
-        (produced, consumed) = (totals.produced, totals.consumed);
     }
 }

@@ -33,7 +33,7 @@ pub use error::{Outcome, ProduceError, TryEnqueueError};
 pub use handle::{EnqueueAllError, Producer, ProducerCounters};
 pub use partitioner::Partitioner;
 pub use receipt::{Delivery, Receipt, Receipts};
-pub use record::{Header, Payload, Record, Target};
+pub use record::{Header, Nullable, Payload, Record, Target};
 pub use topic::Topic;
 
 pub use crate::wire::compression::Compression;

@@ -8,6 +8,8 @@ use bytestring::ByteString;
 
 use super::Topic;
 use crate::types::{Partition, Timestamp, TopicName};
+#[cfg(feature = "app")]
+use crate::{Error, ErrorKind};
 
 /// Bytes of a key, a value or a header: borrowed, owned or shared. The producer copies them once, into the batch.
 #[derive(Clone)]
@@ -135,6 +137,30 @@ impl From<ByteString> for Payload<'_> {
     }
 }
 
+/// What [`Record::key`] and [`Record::value`] take: bytes of any kind, or an option of them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Nullable<'a>(Option<Payload<'a>>);
+
+impl<'a, T> From<T> for Nullable<'a>
+where
+    Payload<'a>: From<T>,
+{
+    #[inline]
+    fn from(bytes: T) -> Self {
+        Self(Some(bytes.into()))
+    }
+}
+
+impl<'a, T> From<Option<T>> for Nullable<'a>
+where
+    Payload<'a>: From<T>,
+{
+    #[inline]
+    fn from(bytes: Option<T>) -> Self {
+        Self(bytes.map(Payload::from))
+    }
+}
+
 /// Where a record goes: a name, or a [`Topic`] that was looked up once.
 #[derive(Clone, Debug)]
 pub(crate) enum Destination<'a> {
@@ -255,53 +281,47 @@ impl<'a> Record<'a> {
         }
     }
 
-    /// Sets the key, which also chooses the partition unless [`partition`](Self::partition) does. An empty key is a key.
+    /// Sets the key, which also chooses the partition unless [`partition`](Self::partition) does. `None` is no key; an empty
+    /// key is a key.
     #[inline]
     #[must_use]
-    pub fn key(mut self, key: impl Into<Payload<'a>>) -> Self {
-        self.key = Some(key.into());
+    pub fn key(mut self, key: impl Into<Nullable<'a>>) -> Self {
+        self.key = key.into().0;
         self
     }
 
-    /// Sets the key, or none.
+    /// Sets the value. `None` is a tombstone.
     #[inline]
     #[must_use]
-    pub fn maybe_key(mut self, key: Option<impl Into<Payload<'a>>>) -> Self {
-        self.key = key.map(Into::into);
+    pub fn value(mut self, value: impl Into<Nullable<'a>>) -> Self {
+        self.value = value.into().0;
         self
     }
 
-    /// Sets the value.
-    #[inline]
-    #[must_use]
-    pub fn value(mut self, value: impl Into<Payload<'a>>) -> Self {
-        self.value = Some(value.into());
-        self
+    /// Sets the value to the JSON of `value`, which [`Json`](crate::app::Json) reads.
+    ///
+    /// ```
+    /// # use carafe::producer::Record;
+    /// let record = Record::to("orders").key("7").json(&["coffee", "cake"])?;
+    /// assert_eq!(record.value_bytes(), Some(&br#"["coffee","cake"]"#[..]));
+    /// # Ok::<(), carafe::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`ErrorKind::Payload`] if serde refuses it, such as a map whose keys are no text.
+    #[cfg(feature = "app")]
+    pub fn json(mut self, value: &(impl serde::Serialize + ?Sized)) -> crate::Result<Self> {
+        let json = serde_json::to_vec(value).map_err(|error| {
+            Error::new(ErrorKind::Payload, "the value cannot be written as JSON").with_source(error)
+        })?;
+        self.value = Some(Payload::Owned(json));
+        Ok(self)
     }
 
-    /// Sets the value, or none: a tombstone.
-    #[inline]
+    /// Adds a header. A value of `None` is null.
     #[must_use]
-    pub fn maybe_value(mut self, value: Option<impl Into<Payload<'a>>>) -> Self {
-        self.value = value.map(Into::into);
-        self
-    }
-
-    /// Adds a header.
-    #[must_use]
-    pub fn header(mut self, key: impl Into<Payload<'a>>, value: impl Into<Payload<'a>>) -> Self {
-        self.headers.push(Header { key: key.into(), value: Some(value.into()) });
-        self
-    }
-
-    /// Adds a header whose value may be null.
-    #[must_use]
-    pub fn maybe_header(
-        mut self,
-        key: impl Into<Payload<'a>>,
-        value: Option<impl Into<Payload<'a>>>,
-    ) -> Self {
-        self.headers.push(Header { key: key.into(), value: value.map(Into::into) });
+    pub fn header(mut self, key: impl Into<Payload<'a>>, value: impl Into<Nullable<'a>>) -> Self {
+        self.headers.push(Header { key: key.into(), value: value.into().0 });
         self
     }
 
@@ -387,5 +407,23 @@ impl fmt::Debug for Record<'_> {
             .field("timestamp", &self.timestamp)
             .field("partition", &self.partition)
             .finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_and_values_are_bytes_or_an_option_of_them() {
+        let key: Option<&str> = None;
+        let record = Record::to("t").key(key).value(Some("x")).header("a", None::<&str>).header("b", "c");
+        assert_eq!((record.key_bytes(), record.value_bytes()), (None, Some(&b"x"[..])));
+        assert_eq!(
+            record.header_slices().map(|(_, value)| value).collect::<Vec<_>>(),
+            [None, Some(&b"c"[..])]
+        );
+        let record = Record::to("t").key(Some(7u64.to_be_bytes().to_vec())).value("x").value(None::<Bytes>);
+        assert_eq!((record.key_bytes(), record.value_bytes()), (Some(&7u64.to_be_bytes()[..]), None));
     }
 }

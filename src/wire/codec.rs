@@ -99,6 +99,10 @@ pub trait Request: Encode {
 }
 
 /// A structure that can be read.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be decoded in this build of carafe",
+    note = "clients decode responses alone: requests decode and responses encode with the feature `both-directions`"
+)]
 pub(crate) trait Read: Sized {
     /// Fewest bytes in any version.
     const LEN_MIN: usize;
@@ -107,6 +111,10 @@ pub(crate) trait Read: Sized {
 }
 
 /// A structure that can be written.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be encoded in this build of carafe",
+    note = "clients encode requests alone: requests decode and responses encode with the feature `both-directions`"
+)]
 pub(crate) trait Write {
     fn write(&self, w: &mut BytesMut, version: i16) -> Result<(), Fault<EncodeErrorKind>>;
 }

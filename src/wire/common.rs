@@ -79,7 +79,7 @@ impl NodeEndpoint {
 }
 
 /// The broker's side.
-#[cfg(any(feature = "broker", test))]
+#[cfg(any(test, feature = "both-directions"))]
 mod serve {
     use bytes::{BufMut, BytesMut};
 

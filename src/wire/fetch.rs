@@ -435,7 +435,7 @@ impl PartitionData {
 }
 
 /// The broker's side.
-#[cfg(any(feature = "broker", test))]
+#[cfg(any(test, feature = "both-directions"))]
 mod serve {
     use super::*;
     use crate::wire::codec::Tags;
@@ -562,5 +562,5 @@ mod serve {
     }
 }
 
-#[cfg(any(feature = "broker", test))]
+#[cfg(any(test, feature = "both-directions"))]
 pub use serve::Records;

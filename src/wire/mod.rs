@@ -2,6 +2,25 @@
 //!
 //! Decoding borrows from [`bytes::Bytes`], never panics, and never reserves more than the bytes that are there can
 //! fill. What it refuses it names: API, version, path of the field, offset in the frame.
+//!
+//! Clients encode requests and decode responses. What is on the other side, a broker, a proxy or a tool, does the reverse too,
+//! and asks for the feature `both-directions`:
+//!
+//! ```
+//! # #[cfg(feature = "both-directions")]
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! use carafe::wire::messages::HeartbeatRequest;
+//! use carafe::wire::{Decode, Encode, Reader};
+//!
+//! let request = HeartbeatRequest { group_id: "readers".into(), ..Default::default() };
+//! let mut frame = bytes::BytesMut::new();
+//! request.encode(&mut frame, 4)?;
+//! assert_eq!(HeartbeatRequest::decode(&mut Reader::new(frame.freeze()), 4)?, request);
+//! # Ok(())
+//! # }
+//! # #[cfg(not(feature = "both-directions"))]
+//! # fn main() {}
+//! ```
 
 mod api_key;
 mod array;

@@ -29,8 +29,8 @@ scenarios!(
     output_is_acknowledged_before_its_offset,
 );
 
-fn fail(text: &str) -> Error {
-    Error::new(ErrorKind::Handler, text)
+fn fail(text: &str) -> HandlerError {
+    text.into()
 }
 
 fn quickly() -> Retry {

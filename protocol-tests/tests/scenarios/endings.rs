@@ -363,7 +363,7 @@ impl Drop for Fragile {
 impl Consumer for Fragile {
     type Payload = Raw;
 
-    async fn consume(&mut self, _: &Batch<Raw>, _: &mut Context) -> carafe::Result<()> {
+    async fn consume(&mut self, _: &Batch<Raw>, _: &mut Context) -> HandlerResult {
         Ok(())
     }
 }
@@ -539,7 +539,7 @@ fn durations_may_be_nothing_or_for_ever() {
                         ctx.pause(time);
                         return Ok(());
                     }
-                    if ctx.is_retrying() { Ok(()) } else { Err(Error::new(ErrorKind::Handler, "once")) }
+                    if ctx.is_retrying() { Ok(()) } else { Err("once".into()) }
                 });
             };
             let set = move |app: App| app.shutdown_timeout(time).revoke_timeout(time);
@@ -592,7 +592,7 @@ fn manual_offset_management_does_not_depend_on_the_order_of_calls() {
 fn poison(routes: &mut Routes, dead: &'static str) {
     let route = routes.topic(TOPIC).retry(Retry::fixed(SECOND));
     route.dead_letter_queue(DeadLetter::to(dead).max_retries(0));
-    route.handler(async |_: Message<Raw>, _| Err(Error::new(ErrorKind::Handler, "poison")));
+    route.handler(async |_: Message<Raw>, _| Err("poison".into()));
 }
 
 fn told(diary: &Diary, what: &str) -> usize {
@@ -653,7 +653,7 @@ fn a_dead_letter_of_a_dead_letter_says_once_where_it_comes_from() {
             poison(routes, "dead");
             let route = routes.topic("dead").retry(Retry::fixed(SECOND));
             route.dead_letter_queue(DeadLetter::to("deader").max_retries(0));
-            route.handler(async |_: Message<Raw>, _| Err(Error::new(ErrorKind::Handler, "poison")));
+            route.handler(async |_: Message<Raw>, _| Err("poison".into()));
         };
         let (handle, result) = play.run("app", |app| app, define).await;
         sleep(10 * SECOND).await;

@@ -195,18 +195,18 @@ struct Calls {
 impl Consumer for Calls {
     type Payload = Raw;
 
-    async fn consume(&mut self, batch: &Batch<Raw>, ctx: &mut Context) -> carafe::Result<()> {
+    async fn consume(&mut self, batch: &Batch<Raw>, ctx: &mut Context) -> HandlerResult {
         let partition = ctx.partition().partition.0;
         self.diary.write(format!("consume {partition}"));
         self.last = batch.iter().last().map(|message| (partition, message.offset()));
         Ok(())
     }
 
-    async fn revoked(&mut self, ctx: &mut Context) -> carafe::Result<()> {
-        self.end("revoked", ctx)
+    async fn revoked(&mut self, ctx: &mut Context) -> HandlerResult {
+        Ok(self.end("revoked", ctx)?)
     }
 
-    async fn shutdown(&mut self, ctx: &mut Context) -> carafe::Result<()> {
+    async fn shutdown(&mut self, ctx: &mut Context) -> HandlerResult {
         self.end("shutdown", ctx)?;
         panic!("on purpose")
     }

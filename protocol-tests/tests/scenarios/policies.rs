@@ -27,7 +27,7 @@ fn what_is_too_old_is_dropped_and_committed_but_not_what_is_retried() {
                 async move {
                     diary.write(format!("{} #{}", message.offset(), ctx.attempt()));
                     if message.offset().0 == 3 && ctx.attempt() < 5 {
-                        return Err(Error::new(ErrorKind::Handler, "on purpose"));
+                        return Err("on purpose".into());
                     }
                     Ok(())
                 }

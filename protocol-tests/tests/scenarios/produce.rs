@@ -53,9 +53,9 @@ async fn records_come_back_as_they_were(stage: Stage) {
     let producer = stage.producer();
     let base = 1_700_000_000_000_i64;
     for (number, (key, value, headers)) in (0_i64..).zip(&written) {
-        let mut record = Record::to(&topic).maybe_key(*key).maybe_value(*value).timestamp(base + number);
+        let mut record = Record::to(&topic).key(*key).value(*value).timestamp(base + number);
         for (name, value) in headers {
-            record = record.maybe_header(*name, *value);
+            record = record.header(*name, *value);
         }
         let delivery = producer.send(record).await.expect("written");
         assert_eq!(delivery.offset.map(|offset| offset.0), Some(number));

@@ -72,11 +72,11 @@ impl Letter {
             ("source_attempts", &attempts),
         ];
         let mut record = Record::to(self.topic.as_str()).timestamp(self.message.timestamp());
-        record = record.maybe_key(self.message.key()).maybe_value(self.message.value());
+        record = record.key(self.message.key()).value(self.message.value());
         for header in self.message.headers() {
             // A dead letter that failed again tells where it failed last.
             if !origin.iter().any(|(name, _)| name.as_bytes() == header.key) {
-                record = record.maybe_header(header.key, header.value);
+                record = record.header(header.key, header.value);
             }
         }
         for (name, value) in origin {

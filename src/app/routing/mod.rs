@@ -11,10 +11,10 @@ use std::time::Duration;
 use super::batch::{Batch, Message};
 use super::consumer::{BatchFn, BlockingFn, Consumer, Handler, MessageFn, erase};
 use super::context::Context;
+use super::handler_error::HandlerResult;
 use super::payload::Payload;
 use super::policy::{Facts, Marks, Policies, Policy};
 use super::settings::Changes;
-use crate::Result;
 use crate::consumer::{ConsumerConfig, FirstStart, OutOfRange, Truncation};
 use crate::settings::Problems;
 use crate::types::{GroupId, TopicName};
@@ -134,7 +134,7 @@ impl TopicRoute {
     where
         P: Payload,
         F: Fn(Message<P>, Context) -> Fut + Clone + Send + Sync + 'static,
-        Fut: Future<Output = Result<()>> + Send + 'static,
+        Fut: Future<Output = HandlerResult> + Send + 'static,
     {
         self.consumer(move || MessageFn::new(handle.clone()))
     }
@@ -144,7 +144,7 @@ impl TopicRoute {
     where
         P: Payload,
         F: Fn(Batch<P>, Context) -> Fut + Clone + Send + Sync + 'static,
-        Fut: Future<Output = Result<()>> + Send + 'static,
+        Fut: Future<Output = HandlerResult> + Send + 'static,
     {
         self.consumer(move || BatchFn::new(handle.clone()))
     }
@@ -155,7 +155,7 @@ impl TopicRoute {
     pub fn blocking_handler<P, F>(&mut self, handle: F) -> &mut Self
     where
         P: Payload,
-        F: Fn(&Batch<P>, &Context) -> Result<()> + Clone + Send + Sync + 'static,
+        F: Fn(&Batch<P>, &Context) -> HandlerResult + Clone + Send + Sync + 'static,
     {
         self.consumer(move || BlockingFn::new(handle.clone()))
     }

@@ -263,9 +263,9 @@ async fn oldest(under_way: &mut VecDeque<BoxFuture<'static, Vec<ProduceError>>>)
 fn record<'r>(options: &'r Options, topic: &'r Topic, message: &'r [u8]) -> Record<'r> {
     let fixed_key = options.fixed_key.as_deref();
     let parts = parts(message, options.key_delimiter.as_deref(), fixed_key, options.null);
-    let mut record = Record::to(topic).maybe_key(parts.key).maybe_value(parts.value);
+    let mut record = Record::to(topic).key(parts.key).value(parts.value);
     for (name, value) in &options.headers {
-        record = record.maybe_header(name, value.as_ref());
+        record = record.header(name, value.as_ref());
     }
     match options.partition {
         Some(partition) => record.partition(partition),

@@ -84,14 +84,27 @@ impl Ledger {
 
     /// The cluster acknowledged the order.
     pub(super) fn acknowledged(&self, order: u64) {
-        self.entry(order).fetch_or(ACKNOWLEDGED, Relaxed);
-        self.produced.fetch_add(1, Relaxed);
+        let before = self.entry(order).fetch_or(ACKNOWLEDGED, Relaxed);
+        self.count_produced(before);
+    }
+
+    /// Once for each order: it was produced when its acknowledgement arrives, or its handler sees it before that.
+    fn count_produced(&self, before: u8) {
+        if before & ACKNOWLEDGED == 0 {
+            self.produced.fetch_add(1, Relaxed);
+        }
+    }
+
+    /// Every n-th order fails once, every m-th always.
+    pub(super) fn failures(&self) -> (u64, u64) {
+        (self.fails_once, self.fails_always)
     }
 
     /// A handler looks at the order; returns whether handling it succeeds.
     pub(super) fn handle(&self, order: u64, customer: u64, sequence: u32) -> bool {
         let entry = self.entry(order);
-        let before = entry.fetch_or(SEEN, Relaxed);
+        let before = entry.fetch_or(SEEN | ACKNOWLEDGED, Relaxed);
+        self.count_produced(before);
         let latest = self.latest[(customer % self.latest.len() as u64) as usize].fetch_max(sequence, Relaxed);
         if before & SEEN == 0 && sequence < latest {
             self.out_of_order.fetch_add(1, Relaxed);
@@ -130,12 +143,14 @@ impl Ledger {
         self.consumed.load(Relaxed) + self.dead_lettered.load(Relaxed)
     }
 
+    /// Never more settled than produced, whichever of the two was counted between the looks at them.
     pub(super) fn totals(&self) -> Totals {
+        let (consumed, dead_lettered) = (self.consumed.load(Relaxed), self.dead_lettered.load(Relaxed));
         Totals {
-            produced: self.produced.load(Relaxed),
-            consumed: self.consumed.load(Relaxed),
+            produced: self.produced.load(Relaxed).max(consumed + dead_lettered),
+            consumed,
             retried: self.retried.load(Relaxed),
-            dead_lettered: self.dead_lettered.load(Relaxed),
+            dead_lettered,
             out_of_order: self.out_of_order.load(Relaxed),
             duplicated: self.duplicated.load(Relaxed),
             lost: self.forgotten.load(Relaxed),
@@ -210,5 +225,17 @@ mod tests {
         ledger.begun(7 + ENTRIES_MAX);
         ledger.begun(8 + ENTRIES_MAX);
         assert_eq!(ledger.totals().lost, 1);
+    }
+
+    #[test]
+    fn what_was_consumed_was_produced_whoever_heard_of_it_first() {
+        let ledger = Ledger::new(Some(1_000_000), 1);
+        ledger.handle(0, 0, 1);
+        let totals = ledger.totals();
+        assert_eq!((totals.produced, totals.consumed), (1, 1), "handled before the acknowledgement arrived");
+        ledger.acknowledged(0);
+        ledger.acknowledged(1);
+        let totals = ledger.totals();
+        assert_eq!((totals.produced, totals.consumed), (2, 1));
     }
 }

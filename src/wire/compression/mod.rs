@@ -7,6 +7,9 @@ use std::fmt;
 use std::ops::RangeInclusive;
 use std::str::FromStr;
 
+#[cfg(any(feature = "zstd", feature = "zstd-c"))]
+pub use zstd::ZstdLibrary;
+
 use crate::settings::Words;
 use crate::{Error, Result};
 
@@ -185,6 +188,14 @@ impl Compressor {
         Self::default()
     }
 
+    /// Takes this library for zstd.
+    #[cfg(any(feature = "zstd", feature = "zstd-c"))]
+    #[must_use]
+    pub fn with_zstd(mut self, library: ZstdLibrary) -> Self {
+        self.zstd = zstd::Encoder::of(library);
+        self
+    }
+
     /// Appends `input`, compressed with `codec` at `level` (`None`: Kafka's default), to `out`. None, Snappy and LZ4 have
     /// one level here.
     ///
@@ -233,6 +244,14 @@ impl Decompressor {
     /// A decompressor without any context yet.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Takes this library for zstd.
+    #[cfg(any(feature = "zstd", feature = "zstd-c"))]
+    #[must_use]
+    pub fn with_zstd(mut self, library: ZstdLibrary) -> Self {
+        self.zstd = zstd::Decoder::of(library);
+        self
     }
 
     /// Appends `input`, decompressed, to `out`: at most `cap` bytes, checked while they are produced. Memory is taken as

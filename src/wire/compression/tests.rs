@@ -329,6 +329,30 @@ mod zstd {
     }
 
     #[test]
+    fn each_library_reads_what_each_writes_and_is_chosen_as_the_program_runs() {
+        assert_eq!(ZstdLibrary::ALL.last(), Some(&ZstdLibrary::default()));
+        let mut frames = Vec::new();
+        for &writer in ZstdLibrary::ALL {
+            let mut frame = Vec::new();
+            let mut with = Compressor::new().with_zstd(writer);
+            with.compress(ZSTD, Some(3), &sample(50_000), &mut frame).unwrap();
+            for &reader in ZstdLibrary::ALL {
+                let mut out = Vec::new();
+                let mut with = Decompressor::new().with_zstd(reader);
+                assert_eq!(
+                    with.decompress(ZSTD, &frame, 50_000, &mut out),
+                    Ok(()),
+                    "{reader:?} of {writer:?}"
+                );
+                assert!(out == sample(50_000));
+            }
+            assert!(!frames.contains(&frame), "two encoders, two ways to say it");
+            frames.push(frame);
+        }
+        assert_eq!(frames.len(), usize::from(cfg!(feature = "zstd")) + usize::from(cfg!(feature = "zstd-c")));
+    }
+
+    #[test]
     fn content_that_differs_from_its_checksum_is_refused() {
         // the low half of XXH64 of nothing is 0x51d8e999
         let mut input = frame(true, &[&[1, 0, 0], &0x51d8_e999u32.to_le_bytes()]);

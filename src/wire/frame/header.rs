@@ -6,7 +6,7 @@ use crate::wire::error::{At, Fault};
 use crate::wire::{
     ApiKey, Decode, DecodeError, DecodeErrorKind, EncodeError, EncodeErrorKind, Reader, Request,
 };
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 use crate::wire::{Encode, Str};
 
 /// A whole request frame, the four bytes of its length included. The correlation id lies in bytes 8 to 11.
@@ -81,7 +81,7 @@ pub fn decode_body<T: Decode>(r: &mut Reader, version: i16) -> Result<T, DecodeE
 }
 
 /// The header of a request.
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 #[derive(Clone, Debug, PartialEq)]
 pub struct RequestHead {
     /// Which API is asked.
@@ -96,7 +96,7 @@ pub struct RequestHead {
 
 /// Reads the header of a request: its contents, and a reader at the start of the body. `frame` begins after the length
 /// prefix. Versions are not checked; an ApiVersions request newer than known ones reads as far as the header.
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 pub fn decode_request_header(frame: Bytes) -> Result<(RequestHead, Reader), DecodeError> {
     let mut r = Reader::new(frame);
     let head = read_request_header(&mut r);
@@ -105,7 +105,7 @@ pub fn decode_request_header(frame: Bytes) -> Result<(RequestHead, Reader), Deco
     Ok((head, r))
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 fn read_request_header(r: &mut Reader) -> Result<RequestHead, (i16, Fault<DecodeErrorKind>)> {
     let key = ApiKey(r.i16().at("request_api_key").map_err(|fault| (1, fault))?);
     let version = r.i16().at("request_api_version").map_err(|fault| (1, fault))?;
@@ -124,7 +124,7 @@ fn read_request_header(r: &mut Reader) -> Result<RequestHead, (i16, Fault<Decode
 /// A whole response frame, the four bytes of its length included.
 ///
 /// Fails as [`Encode::encode`] does, and if the frame is above 2 GiB.
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 pub fn encode_response<T: Encode>(
     response: &T,
     key: ApiKey,
@@ -138,7 +138,7 @@ pub fn encode_response<T: Encode>(
 
 /// Length prefix and header of a response whose body of `body_len` bytes follows as it is. If the frame is above
 /// 2 GiB its length is -1, which every peer refuses.
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 pub fn response_header(key: ApiKey, version: i16, correlation_id: i32, body_len: usize) -> BytesMut {
     let mut w = BytesMut::with_capacity(64);
     w.put_i32(0);

@@ -4,7 +4,7 @@
 mod header;
 mod split;
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 pub use header::{RequestHead, decode_request_header, encode_response, response_header};
 pub use header::{decode_body, decode_response_header, encode_request, request_header};
 #[cfg(any(feature = "broker", feature = "client"))]

@@ -31,7 +31,7 @@ impl Message for AddOffsetsToTxnRequest {
     const VERSIONS: VersionRange = VersionRange::new(0, 4);
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Read for AddOffsetsToTxnRequest {
     const LEN_MIN: usize = 13;
 
@@ -92,7 +92,7 @@ impl Read for AddOffsetsToTxnResponse {
     }
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Write for AddOffsetsToTxnResponse {
     fn write(&self, w: &mut BytesMut, v: i16) -> Result<(), Fault<EncodeErrorKind>> {
         let flex = v >= 3;

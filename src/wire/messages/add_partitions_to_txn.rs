@@ -35,7 +35,7 @@ impl Message for AddPartitionsToTxnRequest {
     const VERSIONS: VersionRange = VersionRange::new(0, 5);
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Read for AddPartitionsToTxnRequest {
     const LEN_MIN: usize = 2;
 
@@ -121,7 +121,7 @@ pub struct AddPartitionsToTxnTransaction {
     pub topics: Vec<AddPartitionsToTxnTopic>,
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Read for AddPartitionsToTxnTransaction {
     const LEN_MIN: usize = 14;
 
@@ -159,7 +159,7 @@ pub struct AddPartitionsToTxnTopic {
     pub partitions: Array<i32>,
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Read for AddPartitionsToTxnTopic {
     const LEN_MIN: usize = 3;
 
@@ -229,7 +229,7 @@ impl Read for AddPartitionsToTxnResponse {
     }
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Write for AddPartitionsToTxnResponse {
     fn write(&self, w: &mut BytesMut, v: i16) -> Result<(), Fault<EncodeErrorKind>> {
         let flex = v >= 3;
@@ -277,7 +277,7 @@ impl Read for AddPartitionsToTxnResult {
     }
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Write for AddPartitionsToTxnResult {
     fn write(&self, w: &mut BytesMut, v: i16) -> Result<(), Fault<EncodeErrorKind>> {
         put_str(w, &self.transactional_id, true).at("transactional_id")?;
@@ -312,7 +312,7 @@ impl Read for AddPartitionsToTxnTopicResult {
     }
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Write for AddPartitionsToTxnTopicResult {
     fn write(&self, w: &mut BytesMut, v: i16) -> Result<(), Fault<EncodeErrorKind>> {
         let flex = v >= 3;
@@ -350,7 +350,7 @@ impl Read for AddPartitionsToTxnPartitionResult {
     }
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Write for AddPartitionsToTxnPartitionResult {
     fn write(&self, w: &mut BytesMut, v: i16) -> Result<(), Fault<EncodeErrorKind>> {
         let flex = v >= 3;

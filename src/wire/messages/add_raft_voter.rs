@@ -50,7 +50,7 @@ impl Message for AddRaftVoterRequest {
     const VERSIONS: VersionRange = VersionRange::new(0, 1);
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Read for AddRaftVoterRequest {
     const LEN_MIN: usize = 27;
 
@@ -96,7 +96,7 @@ pub struct Listener {
     pub port: u16,
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Read for Listener {
     const LEN_MIN: usize = 5;
 
@@ -158,7 +158,7 @@ impl Read for AddRaftVoterResponse {
     }
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Write for AddRaftVoterResponse {
     fn write(&self, w: &mut BytesMut, _v: i16) -> Result<(), Fault<EncodeErrorKind>> {
         w.put_i32(self.throttle_time_ms);

@@ -27,7 +27,7 @@ impl Message for AlterClientQuotasRequest {
     const VERSIONS: VersionRange = VersionRange::new(0, 1);
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Read for AlterClientQuotasRequest {
     const LEN_MIN: usize = 3;
 
@@ -63,7 +63,7 @@ pub struct EntryDataRequest {
     pub ops: Vec<OpData>,
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Read for EntryDataRequest {
     const LEN_MIN: usize = 3;
 
@@ -104,7 +104,7 @@ impl Default for EntityDataRequest {
     }
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Read for EntityDataRequest {
     const LEN_MIN: usize = 3;
 
@@ -144,7 +144,7 @@ pub struct OpData {
     pub remove: bool,
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Read for OpData {
     const LEN_MIN: usize = 11;
 
@@ -202,7 +202,7 @@ impl Read for AlterClientQuotasResponse {
     }
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Write for AlterClientQuotasResponse {
     fn write(&self, w: &mut BytesMut, v: i16) -> Result<(), Fault<EncodeErrorKind>> {
         let flex = v >= 1;
@@ -253,7 +253,7 @@ impl Read for EntryDataResponse {
     }
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Write for EntryDataResponse {
     fn write(&self, w: &mut BytesMut, v: i16) -> Result<(), Fault<EncodeErrorKind>> {
         let flex = v >= 1;
@@ -298,7 +298,7 @@ impl Read for EntityDataResponse {
     }
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Write for EntityDataResponse {
     fn write(&self, w: &mut BytesMut, v: i16) -> Result<(), Fault<EncodeErrorKind>> {
         let flex = v >= 1;

@@ -27,7 +27,7 @@ impl Message for AlterConfigsRequest {
     const VERSIONS: VersionRange = VersionRange::new(0, 2);
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Read for AlterConfigsRequest {
     const LEN_MIN: usize = 3;
 
@@ -67,7 +67,7 @@ pub struct AlterConfigsResource {
     pub configs: Vec<AlterableConfig>,
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Read for AlterConfigsResource {
     const LEN_MIN: usize = 4;
 
@@ -113,7 +113,7 @@ impl Default for AlterableConfig {
     }
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Read for AlterableConfig {
     const LEN_MIN: usize = 3;
 
@@ -169,7 +169,7 @@ impl Read for AlterConfigsResponse {
     }
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Write for AlterConfigsResponse {
     fn write(&self, w: &mut BytesMut, v: i16) -> Result<(), Fault<EncodeErrorKind>> {
         let flex = v >= 2;
@@ -224,7 +224,7 @@ impl Read for AlterConfigsResourceResponse {
     }
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Write for AlterConfigsResourceResponse {
     fn write(&self, w: &mut BytesMut, v: i16) -> Result<(), Fault<EncodeErrorKind>> {
         let flex = v >= 2;

@@ -4,7 +4,7 @@
 
 use bytes::{BufMut, BytesMut};
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 use crate::wire::codec::put_nullable_str;
 use crate::wire::codec::{Read, Write, absent, put_nullable_array, put_str, put_structs};
 use crate::wire::error::{At, Fault};
@@ -39,7 +39,7 @@ impl Message for AlterPartitionReassignmentsRequest {
     const VERSIONS: VersionRange = VersionRange::new(0, 1);
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Read for AlterPartitionReassignmentsRequest {
     const LEN_MIN: usize = 6;
 
@@ -81,7 +81,7 @@ pub struct ReassignableTopic {
     pub partitions: Vec<ReassignablePartition>,
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Read for ReassignableTopic {
     const LEN_MIN: usize = 3;
 
@@ -111,7 +111,7 @@ pub struct ReassignablePartition {
     pub replicas: Option<Array<i32>>,
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Read for ReassignablePartition {
     const LEN_MIN: usize = 6;
 
@@ -186,7 +186,7 @@ impl Read for AlterPartitionReassignmentsResponse {
     }
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Write for AlterPartitionReassignmentsResponse {
     fn write(&self, w: &mut BytesMut, v: i16) -> Result<(), Fault<EncodeErrorKind>> {
         w.put_i32(self.throttle_time_ms);
@@ -221,7 +221,7 @@ impl Read for ReassignableTopicResponse {
     }
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Write for ReassignableTopicResponse {
     fn write(&self, w: &mut BytesMut, v: i16) -> Result<(), Fault<EncodeErrorKind>> {
         put_str(w, &self.name, true).at("name")?;
@@ -266,7 +266,7 @@ impl Read for ReassignablePartitionResponse {
     }
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Write for ReassignablePartitionResponse {
     fn write(&self, w: &mut BytesMut, _v: i16) -> Result<(), Fault<EncodeErrorKind>> {
         w.put_i32(self.partition_index);

@@ -27,7 +27,7 @@ impl Message for AlterReplicaLogDirsRequest {
     const VERSIONS: VersionRange = VersionRange::new(1, 2);
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Read for AlterReplicaLogDirsRequest {
     const LEN_MIN: usize = 2;
 
@@ -61,7 +61,7 @@ pub struct AlterReplicaLogDir {
     pub topics: Vec<AlterReplicaLogDirTopic>,
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Read for AlterReplicaLogDir {
     const LEN_MIN: usize = 3;
 
@@ -96,7 +96,7 @@ pub struct AlterReplicaLogDirTopic {
     pub partitions: Array<i32>,
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Read for AlterReplicaLogDirTopic {
     const LEN_MIN: usize = 3;
 
@@ -152,7 +152,7 @@ impl Read for AlterReplicaLogDirsResponse {
     }
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Write for AlterReplicaLogDirsResponse {
     fn write(&self, w: &mut BytesMut, v: i16) -> Result<(), Fault<EncodeErrorKind>> {
         let flex = v >= 2;
@@ -190,7 +190,7 @@ impl Read for AlterReplicaLogDirTopicResult {
     }
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Write for AlterReplicaLogDirTopicResult {
     fn write(&self, w: &mut BytesMut, v: i16) -> Result<(), Fault<EncodeErrorKind>> {
         let flex = v >= 2;
@@ -226,7 +226,7 @@ impl Read for AlterReplicaLogDirPartitionResult {
     }
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Write for AlterReplicaLogDirPartitionResult {
     fn write(&self, w: &mut BytesMut, v: i16) -> Result<(), Fault<EncodeErrorKind>> {
         let flex = v >= 2;

@@ -4,7 +4,7 @@
 
 use bytes::{BufMut, BytesMut};
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 use crate::wire::codec::put_nullable_str;
 use crate::wire::codec::{Read, Write, put_str, put_structs};
 use crate::wire::error::{At, Fault};
@@ -31,7 +31,7 @@ impl Message for AlterShareGroupOffsetsRequest {
     const VERSIONS: VersionRange = VersionRange::new(0, 0);
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Read for AlterShareGroupOffsetsRequest {
     const LEN_MIN: usize = 3;
 
@@ -61,7 +61,7 @@ pub struct AlterShareGroupOffsetsRequestTopic {
     pub partitions: Vec<AlterShareGroupOffsetsRequestPartition>,
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Read for AlterShareGroupOffsetsRequestTopic {
     const LEN_MIN: usize = 3;
 
@@ -93,7 +93,7 @@ pub struct AlterShareGroupOffsetsRequestPartition {
     pub start_offset: i64,
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Read for AlterShareGroupOffsetsRequestPartition {
     const LEN_MIN: usize = 13;
 
@@ -149,7 +149,7 @@ impl Read for AlterShareGroupOffsetsResponse {
     }
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Write for AlterShareGroupOffsetsResponse {
     fn write(&self, w: &mut BytesMut, v: i16) -> Result<(), Fault<EncodeErrorKind>> {
         w.put_i32(self.throttle_time_ms);
@@ -186,7 +186,7 @@ impl Read for AlterShareGroupOffsetsResponseTopic {
     }
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Write for AlterShareGroupOffsetsResponseTopic {
     fn write(&self, w: &mut BytesMut, v: i16) -> Result<(), Fault<EncodeErrorKind>> {
         put_str(w, &self.topic_name, true).at("topic_name")?;
@@ -222,7 +222,7 @@ impl Read for AlterShareGroupOffsetsResponsePartition {
     }
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Write for AlterShareGroupOffsetsResponsePartition {
     fn write(&self, w: &mut BytesMut, _v: i16) -> Result<(), Fault<EncodeErrorKind>> {
         w.put_i32(self.partition_index);

@@ -4,7 +4,7 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 use crate::wire::codec::put_nullable_str;
 use crate::wire::codec::{Read, Write, put_bytes, put_str, put_structs};
 use crate::wire::error::{At, Fault};
@@ -29,7 +29,7 @@ impl Message for AlterUserScramCredentialsRequest {
     const VERSIONS: VersionRange = VersionRange::new(0, 0);
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Read for AlterUserScramCredentialsRequest {
     const LEN_MIN: usize = 3;
 
@@ -61,7 +61,7 @@ pub struct ScramCredentialDeletion {
     pub mechanism: i8,
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Read for ScramCredentialDeletion {
     const LEN_MIN: usize = 3;
 
@@ -96,7 +96,7 @@ pub struct ScramCredentialUpsertion {
     pub salted_password: Bytes,
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Read for ScramCredentialUpsertion {
     const LEN_MIN: usize = 9;
 
@@ -152,7 +152,7 @@ impl Read for AlterUserScramCredentialsResponse {
     }
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Write for AlterUserScramCredentialsResponse {
     fn write(&self, w: &mut BytesMut, v: i16) -> Result<(), Fault<EncodeErrorKind>> {
         w.put_i32(self.throttle_time_ms);
@@ -197,7 +197,7 @@ impl Read for AlterUserScramCredentialsResult {
     }
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Write for AlterUserScramCredentialsResult {
     fn write(&self, w: &mut BytesMut, _v: i16) -> Result<(), Fault<EncodeErrorKind>> {
         put_str(w, &self.user, true).at("user")?;

@@ -5,7 +5,7 @@
 use bytes::{BufMut, BytesMut};
 
 use crate::wire::codec::{Read, Write, put_strs};
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 use crate::wire::codec::{put_array, put_nullable_str, put_str, put_structs};
 use crate::wire::error::{At, Fault};
 use crate::wire::{
@@ -31,7 +31,7 @@ impl Message for ConsumerGroupDescribeRequest {
     const VERSIONS: VersionRange = VersionRange::new(0, 1);
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Read for ConsumerGroupDescribeRequest {
     const LEN_MIN: usize = 3;
 
@@ -81,7 +81,7 @@ impl Read for ConsumerGroupDescribeResponse {
     }
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Write for ConsumerGroupDescribeResponse {
     fn write(&self, w: &mut BytesMut, v: i16) -> Result<(), Fault<EncodeErrorKind>> {
         w.put_i32(self.throttle_time_ms);
@@ -150,7 +150,7 @@ impl Read for DescribedGroup {
     }
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Write for DescribedGroup {
     fn write(&self, w: &mut BytesMut, v: i16) -> Result<(), Fault<EncodeErrorKind>> {
         w.put_i16(self.error_code);
@@ -234,7 +234,7 @@ impl Read for Member {
     }
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Write for Member {
     fn write(&self, w: &mut BytesMut, v: i16) -> Result<(), Fault<EncodeErrorKind>> {
         put_str(w, &self.member_id, true).at("member_id")?;
@@ -272,7 +272,7 @@ impl Read for Assignment {
     }
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Write for Assignment {
     fn write(&self, w: &mut BytesMut, v: i16) -> Result<(), Fault<EncodeErrorKind>> {
         put_structs(w, &self.topic_partitions, true, v).at("topic_partitions")?;
@@ -306,7 +306,7 @@ impl Read for TopicPartitions {
     }
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Write for TopicPartitions {
     fn write(&self, w: &mut BytesMut, _v: i16) -> Result<(), Fault<EncodeErrorKind>> {
         w.put_slice(&self.topic_id.0);

@@ -7,7 +7,7 @@ use bytes::{BufMut, BytesMut};
 use crate::wire::codec::{
     Read, Write, absent, put_array, put_nullable_str, put_nullable_strs, put_nullable_structs, put_str,
 };
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 use crate::wire::codec::{put_nullable_struct, put_structs};
 use crate::wire::error::{At, Fault};
 use crate::wire::{
@@ -66,7 +66,7 @@ impl Message for ConsumerGroupHeartbeatRequest {
     const VERSIONS: VersionRange = VersionRange::new(0, 1);
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Read for ConsumerGroupHeartbeatRequest {
     const LEN_MIN: usize = 16;
 
@@ -122,7 +122,7 @@ pub struct TopicPartitionsRequest {
     pub partitions: Array<i32>,
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Read for TopicPartitionsRequest {
     const LEN_MIN: usize = 18;
 
@@ -185,7 +185,7 @@ impl Read for ConsumerGroupHeartbeatResponse {
     }
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Write for ConsumerGroupHeartbeatResponse {
     fn write(&self, w: &mut BytesMut, v: i16) -> Result<(), Fault<EncodeErrorKind>> {
         w.put_i32(self.throttle_time_ms);
@@ -217,7 +217,7 @@ impl Read for Assignment {
     }
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Write for Assignment {
     fn write(&self, w: &mut BytesMut, v: i16) -> Result<(), Fault<EncodeErrorKind>> {
         put_structs(w, &self.topic_partitions, true, v).at("topic_partitions")?;
@@ -246,7 +246,7 @@ impl Read for TopicPartitionsResponse {
     }
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Write for TopicPartitionsResponse {
     fn write(&self, w: &mut BytesMut, _v: i16) -> Result<(), Fault<EncodeErrorKind>> {
         w.put_slice(&self.topic_id.0);

@@ -4,7 +4,7 @@
 
 use bytes::{BufMut, BytesMut};
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 use crate::wire::codec::put_nullable_str;
 use crate::wire::codec::{Read, Write, put_str, put_structs};
 use crate::wire::error::{At, Fault};
@@ -27,7 +27,7 @@ impl Message for CreateAclsRequest {
     const VERSIONS: VersionRange = VersionRange::new(1, 3);
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Read for CreateAclsRequest {
     const LEN_MIN: usize = 2;
 
@@ -85,7 +85,7 @@ impl Default for AclCreation {
     }
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Read for AclCreation {
     const LEN_MIN: usize = 8;
 
@@ -154,7 +154,7 @@ impl Read for CreateAclsResponse {
     }
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Write for CreateAclsResponse {
     fn write(&self, w: &mut BytesMut, v: i16) -> Result<(), Fault<EncodeErrorKind>> {
         let flex = v >= 2;
@@ -198,7 +198,7 @@ impl Read for AclCreationResult {
     }
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Write for AclCreationResult {
     fn write(&self, w: &mut BytesMut, v: i16) -> Result<(), Fault<EncodeErrorKind>> {
         let flex = v >= 2;

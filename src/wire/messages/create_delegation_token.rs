@@ -4,7 +4,7 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 use crate::wire::codec::put_bytes;
 use crate::wire::codec::{Read, Write, absent, put_nullable_str, put_str, put_structs};
 use crate::wire::error::{At, Fault};
@@ -44,7 +44,7 @@ impl Message for CreateDelegationTokenRequest {
     const VERSIONS: VersionRange = VersionRange::new(1, 3);
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Read for CreateDelegationTokenRequest {
     const LEN_MIN: usize = 10;
 
@@ -104,7 +104,7 @@ pub struct CreatableRenewers {
     pub principal_name: Str,
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Read for CreatableRenewers {
     const LEN_MIN: usize = 3;
 
@@ -198,7 +198,7 @@ impl Read for CreateDelegationTokenResponse {
     }
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Write for CreateDelegationTokenResponse {
     fn write(&self, w: &mut BytesMut, v: i16) -> Result<(), Fault<EncodeErrorKind>> {
         let flex = v >= 2;

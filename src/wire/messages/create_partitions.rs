@@ -4,7 +4,7 @@
 
 use bytes::{BufMut, BytesMut};
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 use crate::wire::codec::put_nullable_str;
 use crate::wire::codec::{Read, Write, put_array, put_nullable_structs, put_str, put_structs};
 use crate::wire::error::{At, Fault};
@@ -33,7 +33,7 @@ impl Message for CreatePartitionsRequest {
     const VERSIONS: VersionRange = VersionRange::new(0, 3);
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Read for CreatePartitionsRequest {
     const LEN_MIN: usize = 7;
 
@@ -81,7 +81,7 @@ impl Default for CreatePartitionsTopic {
     }
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Read for CreatePartitionsTopic {
     const LEN_MIN: usize = 7;
 
@@ -119,7 +119,7 @@ pub struct CreatePartitionsAssignment {
     pub broker_ids: Array<i32>,
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Read for CreatePartitionsAssignment {
     const LEN_MIN: usize = 2;
 
@@ -174,7 +174,7 @@ impl Read for CreatePartitionsResponse {
     }
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Write for CreatePartitionsResponse {
     fn write(&self, w: &mut BytesMut, v: i16) -> Result<(), Fault<EncodeErrorKind>> {
         let flex = v >= 2;
@@ -215,7 +215,7 @@ impl Read for CreatePartitionsTopicResult {
     }
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Write for CreatePartitionsTopicResult {
     fn write(&self, w: &mut BytesMut, v: i16) -> Result<(), Fault<EncodeErrorKind>> {
         let flex = v >= 2;

@@ -5,7 +5,7 @@
 use bytes::{BufMut, BytesMut};
 
 use crate::wire::codec::{Read, Write, put_array, put_nullable_str, put_str, put_structs};
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 use crate::wire::codec::{Tags, put_nullable_structs};
 use crate::wire::error::{At, Fault};
 use crate::wire::{
@@ -39,7 +39,7 @@ impl Message for CreateTopicsRequest {
     const VERSIONS: VersionRange = VersionRange::new(2, 7);
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Read for CreateTopicsRequest {
     const LEN_MIN: usize = 7;
 
@@ -85,7 +85,7 @@ pub struct CreatableTopic {
     pub configs: Vec<CreatableTopicConfig>,
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Read for CreatableTopic {
     const LEN_MIN: usize = 10;
 
@@ -129,7 +129,7 @@ pub struct CreatableReplicaAssignment {
     pub broker_ids: Array<i32>,
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Read for CreatableReplicaAssignment {
     const LEN_MIN: usize = 6;
 
@@ -173,7 +173,7 @@ impl Default for CreatableTopicConfig {
     }
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Read for CreatableTopicConfig {
     const LEN_MIN: usize = 3;
 
@@ -229,7 +229,7 @@ impl Read for CreateTopicsResponse {
     }
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Write for CreateTopicsResponse {
     fn write(&self, w: &mut BytesMut, v: i16) -> Result<(), Fault<EncodeErrorKind>> {
         let flex = v >= 5;
@@ -310,7 +310,7 @@ impl Read for CreatableTopicResult {
     }
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Write for CreatableTopicResult {
     fn write(&self, w: &mut BytesMut, v: i16) -> Result<(), Fault<EncodeErrorKind>> {
         let flex = v >= 5;
@@ -386,7 +386,7 @@ impl Read for CreatableTopicConfigs {
     }
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Write for CreatableTopicConfigs {
     fn write(&self, w: &mut BytesMut, _v: i16) -> Result<(), Fault<EncodeErrorKind>> {
         put_str(w, &self.name, true).at("name")?;

@@ -4,7 +4,7 @@
 
 use bytes::{BufMut, BytesMut};
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 use crate::wire::codec::put_str;
 use crate::wire::codec::{Read, Write, put_nullable_str, put_structs};
 use crate::wire::error::{At, Fault};
@@ -27,7 +27,7 @@ impl Message for DeleteAclsRequest {
     const VERSIONS: VersionRange = VersionRange::new(1, 3);
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Read for DeleteAclsRequest {
     const LEN_MIN: usize = 2;
 
@@ -85,7 +85,7 @@ impl Default for DeleteAclsFilter {
     }
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Read for DeleteAclsFilter {
     const LEN_MIN: usize = 8;
 
@@ -154,7 +154,7 @@ impl Read for DeleteAclsResponse {
     }
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Write for DeleteAclsResponse {
     fn write(&self, w: &mut BytesMut, v: i16) -> Result<(), Fault<EncodeErrorKind>> {
         let flex = v >= 2;
@@ -205,7 +205,7 @@ impl Read for DeleteAclsFilterResult {
     }
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Write for DeleteAclsFilterResult {
     fn write(&self, w: &mut BytesMut, v: i16) -> Result<(), Fault<EncodeErrorKind>> {
         let flex = v >= 2;
@@ -281,7 +281,7 @@ impl Read for DeleteAclsMatchingAcl {
     }
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Write for DeleteAclsMatchingAcl {
     fn write(&self, w: &mut BytesMut, v: i16) -> Result<(), Fault<EncodeErrorKind>> {
         let flex = v >= 2;

@@ -27,7 +27,7 @@ impl Message for DeleteRecordsRequest {
     const VERSIONS: VersionRange = VersionRange::new(0, 2);
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Read for DeleteRecordsRequest {
     const LEN_MIN: usize = 6;
 
@@ -63,7 +63,7 @@ pub struct DeleteRecordsTopic {
     pub partitions: Vec<DeleteRecordsPartition>,
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Read for DeleteRecordsTopic {
     const LEN_MIN: usize = 3;
 
@@ -99,7 +99,7 @@ pub struct DeleteRecordsPartition {
     pub offset: i64,
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Read for DeleteRecordsPartition {
     const LEN_MIN: usize = 12;
 
@@ -155,7 +155,7 @@ impl Read for DeleteRecordsResponse {
     }
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Write for DeleteRecordsResponse {
     fn write(&self, w: &mut BytesMut, v: i16) -> Result<(), Fault<EncodeErrorKind>> {
         let flex = v >= 2;
@@ -191,7 +191,7 @@ impl Read for DeleteRecordsTopicResult {
     }
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Write for DeleteRecordsTopicResult {
     fn write(&self, w: &mut BytesMut, v: i16) -> Result<(), Fault<EncodeErrorKind>> {
         let flex = v >= 2;
@@ -232,7 +232,7 @@ impl Read for DeleteRecordsPartitionResult {
     }
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Write for DeleteRecordsPartitionResult {
     fn write(&self, w: &mut BytesMut, v: i16) -> Result<(), Fault<EncodeErrorKind>> {
         let flex = v >= 2;

@@ -4,7 +4,7 @@
 
 use bytes::{BufMut, BytesMut};
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 use crate::wire::codec::put_nullable_str;
 use crate::wire::codec::{Read, Write, put_str, put_structs};
 use crate::wire::error::{At, Fault};
@@ -31,7 +31,7 @@ impl Message for DeleteShareGroupOffsetsRequest {
     const VERSIONS: VersionRange = VersionRange::new(0, 0);
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Read for DeleteShareGroupOffsetsRequest {
     const LEN_MIN: usize = 3;
 
@@ -59,7 +59,7 @@ pub struct DeleteShareGroupOffsetsRequestTopic {
     pub topic_name: Str,
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Read for DeleteShareGroupOffsetsRequestTopic {
     const LEN_MIN: usize = 2;
 
@@ -111,7 +111,7 @@ impl Read for DeleteShareGroupOffsetsResponse {
     }
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Write for DeleteShareGroupOffsetsResponse {
     fn write(&self, w: &mut BytesMut, v: i16) -> Result<(), Fault<EncodeErrorKind>> {
         w.put_i32(self.throttle_time_ms);
@@ -151,7 +151,7 @@ impl Read for DeleteShareGroupOffsetsResponseTopic {
     }
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Write for DeleteShareGroupOffsetsResponseTopic {
     fn write(&self, w: &mut BytesMut, _v: i16) -> Result<(), Fault<EncodeErrorKind>> {
         put_str(w, &self.topic_name, true).at("topic_name")?;

@@ -4,7 +4,7 @@
 
 use bytes::{BufMut, BytesMut};
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 use crate::wire::codec::nullable;
 use crate::wire::codec::{Read, Write, absent, put_nullable_str, put_strs, put_structs};
 use crate::wire::error::{At, Fault};
@@ -33,7 +33,7 @@ impl Message for DeleteTopicsRequest {
     const VERSIONS: VersionRange = VersionRange::new(1, 6);
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Read for DeleteTopicsRequest {
     const LEN_MIN: usize = 6;
 
@@ -79,7 +79,7 @@ pub struct DeleteTopicState {
     pub topic_id: Uuid,
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Read for DeleteTopicState {
     const LEN_MIN: usize = 18;
 
@@ -129,7 +129,7 @@ impl Read for DeleteTopicsResponse {
     }
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Write for DeleteTopicsResponse {
     fn write(&self, w: &mut BytesMut, v: i16) -> Result<(), Fault<EncodeErrorKind>> {
         let flex = v >= 4;
@@ -188,7 +188,7 @@ impl Read for DeletableTopicResult {
     }
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Write for DeletableTopicResult {
     fn write(&self, w: &mut BytesMut, v: i16) -> Result<(), Fault<EncodeErrorKind>> {
         let flex = v >= 4;

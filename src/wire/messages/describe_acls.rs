@@ -5,7 +5,7 @@
 use bytes::{BufMut, BytesMut};
 
 use crate::wire::codec::{Read, Write, put_nullable_str};
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 use crate::wire::codec::{put_str, put_structs};
 use crate::wire::error::{At, Fault};
 use crate::wire::{ApiKey, DecodeErrorKind, EncodeErrorKind, Message, Reader, Request, Str, VersionRange};
@@ -53,7 +53,7 @@ impl Message for DescribeAclsRequest {
     const VERSIONS: VersionRange = VersionRange::new(1, 3);
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Read for DescribeAclsRequest {
     const LEN_MIN: usize = 8;
 
@@ -139,7 +139,7 @@ impl Read for DescribeAclsResponse {
     }
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Write for DescribeAclsResponse {
     fn write(&self, w: &mut BytesMut, v: i16) -> Result<(), Fault<EncodeErrorKind>> {
         let flex = v >= 2;
@@ -196,7 +196,7 @@ impl Read for DescribeAclsResource {
     }
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Write for DescribeAclsResource {
     fn write(&self, w: &mut BytesMut, v: i16) -> Result<(), Fault<EncodeErrorKind>> {
         let flex = v >= 2;
@@ -242,7 +242,7 @@ impl Read for AclDescription {
     }
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Write for AclDescription {
     fn write(&self, w: &mut BytesMut, v: i16) -> Result<(), Fault<EncodeErrorKind>> {
         let flex = v >= 2;

@@ -5,7 +5,7 @@
 use bytes::{BufMut, BytesMut};
 
 use crate::wire::codec::{Read, Write, absent};
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 use crate::wire::codec::{put_nullable_str, put_str, put_structs};
 use crate::wire::error::{At, Fault};
 use crate::wire::{ApiKey, DecodeErrorKind, EncodeErrorKind, Message, Reader, Request, Str, VersionRange};
@@ -41,7 +41,7 @@ impl Message for DescribeClusterRequest {
     const VERSIONS: VersionRange = VersionRange::new(0, 2);
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Read for DescribeClusterRequest {
     const LEN_MIN: usize = 2;
 
@@ -138,7 +138,7 @@ impl Read for DescribeClusterResponse {
     }
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Write for DescribeClusterResponse {
     fn write(&self, w: &mut BytesMut, v: i16) -> Result<(), Fault<EncodeErrorKind>> {
         w.put_i32(self.throttle_time_ms);
@@ -189,7 +189,7 @@ impl Read for DescribeClusterBroker {
     }
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Write for DescribeClusterBroker {
     fn write(&self, w: &mut BytesMut, v: i16) -> Result<(), Fault<EncodeErrorKind>> {
         w.put_i32(self.broker_id);

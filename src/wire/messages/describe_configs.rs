@@ -4,7 +4,7 @@
 
 use bytes::{BufMut, BytesMut};
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 use crate::wire::codec::put_nullable_str;
 use crate::wire::codec::{Read, Write, absent, put_nullable_strs, put_str, put_structs};
 use crate::wire::error::{At, Fault};
@@ -31,7 +31,7 @@ impl Message for DescribeConfigsRequest {
     const VERSIONS: VersionRange = VersionRange::new(1, 4);
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Read for DescribeConfigsRequest {
     const LEN_MIN: usize = 4;
 
@@ -91,7 +91,7 @@ impl Default for DescribeConfigsResource {
     }
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Read for DescribeConfigsResource {
     const LEN_MIN: usize = 4;
 
@@ -152,7 +152,7 @@ impl Read for DescribeConfigsResponse {
     }
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Write for DescribeConfigsResponse {
     fn write(&self, w: &mut BytesMut, v: i16) -> Result<(), Fault<EncodeErrorKind>> {
         let flex = v >= 4;
@@ -211,7 +211,7 @@ impl Read for DescribeConfigsResult {
     }
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Write for DescribeConfigsResult {
     fn write(&self, w: &mut BytesMut, v: i16) -> Result<(), Fault<EncodeErrorKind>> {
         let flex = v >= 4;
@@ -289,7 +289,7 @@ impl Read for DescribeConfigsResourceResult {
     }
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Write for DescribeConfigsResourceResult {
     fn write(&self, w: &mut BytesMut, v: i16) -> Result<(), Fault<EncodeErrorKind>> {
         let flex = v >= 4;
@@ -346,7 +346,7 @@ impl Read for DescribeConfigsSynonym {
     }
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Write for DescribeConfigsSynonym {
     fn write(&self, w: &mut BytesMut, v: i16) -> Result<(), Fault<EncodeErrorKind>> {
         let flex = v >= 4;

@@ -5,7 +5,7 @@
 use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::wire::codec::{Read, Write, put_nullable_structs, put_str};
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 use crate::wire::codec::{absent, put_bytes, put_structs};
 use crate::wire::error::{At, Fault};
 use crate::wire::{ApiKey, DecodeErrorKind, EncodeErrorKind, Message, Reader, Request, Str, VersionRange};
@@ -33,7 +33,7 @@ impl Message for DescribeDelegationTokenRequest {
     const VERSIONS: VersionRange = VersionRange::new(1, 3);
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Read for DescribeDelegationTokenRequest {
     const LEN_MIN: usize = 2;
 
@@ -67,7 +67,7 @@ pub struct DescribeDelegationTokenOwner {
     pub principal_name: Str,
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Read for DescribeDelegationTokenOwner {
     const LEN_MIN: usize = 3;
 
@@ -129,7 +129,7 @@ impl Read for DescribeDelegationTokenResponse {
     }
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Write for DescribeDelegationTokenResponse {
     fn write(&self, w: &mut BytesMut, v: i16) -> Result<(), Fault<EncodeErrorKind>> {
         let flex = v >= 2;
@@ -200,7 +200,7 @@ impl Read for DescribedDelegationToken {
     }
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Write for DescribedDelegationToken {
     fn write(&self, w: &mut BytesMut, v: i16) -> Result<(), Fault<EncodeErrorKind>> {
         let flex = v >= 2;
@@ -254,7 +254,7 @@ impl Read for DescribedDelegationTokenRenewer {
     }
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Write for DescribedDelegationTokenRenewer {
     fn write(&self, w: &mut BytesMut, v: i16) -> Result<(), Fault<EncodeErrorKind>> {
         let flex = v >= 2;

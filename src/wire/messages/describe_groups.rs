@@ -5,7 +5,7 @@
 use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::wire::codec::{Read, Write, absent, put_strs};
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 use crate::wire::codec::{put_bytes, put_nullable_str, put_str, put_structs};
 use crate::wire::error::{At, Fault};
 use crate::wire::{ApiKey, DecodeErrorKind, EncodeErrorKind, Message, Reader, Request, Str, VersionRange};
@@ -29,7 +29,7 @@ impl Message for DescribeGroupsRequest {
     const VERSIONS: VersionRange = VersionRange::new(0, 6);
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Read for DescribeGroupsRequest {
     const LEN_MIN: usize = 3;
 
@@ -96,7 +96,7 @@ impl Read for DescribeGroupsResponse {
     }
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Write for DescribeGroupsResponse {
     fn write(&self, w: &mut BytesMut, v: i16) -> Result<(), Fault<EncodeErrorKind>> {
         let flex = v >= 5;
@@ -173,7 +173,7 @@ impl Read for DescribedGroup {
     }
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Write for DescribedGroup {
     fn write(&self, w: &mut BytesMut, v: i16) -> Result<(), Fault<EncodeErrorKind>> {
         let flex = v >= 5;
@@ -241,7 +241,7 @@ impl Read for DescribedGroupMember {
     }
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Write for DescribedGroupMember {
     fn write(&self, w: &mut BytesMut, v: i16) -> Result<(), Fault<EncodeErrorKind>> {
         let flex = v >= 5;

@@ -5,7 +5,7 @@
 use bytes::{BufMut, BytesMut};
 
 use crate::wire::codec::{Read, Write, put_str, put_structs};
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 use crate::wire::codec::{absent, put_nullable_str};
 use crate::wire::error::{At, Fault};
 use crate::wire::{
@@ -29,7 +29,7 @@ impl Message for DescribeQuorumRequest {
     const VERSIONS: VersionRange = VersionRange::new(0, 2);
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Read for DescribeQuorumRequest {
     const LEN_MIN: usize = 2;
 
@@ -57,7 +57,7 @@ pub struct TopicDataRequest {
     pub partitions: Vec<PartitionDataRequest>,
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Read for TopicDataRequest {
     const LEN_MIN: usize = 3;
 
@@ -87,7 +87,7 @@ pub struct PartitionDataRequest {
     pub partition_index: i32,
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Read for PartitionDataRequest {
     const LEN_MIN: usize = 5;
 
@@ -154,7 +154,7 @@ impl Read for DescribeQuorumResponse {
     }
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Write for DescribeQuorumResponse {
     fn write(&self, w: &mut BytesMut, v: i16) -> Result<(), Fault<EncodeErrorKind>> {
         w.put_i16(self.error_code);
@@ -194,7 +194,7 @@ impl Read for TopicDataResponse {
     }
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Write for TopicDataResponse {
     fn write(&self, w: &mut BytesMut, v: i16) -> Result<(), Fault<EncodeErrorKind>> {
         put_str(w, &self.topic_name, true).at("topic_name")?;
@@ -263,7 +263,7 @@ impl Read for PartitionDataResponse {
     }
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Write for PartitionDataResponse {
     fn write(&self, w: &mut BytesMut, v: i16) -> Result<(), Fault<EncodeErrorKind>> {
         w.put_i32(self.partition_index);
@@ -328,7 +328,7 @@ impl Read for ReplicaState {
     }
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Write for ReplicaState {
     fn write(&self, w: &mut BytesMut, v: i16) -> Result<(), Fault<EncodeErrorKind>> {
         w.put_i32(self.replica_id);
@@ -369,7 +369,7 @@ impl Read for Node {
     }
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Write for Node {
     fn write(&self, w: &mut BytesMut, v: i16) -> Result<(), Fault<EncodeErrorKind>> {
         w.put_i32(self.node_id);
@@ -401,7 +401,7 @@ impl Read for Listener {
     }
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Write for Listener {
     fn write(&self, w: &mut BytesMut, _v: i16) -> Result<(), Fault<EncodeErrorKind>> {
         put_str(w, &self.name, true).at("name")?;

@@ -4,7 +4,7 @@
 
 use bytes::{BufMut, BytesMut};
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 use crate::wire::codec::put_nullable_str;
 use crate::wire::codec::{Read, Write, put_array, put_nullable_structs, put_str, put_structs};
 use crate::wire::error::{At, Fault};
@@ -29,7 +29,7 @@ impl Message for DescribeShareGroupOffsetsRequest {
     const VERSIONS: VersionRange = VersionRange::new(0, 1);
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Read for DescribeShareGroupOffsetsRequest {
     const LEN_MIN: usize = 2;
 
@@ -63,7 +63,7 @@ impl Default for DescribeShareGroupOffsetsRequestGroup {
     }
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Read for DescribeShareGroupOffsetsRequestGroup {
     const LEN_MIN: usize = 3;
 
@@ -93,7 +93,7 @@ pub struct DescribeShareGroupOffsetsRequestTopic {
     pub partitions: Array<i32>,
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Read for DescribeShareGroupOffsetsRequestTopic {
     const LEN_MIN: usize = 3;
 
@@ -141,7 +141,7 @@ impl Read for DescribeShareGroupOffsetsResponse {
     }
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Write for DescribeShareGroupOffsetsResponse {
     fn write(&self, w: &mut BytesMut, v: i16) -> Result<(), Fault<EncodeErrorKind>> {
         w.put_i32(self.throttle_time_ms);
@@ -179,7 +179,7 @@ impl Read for DescribeShareGroupOffsetsResponseGroup {
     }
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Write for DescribeShareGroupOffsetsResponseGroup {
     fn write(&self, w: &mut BytesMut, v: i16) -> Result<(), Fault<EncodeErrorKind>> {
         put_str(w, &self.group_id, true).at("group_id")?;
@@ -216,7 +216,7 @@ impl Read for DescribeShareGroupOffsetsResponseTopic {
     }
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Write for DescribeShareGroupOffsetsResponseTopic {
     fn write(&self, w: &mut BytesMut, v: i16) -> Result<(), Fault<EncodeErrorKind>> {
         put_str(w, &self.topic_name, true).at("topic_name")?;
@@ -274,7 +274,7 @@ impl Read for DescribeShareGroupOffsetsResponsePartition {
     }
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Write for DescribeShareGroupOffsetsResponsePartition {
     fn write(&self, w: &mut BytesMut, v: i16) -> Result<(), Fault<EncodeErrorKind>> {
         w.put_i32(self.partition_index);

@@ -5,7 +5,7 @@
 use bytes::{BufMut, BytesMut};
 
 use crate::wire::codec::{Read, Write, put_nullable_struct, put_str, put_structs};
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 use crate::wire::codec::{put_array, put_nullable_array, put_nullable_str};
 use crate::wire::error::{At, Fault};
 use crate::wire::{
@@ -39,7 +39,7 @@ impl Message for DescribeTopicPartitionsRequest {
     const VERSIONS: VersionRange = VersionRange::new(0, 0);
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Read for DescribeTopicPartitionsRequest {
     const LEN_MIN: usize = 7;
 
@@ -71,7 +71,7 @@ pub struct TopicRequest {
     pub name: Str,
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Read for TopicRequest {
     const LEN_MIN: usize = 2;
 
@@ -99,7 +99,7 @@ pub struct CursorRequest {
     pub partition_index: i32,
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Read for CursorRequest {
     const LEN_MIN: usize = 6;
 
@@ -152,7 +152,7 @@ impl Read for DescribeTopicPartitionsResponse {
     }
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Write for DescribeTopicPartitionsResponse {
     fn write(&self, w: &mut BytesMut, v: i16) -> Result<(), Fault<EncodeErrorKind>> {
         w.put_i32(self.throttle_time_ms);
@@ -210,7 +210,7 @@ impl Read for DescribeTopicPartitionsResponseTopic {
     }
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Write for DescribeTopicPartitionsResponseTopic {
     fn write(&self, w: &mut BytesMut, v: i16) -> Result<(), Fault<EncodeErrorKind>> {
         w.put_i16(self.error_code);
@@ -283,7 +283,7 @@ impl Read for DescribeTopicPartitionsResponsePartition {
     }
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Write for DescribeTopicPartitionsResponsePartition {
     fn write(&self, w: &mut BytesMut, _v: i16) -> Result<(), Fault<EncodeErrorKind>> {
         w.put_i16(self.error_code);
@@ -322,7 +322,7 @@ impl Read for CursorResponse {
     }
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Write for CursorResponse {
     fn write(&self, w: &mut BytesMut, _v: i16) -> Result<(), Fault<EncodeErrorKind>> {
         put_str(w, &self.topic_name, true).at("topic_name")?;

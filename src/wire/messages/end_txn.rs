@@ -31,7 +31,7 @@ impl Message for EndTxnRequest {
     const VERSIONS: VersionRange = VersionRange::new(0, 5);
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Read for EndTxnRequest {
     const LEN_MIN: usize = 13;
 
@@ -111,7 +111,7 @@ impl Read for EndTxnResponse {
     }
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Write for EndTxnResponse {
     fn write(&self, w: &mut BytesMut, v: i16) -> Result<(), Fault<EncodeErrorKind>> {
         let flex = v >= 3;

@@ -27,7 +27,7 @@ impl Message for ExpireDelegationTokenRequest {
     const VERSIONS: VersionRange = VersionRange::new(1, 2);
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Read for ExpireDelegationTokenRequest {
     const LEN_MIN: usize = 10;
 
@@ -89,7 +89,7 @@ impl Read for ExpireDelegationTokenResponse {
     }
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Write for ExpireDelegationTokenResponse {
     fn write(&self, w: &mut BytesMut, v: i16) -> Result<(), Fault<EncodeErrorKind>> {
         let flex = v >= 2;

@@ -5,7 +5,7 @@
 use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::wire::codec::{Read, Tags, Write, absent, put_array, put_nullable_str, put_str, put_structs};
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 use crate::wire::codec::{put_nullable_bytes, put_nullable_structs};
 use crate::wire::error::{At, Fault};
 use crate::wire::{
@@ -70,7 +70,7 @@ impl Message for FetchRequest {
     const VERSIONS: VersionRange = VersionRange::new(4, 18);
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Read for FetchRequest {
     const LEN_MIN: usize = 21;
 
@@ -173,7 +173,7 @@ impl Default for ReplicaState {
     }
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Read for ReplicaState {
     const LEN_MIN: usize = 13;
 
@@ -205,7 +205,7 @@ pub struct FetchTopic {
     pub partitions: Vec<FetchPartition>,
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Read for FetchTopic {
     const LEN_MIN: usize = 3;
 
@@ -276,7 +276,7 @@ impl Default for FetchPartition {
     }
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Read for FetchPartition {
     const LEN_MIN: usize = 16;
 
@@ -354,7 +354,7 @@ pub struct ForgottenTopic {
     pub partitions: Array<i32>,
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Read for ForgottenTopic {
     const LEN_MIN: usize = 3;
 
@@ -434,7 +434,7 @@ impl Read for FetchResponse {
     }
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Write for FetchResponse {
     fn write(&self, w: &mut BytesMut, v: i16) -> Result<(), Fault<EncodeErrorKind>> {
         let flex = v >= 12;
@@ -493,7 +493,7 @@ impl Read for FetchableTopicResponse {
     }
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Write for FetchableTopicResponse {
     fn write(&self, w: &mut BytesMut, v: i16) -> Result<(), Fault<EncodeErrorKind>> {
         let flex = v >= 12;
@@ -589,7 +589,7 @@ impl Read for PartitionData {
     }
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Write for PartitionData {
     fn write(&self, w: &mut BytesMut, v: i16) -> Result<(), Fault<EncodeErrorKind>> {
         let flex = v >= 12;
@@ -667,7 +667,7 @@ impl Read for EpochEndOffset {
     }
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Write for EpochEndOffset {
     fn write(&self, w: &mut BytesMut, _v: i16) -> Result<(), Fault<EncodeErrorKind>> {
         w.put_i32(self.epoch);
@@ -702,7 +702,7 @@ impl Read for LeaderIdAndEpoch {
     }
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Write for LeaderIdAndEpoch {
     fn write(&self, w: &mut BytesMut, _v: i16) -> Result<(), Fault<EncodeErrorKind>> {
         w.put_i32(self.leader_id);
@@ -737,7 +737,7 @@ impl Read for SnapshotId {
     }
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Write for SnapshotId {
     fn write(&self, w: &mut BytesMut, _v: i16) -> Result<(), Fault<EncodeErrorKind>> {
         w.put_i64(self.end_offset);
@@ -770,7 +770,7 @@ impl Read for AbortedTransaction {
     }
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Write for AbortedTransaction {
     fn write(&self, w: &mut BytesMut, v: i16) -> Result<(), Fault<EncodeErrorKind>> {
         let flex = v >= 12;
@@ -811,7 +811,7 @@ impl Read for NodeEndpoint {
     }
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Write for NodeEndpoint {
     fn write(&self, w: &mut BytesMut, _v: i16) -> Result<(), Fault<EncodeErrorKind>> {
         w.put_i32(self.node_id);

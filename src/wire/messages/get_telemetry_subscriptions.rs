@@ -5,7 +5,7 @@
 use bytes::{BufMut, BytesMut};
 
 use crate::wire::codec::{Read, Write};
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 use crate::wire::codec::{put_array, put_strs};
 use crate::wire::error::{At, Fault};
 use crate::wire::{
@@ -29,7 +29,7 @@ impl Message for GetTelemetrySubscriptionsRequest {
     const VERSIONS: VersionRange = VersionRange::new(0, 0);
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Read for GetTelemetrySubscriptionsRequest {
     const LEN_MIN: usize = 17;
 
@@ -96,7 +96,7 @@ impl Read for GetTelemetrySubscriptionsResponse {
     }
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Write for GetTelemetrySubscriptionsResponse {
     fn write(&self, w: &mut BytesMut, _v: i16) -> Result<(), Fault<EncodeErrorKind>> {
         w.put_i32(self.throttle_time_ms);

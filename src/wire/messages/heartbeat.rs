@@ -31,7 +31,7 @@ impl Message for HeartbeatRequest {
     const VERSIONS: VersionRange = VersionRange::new(0, 4);
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Read for HeartbeatRequest {
     const LEN_MIN: usize = 8;
 
@@ -102,7 +102,7 @@ impl Read for HeartbeatResponse {
     }
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Write for HeartbeatResponse {
     fn write(&self, w: &mut BytesMut, v: i16) -> Result<(), Fault<EncodeErrorKind>> {
         let flex = v >= 4;

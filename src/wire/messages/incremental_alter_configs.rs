@@ -27,7 +27,7 @@ impl Message for IncrementalAlterConfigsRequest {
     const VERSIONS: VersionRange = VersionRange::new(0, 1);
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Read for IncrementalAlterConfigsRequest {
     const LEN_MIN: usize = 3;
 
@@ -67,7 +67,7 @@ pub struct AlterConfigsResource {
     pub configs: Vec<AlterableConfig>,
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Read for AlterConfigsResource {
     const LEN_MIN: usize = 4;
 
@@ -119,7 +119,7 @@ impl Default for AlterableConfig {
     }
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Read for AlterableConfig {
     const LEN_MIN: usize = 4;
 
@@ -180,7 +180,7 @@ impl Read for IncrementalAlterConfigsResponse {
     }
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Write for IncrementalAlterConfigsResponse {
     fn write(&self, w: &mut BytesMut, v: i16) -> Result<(), Fault<EncodeErrorKind>> {
         let flex = v >= 1;
@@ -235,7 +235,7 @@ impl Read for AlterConfigsResourceResponse {
     }
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Write for AlterConfigsResourceResponse {
     fn write(&self, w: &mut BytesMut, v: i16) -> Result<(), Fault<EncodeErrorKind>> {
         let flex = v >= 1;

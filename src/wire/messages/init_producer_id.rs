@@ -42,7 +42,7 @@ impl Message for InitProducerIdRequest {
     const VERSIONS: VersionRange = VersionRange::new(0, 5);
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Read for InitProducerIdRequest {
     const LEN_MIN: usize = 6;
 
@@ -130,7 +130,7 @@ impl Read for InitProducerIdResponse {
     }
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Write for InitProducerIdResponse {
     fn write(&self, w: &mut BytesMut, v: i16) -> Result<(), Fault<EncodeErrorKind>> {
         let flex = v >= 2;

@@ -4,7 +4,7 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 use crate::wire::codec::nullable;
 use crate::wire::codec::{Read, Write, absent, put_bytes, put_nullable_str, put_str, put_structs};
 use crate::wire::error::{At, Fault};
@@ -56,7 +56,7 @@ impl Message for JoinGroupRequest {
     const VERSIONS: VersionRange = VersionRange::new(0, 9);
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Read for JoinGroupRequest {
     const LEN_MIN: usize = 14;
 
@@ -118,7 +118,7 @@ pub struct JoinGroupRequestProtocol {
     pub metadata: Bytes,
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Read for JoinGroupRequestProtocol {
     const LEN_MIN: usize = 3;
 
@@ -219,7 +219,7 @@ impl Read for JoinGroupResponse {
     }
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Write for JoinGroupResponse {
     fn write(&self, w: &mut BytesMut, v: i16) -> Result<(), Fault<EncodeErrorKind>> {
         let flex = v >= 6;
@@ -280,7 +280,7 @@ impl Read for JoinGroupResponseMember {
     }
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Write for JoinGroupResponseMember {
     fn write(&self, w: &mut BytesMut, v: i16) -> Result<(), Fault<EncodeErrorKind>> {
         let flex = v >= 6;

@@ -29,7 +29,7 @@ impl Message for LeaveGroupRequest {
     const VERSIONS: VersionRange = VersionRange::new(0, 5);
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Read for LeaveGroupRequest {
     const LEN_MIN: usize = 3;
 
@@ -79,7 +79,7 @@ pub struct MemberIdentity {
     pub reason: Option<Str>,
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Read for MemberIdentity {
     const LEN_MIN: usize = 3;
 
@@ -145,7 +145,7 @@ impl Read for LeaveGroupResponse {
     }
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Write for LeaveGroupResponse {
     fn write(&self, w: &mut BytesMut, v: i16) -> Result<(), Fault<EncodeErrorKind>> {
         let flex = v >= 4;
@@ -203,7 +203,7 @@ impl Read for MemberResponse {
     }
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Write for MemberResponse {
     fn write(&self, w: &mut BytesMut, v: i16) -> Result<(), Fault<EncodeErrorKind>> {
         let flex = v >= 4;

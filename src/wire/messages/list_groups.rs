@@ -5,7 +5,7 @@
 use bytes::{BufMut, BytesMut};
 
 use crate::wire::codec::{Read, Write, absent, put_strs};
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 use crate::wire::codec::{put_str, put_structs};
 use crate::wire::error::{At, Fault};
 use crate::wire::{ApiKey, DecodeErrorKind, EncodeErrorKind, Message, Reader, Request, Str, VersionRange};
@@ -29,7 +29,7 @@ impl Message for ListGroupsRequest {
     const VERSIONS: VersionRange = VersionRange::new(0, 5);
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Read for ListGroupsRequest {
     const LEN_MIN: usize = 0;
 
@@ -99,7 +99,7 @@ impl Read for ListGroupsResponse {
     }
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Write for ListGroupsResponse {
     fn write(&self, w: &mut BytesMut, v: i16) -> Result<(), Fault<EncodeErrorKind>> {
         let flex = v >= 3;
@@ -146,7 +146,7 @@ impl Read for ListedGroup {
     }
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Write for ListedGroup {
     fn write(&self, w: &mut BytesMut, v: i16) -> Result<(), Fault<EncodeErrorKind>> {
         let flex = v >= 3;

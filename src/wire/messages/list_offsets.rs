@@ -31,7 +31,7 @@ impl Message for ListOffsetsRequest {
     const VERSIONS: VersionRange = VersionRange::new(1, 11);
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Read for ListOffsetsRequest {
     const LEN_MIN: usize = 7;
 
@@ -79,7 +79,7 @@ pub struct ListOffsetsTopic {
     pub partitions: Vec<ListOffsetsPartition>,
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Read for ListOffsetsTopic {
     const LEN_MIN: usize = 3;
 
@@ -123,7 +123,7 @@ impl Default for ListOffsetsPartition {
     }
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Read for ListOffsetsPartition {
     const LEN_MIN: usize = 12;
 
@@ -186,7 +186,7 @@ impl Read for ListOffsetsResponse {
     }
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Write for ListOffsetsResponse {
     fn write(&self, w: &mut BytesMut, v: i16) -> Result<(), Fault<EncodeErrorKind>> {
         let flex = v >= 6;
@@ -224,7 +224,7 @@ impl Read for ListOffsetsTopicResponse {
     }
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Write for ListOffsetsTopicResponse {
     fn write(&self, w: &mut BytesMut, v: i16) -> Result<(), Fault<EncodeErrorKind>> {
         let flex = v >= 6;
@@ -283,7 +283,7 @@ impl Read for ListOffsetsPartitionResponse {
     }
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Write for ListOffsetsPartitionResponse {
     fn write(&self, w: &mut BytesMut, v: i16) -> Result<(), Fault<EncodeErrorKind>> {
         let flex = v >= 6;

@@ -5,7 +5,7 @@
 use bytes::{BufMut, BytesMut};
 
 use crate::wire::codec::{Read, Write, put_array, put_nullable_structs, put_str};
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 use crate::wire::codec::{put_nullable_str, put_structs};
 use crate::wire::error::{At, Fault};
 use crate::wire::{
@@ -37,7 +37,7 @@ impl Message for ListPartitionReassignmentsRequest {
     const VERSIONS: VersionRange = VersionRange::new(0, 0);
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Read for ListPartitionReassignmentsRequest {
     const LEN_MIN: usize = 6;
 
@@ -67,7 +67,7 @@ pub struct ListPartitionReassignmentsTopics {
     pub partition_indexes: Array<i32>,
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Read for ListPartitionReassignmentsTopics {
     const LEN_MIN: usize = 3;
 
@@ -132,7 +132,7 @@ impl Read for ListPartitionReassignmentsResponse {
     }
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Write for ListPartitionReassignmentsResponse {
     fn write(&self, w: &mut BytesMut, v: i16) -> Result<(), Fault<EncodeErrorKind>> {
         w.put_i32(self.throttle_time_ms);
@@ -164,7 +164,7 @@ impl Read for OngoingTopicReassignment {
     }
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Write for OngoingTopicReassignment {
     fn write(&self, w: &mut BytesMut, v: i16) -> Result<(), Fault<EncodeErrorKind>> {
         put_str(w, &self.name, true).at("name")?;
@@ -202,7 +202,7 @@ impl Read for OngoingPartitionReassignment {
     }
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Write for OngoingPartitionReassignment {
     fn write(&self, w: &mut BytesMut, _v: i16) -> Result<(), Fault<EncodeErrorKind>> {
         w.put_i32(self.partition_index);

@@ -5,7 +5,7 @@
 use bytes::{BufMut, BytesMut};
 
 use crate::wire::codec::{Read, Write, absent, put_array, put_nullable_str, put_strs};
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 use crate::wire::codec::{put_str, put_structs};
 use crate::wire::error::{At, Fault};
 use crate::wire::{
@@ -46,7 +46,7 @@ impl Message for ListTransactionsRequest {
     const VERSIONS: VersionRange = VersionRange::new(0, 2);
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Read for ListTransactionsRequest {
     const LEN_MIN: usize = 3;
 
@@ -119,7 +119,7 @@ impl Read for ListTransactionsResponse {
     }
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Write for ListTransactionsResponse {
     fn write(&self, w: &mut BytesMut, v: i16) -> Result<(), Fault<EncodeErrorKind>> {
         w.put_i32(self.throttle_time_ms);
@@ -156,7 +156,7 @@ impl Read for TransactionState {
     }
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Write for TransactionState {
     fn write(&self, w: &mut BytesMut, _v: i16) -> Result<(), Fault<EncodeErrorKind>> {
         put_str(w, &self.transactional_id, true).at("transactional_id")?;

@@ -5,7 +5,7 @@
 use bytes::{BufMut, BytesMut};
 
 use crate::wire::codec::{Read, Write, absent, nullable, put_nullable_str, put_nullable_structs};
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 use crate::wire::codec::{put_array, put_str, put_structs};
 use crate::wire::error::{At, Fault};
 use crate::wire::{
@@ -46,7 +46,7 @@ impl Message for MetadataRequest {
     const VERSIONS: VersionRange = VersionRange::new(0, 13);
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Read for MetadataRequest {
     const LEN_MIN: usize = 4;
 
@@ -119,7 +119,7 @@ impl Default for MetadataRequestTopic {
     }
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Read for MetadataRequestTopic {
     const LEN_MIN: usize = 2;
 
@@ -213,7 +213,7 @@ impl Read for MetadataResponse {
     }
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Write for MetadataResponse {
     fn write(&self, w: &mut BytesMut, v: i16) -> Result<(), Fault<EncodeErrorKind>> {
         let flex = v >= 9;
@@ -274,7 +274,7 @@ impl Read for MetadataResponseBroker {
     }
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Write for MetadataResponseBroker {
     fn write(&self, w: &mut BytesMut, v: i16) -> Result<(), Fault<EncodeErrorKind>> {
         let flex = v >= 9;
@@ -345,7 +345,7 @@ impl Read for MetadataResponseTopic {
     }
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Write for MetadataResponseTopic {
     fn write(&self, w: &mut BytesMut, v: i16) -> Result<(), Fault<EncodeErrorKind>> {
         let flex = v >= 9;
@@ -424,7 +424,7 @@ impl Read for MetadataResponsePartition {
     }
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Write for MetadataResponsePartition {
     fn write(&self, w: &mut BytesMut, v: i16) -> Result<(), Fault<EncodeErrorKind>> {
         let flex = v >= 9;

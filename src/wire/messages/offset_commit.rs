@@ -50,7 +50,7 @@ impl Message for OffsetCommitRequest {
     const VERSIONS: VersionRange = VersionRange::new(2, 10);
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Read for OffsetCommitRequest {
     const LEN_MIN: usize = 9;
 
@@ -108,7 +108,7 @@ pub struct OffsetCommitRequestTopic {
     pub partitions: Vec<OffsetCommitRequestPartition>,
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Read for OffsetCommitRequestTopic {
     const LEN_MIN: usize = 3;
 
@@ -167,7 +167,7 @@ impl Default for OffsetCommitRequestPartition {
     }
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Read for OffsetCommitRequestPartition {
     const LEN_MIN: usize = 14;
 
@@ -232,7 +232,7 @@ impl Read for OffsetCommitResponse {
     }
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Write for OffsetCommitResponse {
     fn write(&self, w: &mut BytesMut, v: i16) -> Result<(), Fault<EncodeErrorKind>> {
         let flex = v >= 8;
@@ -275,7 +275,7 @@ impl Read for OffsetCommitResponseTopic {
     }
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Write for OffsetCommitResponseTopic {
     fn write(&self, w: &mut BytesMut, v: i16) -> Result<(), Fault<EncodeErrorKind>> {
         let flex = v >= 8;
@@ -316,7 +316,7 @@ impl Read for OffsetCommitResponsePartition {
     }
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Write for OffsetCommitResponsePartition {
     fn write(&self, w: &mut BytesMut, v: i16) -> Result<(), Fault<EncodeErrorKind>> {
         let flex = v >= 8;

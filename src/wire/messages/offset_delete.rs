@@ -27,7 +27,7 @@ impl Message for OffsetDeleteRequest {
     const VERSIONS: VersionRange = VersionRange::new(0, 0);
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Read for OffsetDeleteRequest {
     const LEN_MIN: usize = 6;
 
@@ -53,7 +53,7 @@ pub struct OffsetDeleteRequestTopic {
     pub partitions: Vec<OffsetDeleteRequestPartition>,
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Read for OffsetDeleteRequestTopic {
     const LEN_MIN: usize = 6;
 
@@ -77,7 +77,7 @@ pub struct OffsetDeleteRequestPartition {
     pub partition_index: i32,
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Read for OffsetDeleteRequestPartition {
     const LEN_MIN: usize = 4;
 
@@ -121,7 +121,7 @@ impl Read for OffsetDeleteResponse {
     }
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Write for OffsetDeleteResponse {
     fn write(&self, w: &mut BytesMut, v: i16) -> Result<(), Fault<EncodeErrorKind>> {
         w.put_i16(self.error_code);
@@ -148,7 +148,7 @@ impl Read for OffsetDeleteResponseTopic {
     }
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Write for OffsetDeleteResponseTopic {
     fn write(&self, w: &mut BytesMut, v: i16) -> Result<(), Fault<EncodeErrorKind>> {
         put_str(w, &self.name, false).at("name")?;
@@ -174,7 +174,7 @@ impl Read for OffsetDeleteResponsePartition {
     }
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Write for OffsetDeleteResponsePartition {
     fn write(&self, w: &mut BytesMut, _v: i16) -> Result<(), Fault<EncodeErrorKind>> {
         w.put_i32(self.partition_index);

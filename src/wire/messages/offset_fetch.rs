@@ -46,7 +46,7 @@ impl Message for OffsetFetchRequest {
     const VERSIONS: VersionRange = VersionRange::new(1, 10);
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Read for OffsetFetchRequest {
     const LEN_MIN: usize = 3;
 
@@ -113,7 +113,7 @@ pub struct OffsetFetchRequestTopic {
     pub partition_indexes: Array<i32>,
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Read for OffsetFetchRequestTopic {
     const LEN_MIN: usize = 3;
 
@@ -164,7 +164,7 @@ impl Default for OffsetFetchRequestGroup {
     }
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Read for OffsetFetchRequestGroup {
     const LEN_MIN: usize = 3;
 
@@ -206,7 +206,7 @@ pub struct OffsetFetchRequestTopics {
     pub partition_indexes: Array<i32>,
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Read for OffsetFetchRequestTopics {
     const LEN_MIN: usize = 3;
 
@@ -271,7 +271,7 @@ impl Read for OffsetFetchResponse {
     }
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Write for OffsetFetchResponse {
     fn write(&self, w: &mut BytesMut, v: i16) -> Result<(), Fault<EncodeErrorKind>> {
         let flex = v >= 6;
@@ -321,7 +321,7 @@ impl Read for OffsetFetchResponseTopic {
     }
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Write for OffsetFetchResponseTopic {
     fn write(&self, w: &mut BytesMut, v: i16) -> Result<(), Fault<EncodeErrorKind>> {
         let flex = v >= 6;
@@ -380,7 +380,7 @@ impl Read for OffsetFetchResponsePartition {
     }
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Write for OffsetFetchResponsePartition {
     fn write(&self, w: &mut BytesMut, v: i16) -> Result<(), Fault<EncodeErrorKind>> {
         let flex = v >= 6;
@@ -423,7 +423,7 @@ impl Read for OffsetFetchResponseGroup {
     }
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Write for OffsetFetchResponseGroup {
     fn write(&self, w: &mut BytesMut, v: i16) -> Result<(), Fault<EncodeErrorKind>> {
         put_str(w, &self.group_id, true).at("group_id")?;
@@ -459,7 +459,7 @@ impl Read for OffsetFetchResponseTopics {
     }
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Write for OffsetFetchResponseTopics {
     fn write(&self, w: &mut BytesMut, v: i16) -> Result<(), Fault<EncodeErrorKind>> {
         if v <= 9 {
@@ -517,7 +517,7 @@ impl Read for OffsetFetchResponsePartitions {
     }
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Write for OffsetFetchResponsePartitions {
     fn write(&self, w: &mut BytesMut, _v: i16) -> Result<(), Fault<EncodeErrorKind>> {
         w.put_i32(self.partition_index);

@@ -33,7 +33,7 @@ impl Message for OffsetForLeaderEpochRequest {
     const VERSIONS: VersionRange = VersionRange::new(2, 4);
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Read for OffsetForLeaderEpochRequest {
     const LEN_MIN: usize = 4;
 
@@ -73,7 +73,7 @@ pub struct OffsetForLeaderTopic {
     pub partitions: Vec<OffsetForLeaderPartition>,
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Read for OffsetForLeaderTopic {
     const LEN_MIN: usize = 3;
 
@@ -117,7 +117,7 @@ impl Default for OffsetForLeaderPartition {
     }
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Read for OffsetForLeaderPartition {
     const LEN_MIN: usize = 12;
 
@@ -178,7 +178,7 @@ impl Read for OffsetForLeaderEpochResponse {
     }
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Write for OffsetForLeaderEpochResponse {
     fn write(&self, w: &mut BytesMut, v: i16) -> Result<(), Fault<EncodeErrorKind>> {
         let flex = v >= 4;
@@ -214,7 +214,7 @@ impl Read for OffsetForLeaderTopicResult {
     }
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Write for OffsetForLeaderTopicResult {
     fn write(&self, w: &mut BytesMut, v: i16) -> Result<(), Fault<EncodeErrorKind>> {
         let flex = v >= 4;
@@ -269,7 +269,7 @@ impl Read for EpochEndOffset {
     }
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Write for EpochEndOffset {
     fn write(&self, w: &mut BytesMut, v: i16) -> Result<(), Fault<EncodeErrorKind>> {
         let flex = v >= 4;

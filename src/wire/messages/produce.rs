@@ -5,7 +5,7 @@
 use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::wire::codec::{Read, Write, put_nullable_bytes, put_nullable_str, put_str, put_structs};
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 use crate::wire::codec::{Tags, absent};
 use crate::wire::error::{At, Fault};
 use crate::wire::{
@@ -35,7 +35,7 @@ impl Message for ProduceRequest {
     const VERSIONS: VersionRange = VersionRange::new(3, 13);
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Read for ProduceRequest {
     const LEN_MIN: usize = 9;
 
@@ -79,7 +79,7 @@ pub struct TopicProduceData {
     pub partition_data: Vec<PartitionProduceData>,
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Read for TopicProduceData {
     const LEN_MIN: usize = 3;
 
@@ -123,7 +123,7 @@ pub struct PartitionProduceData {
     pub records: Option<Bytes>,
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Read for PartitionProduceData {
     const LEN_MIN: usize = 6;
 
@@ -188,7 +188,7 @@ impl Read for ProduceResponse {
     }
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Write for ProduceResponse {
     fn write(&self, w: &mut BytesMut, v: i16) -> Result<(), Fault<EncodeErrorKind>> {
         let flex = v >= 9;
@@ -239,7 +239,7 @@ impl Read for TopicProduceResponse {
     }
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Write for TopicProduceResponse {
     fn write(&self, w: &mut BytesMut, v: i16) -> Result<(), Fault<EncodeErrorKind>> {
         let flex = v >= 9;
@@ -327,7 +327,7 @@ impl Read for PartitionProduceResponse {
     }
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Write for PartitionProduceResponse {
     fn write(&self, w: &mut BytesMut, v: i16) -> Result<(), Fault<EncodeErrorKind>> {
         let flex = v >= 9;
@@ -386,7 +386,7 @@ impl Read for BatchIndexAndErrorMessage {
     }
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Write for BatchIndexAndErrorMessage {
     fn write(&self, w: &mut BytesMut, v: i16) -> Result<(), Fault<EncodeErrorKind>> {
         let flex = v >= 9;
@@ -424,7 +424,7 @@ impl Read for LeaderIdAndEpoch {
     }
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Write for LeaderIdAndEpoch {
     fn write(&self, w: &mut BytesMut, _v: i16) -> Result<(), Fault<EncodeErrorKind>> {
         w.put_i32(self.leader_id);
@@ -462,7 +462,7 @@ impl Read for NodeEndpoint {
     }
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Write for NodeEndpoint {
     fn write(&self, w: &mut BytesMut, _v: i16) -> Result<(), Fault<EncodeErrorKind>> {
         w.put_i32(self.node_id);

@@ -33,7 +33,7 @@ impl Message for PushTelemetryRequest {
     const VERSIONS: VersionRange = VersionRange::new(0, 0);
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Read for PushTelemetryRequest {
     const LEN_MIN: usize = 24;
 
@@ -87,7 +87,7 @@ impl Read for PushTelemetryResponse {
     }
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Write for PushTelemetryResponse {
     fn write(&self, w: &mut BytesMut, _v: i16) -> Result<(), Fault<EncodeErrorKind>> {
         w.put_i32(self.throttle_time_ms);

@@ -4,7 +4,7 @@
 
 use bytes::{BufMut, BytesMut};
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 use crate::wire::codec::put_nullable_str;
 use crate::wire::codec::{Read, Write, put_str, put_structs};
 use crate::wire::error::{At, Fault};
@@ -31,7 +31,7 @@ impl Message for ReadShareGroupStateSummaryRequest {
     const VERSIONS: VersionRange = VersionRange::new(0, 1);
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Read for ReadShareGroupStateSummaryRequest {
     const LEN_MIN: usize = 3;
 
@@ -61,7 +61,7 @@ pub struct ReadStateSummaryData {
     pub partitions: Vec<PartitionData>,
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Read for ReadStateSummaryData {
     const LEN_MIN: usize = 18;
 
@@ -91,7 +91,7 @@ pub struct PartitionData {
     pub leader_epoch: i32,
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Read for PartitionData {
     const LEN_MIN: usize = 9;
 
@@ -133,7 +133,7 @@ impl Read for ReadShareGroupStateSummaryResponse {
     }
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Write for ReadShareGroupStateSummaryResponse {
     fn write(&self, w: &mut BytesMut, v: i16) -> Result<(), Fault<EncodeErrorKind>> {
         put_structs(w, &self.results, true, v).at("results")?;
@@ -162,7 +162,7 @@ impl Read for ReadStateSummaryResult {
     }
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Write for ReadStateSummaryResult {
     fn write(&self, w: &mut BytesMut, v: i16) -> Result<(), Fault<EncodeErrorKind>> {
         w.put_slice(&self.topic_id.0);
@@ -223,7 +223,7 @@ impl Read for PartitionResult {
     }
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Write for PartitionResult {
     fn write(&self, w: &mut BytesMut, v: i16) -> Result<(), Fault<EncodeErrorKind>> {
         w.put_i32(self.partition);

@@ -41,7 +41,7 @@ impl Message for RemoveRaftVoterRequest {
     const VERSIONS: VersionRange = VersionRange::new(0, 0);
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Read for RemoveRaftVoterRequest {
     const LEN_MIN: usize = 22;
 
@@ -106,7 +106,7 @@ impl Read for RemoveRaftVoterResponse {
     }
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Write for RemoveRaftVoterResponse {
     fn write(&self, w: &mut BytesMut, _v: i16) -> Result<(), Fault<EncodeErrorKind>> {
         w.put_i32(self.throttle_time_ms);

@@ -27,7 +27,7 @@ impl Message for RenewDelegationTokenRequest {
     const VERSIONS: VersionRange = VersionRange::new(1, 2);
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Read for RenewDelegationTokenRequest {
     const LEN_MIN: usize = 10;
 
@@ -87,7 +87,7 @@ impl Read for RenewDelegationTokenResponse {
     }
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Write for RenewDelegationTokenResponse {
     fn write(&self, w: &mut BytesMut, v: i16) -> Result<(), Fault<EncodeErrorKind>> {
         let flex = v >= 2;

@@ -2,11 +2,11 @@
 
 //! `SaslHandshake`, API key 17, versions 0-1.
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 use bytes::BufMut;
 use bytes::BytesMut;
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 use crate::wire::codec::put_strs;
 use crate::wire::codec::{Read, Write, put_str};
 use crate::wire::error::{At, Fault};
@@ -29,7 +29,7 @@ impl Message for SaslHandshakeRequest {
     const VERSIONS: VersionRange = VersionRange::new(0, 1);
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Read for SaslHandshakeRequest {
     const LEN_MIN: usize = 2;
 
@@ -67,7 +67,7 @@ impl Read for SaslHandshakeResponse {
     }
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Write for SaslHandshakeResponse {
     fn write(&self, w: &mut BytesMut, _v: i16) -> Result<(), Fault<EncodeErrorKind>> {
         w.put_i16(self.error_code);

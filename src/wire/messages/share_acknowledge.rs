@@ -4,7 +4,7 @@
 
 use bytes::{BufMut, BytesMut};
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 use crate::wire::codec::put_str;
 use crate::wire::codec::{Read, Write, absent, put_array, put_nullable_str, put_structs};
 use crate::wire::error::{At, Fault};
@@ -49,7 +49,7 @@ impl Message for ShareAcknowledgeRequest {
     const VERSIONS: VersionRange = VersionRange::new(1, 2);
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Read for ShareAcknowledgeRequest {
     const LEN_MIN: usize = 8;
 
@@ -91,7 +91,7 @@ pub struct AcknowledgeTopic {
     pub partitions: Vec<AcknowledgePartition>,
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Read for AcknowledgeTopic {
     const LEN_MIN: usize = 18;
 
@@ -121,7 +121,7 @@ pub struct AcknowledgePartition {
     pub acknowledgement_batches: Vec<AcknowledgementBatch>,
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Read for AcknowledgePartition {
     const LEN_MIN: usize = 6;
 
@@ -155,7 +155,7 @@ pub struct AcknowledgementBatch {
     pub acknowledge_types: Array<i8>,
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Read for AcknowledgementBatch {
     const LEN_MIN: usize = 18;
 
@@ -223,7 +223,7 @@ impl Read for ShareAcknowledgeResponse {
     }
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Write for ShareAcknowledgeResponse {
     fn write(&self, w: &mut BytesMut, v: i16) -> Result<(), Fault<EncodeErrorKind>> {
         w.put_i32(self.throttle_time_ms);
@@ -259,7 +259,7 @@ impl Read for ShareAcknowledgeTopicResponse {
     }
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Write for ShareAcknowledgeTopicResponse {
     fn write(&self, w: &mut BytesMut, v: i16) -> Result<(), Fault<EncodeErrorKind>> {
         w.put_slice(&self.topic_id.0);
@@ -297,7 +297,7 @@ impl Read for PartitionData {
     }
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Write for PartitionData {
     fn write(&self, w: &mut BytesMut, v: i16) -> Result<(), Fault<EncodeErrorKind>> {
         w.put_i32(self.partition_index);
@@ -328,7 +328,7 @@ impl Read for LeaderIdAndEpoch {
     }
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Write for LeaderIdAndEpoch {
     fn write(&self, w: &mut BytesMut, _v: i16) -> Result<(), Fault<EncodeErrorKind>> {
         w.put_i32(self.leader_id);
@@ -366,7 +366,7 @@ impl Read for NodeEndpoint {
     }
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Write for NodeEndpoint {
     fn write(&self, w: &mut BytesMut, _v: i16) -> Result<(), Fault<EncodeErrorKind>> {
         w.put_i32(self.node_id);

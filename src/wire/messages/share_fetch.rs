@@ -5,7 +5,7 @@
 use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::wire::codec::{Read, Write, absent, put_array, put_nullable_str, put_structs};
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 use crate::wire::codec::{nullable, put_nullable_bytes, put_str};
 use crate::wire::error::{At, Fault};
 use crate::wire::{
@@ -70,7 +70,7 @@ impl Message for ShareFetchRequest {
     const VERSIONS: VersionRange = VersionRange::new(1, 2);
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Read for ShareFetchRequest {
     const LEN_MIN: usize = 29;
 
@@ -128,7 +128,7 @@ pub struct FetchTopic {
     pub partitions: Vec<FetchPartition>,
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Read for FetchTopic {
     const LEN_MIN: usize = 18;
 
@@ -158,7 +158,7 @@ pub struct FetchPartition {
     pub acknowledgement_batches: Vec<AcknowledgementBatch>,
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Read for FetchPartition {
     const LEN_MIN: usize = 6;
 
@@ -192,7 +192,7 @@ pub struct AcknowledgementBatch {
     pub acknowledge_types: Array<i8>,
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Read for AcknowledgementBatch {
     const LEN_MIN: usize = 18;
 
@@ -226,7 +226,7 @@ pub struct ForgottenTopic {
     pub partitions: Array<i32>,
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Read for ForgottenTopic {
     const LEN_MIN: usize = 18;
 
@@ -286,7 +286,7 @@ impl Read for ShareFetchResponse {
     }
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Write for ShareFetchResponse {
     fn write(&self, w: &mut BytesMut, v: i16) -> Result<(), Fault<EncodeErrorKind>> {
         w.put_i32(self.throttle_time_ms);
@@ -320,7 +320,7 @@ impl Read for ShareFetchableTopicResponse {
     }
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Write for ShareFetchableTopicResponse {
     fn write(&self, w: &mut BytesMut, v: i16) -> Result<(), Fault<EncodeErrorKind>> {
         w.put_slice(&self.topic_id.0);
@@ -370,7 +370,7 @@ impl Read for PartitionData {
     }
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Write for PartitionData {
     fn write(&self, w: &mut BytesMut, v: i16) -> Result<(), Fault<EncodeErrorKind>> {
         w.put_i32(self.partition_index);
@@ -405,7 +405,7 @@ impl Read for LeaderIdAndEpoch {
     }
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Write for LeaderIdAndEpoch {
     fn write(&self, w: &mut BytesMut, _v: i16) -> Result<(), Fault<EncodeErrorKind>> {
         w.put_i32(self.leader_id);
@@ -440,7 +440,7 @@ impl Read for AcquiredRecords {
     }
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Write for AcquiredRecords {
     fn write(&self, w: &mut BytesMut, _v: i16) -> Result<(), Fault<EncodeErrorKind>> {
         w.put_i64(self.first_offset);
@@ -479,7 +479,7 @@ impl Read for NodeEndpoint {
     }
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Write for NodeEndpoint {
     fn write(&self, w: &mut BytesMut, _v: i16) -> Result<(), Fault<EncodeErrorKind>> {
         w.put_i32(self.node_id);

@@ -5,7 +5,7 @@
 use bytes::{BufMut, BytesMut};
 
 use crate::wire::codec::{Read, Write, put_nullable_str, put_nullable_strs, put_str};
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 use crate::wire::codec::{put_array, put_nullable_struct, put_structs};
 use crate::wire::error::{At, Fault};
 use crate::wire::{
@@ -37,7 +37,7 @@ impl Message for ShareGroupHeartbeatRequest {
     const VERSIONS: VersionRange = VersionRange::new(1, 1);
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Read for ShareGroupHeartbeatRequest {
     const LEN_MIN: usize = 9;
 
@@ -108,7 +108,7 @@ impl Read for ShareGroupHeartbeatResponse {
     }
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Write for ShareGroupHeartbeatResponse {
     fn write(&self, w: &mut BytesMut, v: i16) -> Result<(), Fault<EncodeErrorKind>> {
         w.put_i32(self.throttle_time_ms);
@@ -140,7 +140,7 @@ impl Read for Assignment {
     }
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Write for Assignment {
     fn write(&self, w: &mut BytesMut, v: i16) -> Result<(), Fault<EncodeErrorKind>> {
         put_structs(w, &self.topic_partitions, true, v).at("topic_partitions")?;
@@ -169,7 +169,7 @@ impl Read for TopicPartitions {
     }
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Write for TopicPartitions {
     fn write(&self, w: &mut BytesMut, _v: i16) -> Result<(), Fault<EncodeErrorKind>> {
         w.put_slice(&self.topic_id.0);

@@ -5,7 +5,7 @@
 use bytes::{BufMut, BytesMut};
 
 use crate::wire::codec::{Read, Write, absent, put_strs};
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 use crate::wire::codec::{
     put_array, put_nullable_str, put_nullable_struct, put_nullable_structs, put_str, put_structs,
 };
@@ -35,7 +35,7 @@ impl Message for StreamsGroupDescribeRequest {
     const VERSIONS: VersionRange = VersionRange::new(0, 1);
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Read for StreamsGroupDescribeRequest {
     const LEN_MIN: usize = 3;
 
@@ -95,7 +95,7 @@ impl Read for StreamsGroupDescribeResponse {
     }
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Write for StreamsGroupDescribeResponse {
     fn write(&self, w: &mut BytesMut, v: i16) -> Result<(), Fault<EncodeErrorKind>> {
         w.put_i32(self.throttle_time_ms);
@@ -188,7 +188,7 @@ impl Read for DescribedGroup {
     }
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Write for DescribedGroup {
     fn write(&self, w: &mut BytesMut, v: i16) -> Result<(), Fault<EncodeErrorKind>> {
         w.put_i16(self.error_code);
@@ -240,7 +240,7 @@ impl Read for Topology {
     }
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Write for Topology {
     fn write(&self, w: &mut BytesMut, v: i16) -> Result<(), Fault<EncodeErrorKind>> {
         w.put_i32(self.epoch);
@@ -281,7 +281,7 @@ impl Read for Subtopology {
     }
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Write for Subtopology {
     fn write(&self, w: &mut BytesMut, v: i16) -> Result<(), Fault<EncodeErrorKind>> {
         put_str(w, &self.subtopology_id, true).at("subtopology_id")?;
@@ -322,7 +322,7 @@ impl Read for TopicInfo {
     }
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Write for TopicInfo {
     fn write(&self, w: &mut BytesMut, v: i16) -> Result<(), Fault<EncodeErrorKind>> {
         put_str(w, &self.name, true).at("name")?;
@@ -353,7 +353,7 @@ impl Read for KeyValue {
     }
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Write for KeyValue {
     fn write(&self, w: &mut BytesMut, _v: i16) -> Result<(), Fault<EncodeErrorKind>> {
         put_str(w, &self.key, true).at("key")?;
@@ -424,7 +424,7 @@ impl Read for Member {
     }
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Write for Member {
     fn write(&self, w: &mut BytesMut, v: i16) -> Result<(), Fault<EncodeErrorKind>> {
         put_str(w, &self.member_id, true).at("member_id")?;
@@ -466,7 +466,7 @@ impl Read for Endpoint {
     }
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Write for Endpoint {
     fn write(&self, w: &mut BytesMut, _v: i16) -> Result<(), Fault<EncodeErrorKind>> {
         put_str(w, &self.host, true).at("host")?;
@@ -501,7 +501,7 @@ impl Read for TaskOffset {
     }
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Write for TaskOffset {
     fn write(&self, w: &mut BytesMut, _v: i16) -> Result<(), Fault<EncodeErrorKind>> {
         put_str(w, &self.subtopology_id, true).at("subtopology_id")?;
@@ -537,7 +537,7 @@ impl Read for Assignment {
     }
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Write for Assignment {
     fn write(&self, w: &mut BytesMut, v: i16) -> Result<(), Fault<EncodeErrorKind>> {
         put_structs(w, &self.active_tasks, true, v).at("active_tasks")?;
@@ -570,7 +570,7 @@ impl Read for TaskIds {
     }
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Write for TaskIds {
     fn write(&self, w: &mut BytesMut, _v: i16) -> Result<(), Fault<EncodeErrorKind>> {
         put_str(w, &self.subtopology_id, true).at("subtopology_id")?;
@@ -602,7 +602,7 @@ impl Read for TopologyDescription {
     }
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Write for TopologyDescription {
     fn write(&self, w: &mut BytesMut, v: i16) -> Result<(), Fault<EncodeErrorKind>> {
         put_structs(w, &self.subtopologies, true, v).at("subtopologies")?;
@@ -634,7 +634,7 @@ impl Read for TopologyDescriptionSubtopology {
     }
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Write for TopologyDescriptionSubtopology {
     fn write(&self, w: &mut BytesMut, v: i16) -> Result<(), Fault<EncodeErrorKind>> {
         put_str(w, &self.subtopology_id, true).at("subtopology_id")?;
@@ -678,7 +678,7 @@ impl Read for TopologyDescriptionNode {
     }
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Write for TopologyDescriptionNode {
     fn write(&self, w: &mut BytesMut, _v: i16) -> Result<(), Fault<EncodeErrorKind>> {
         put_str(w, &self.name, true).at("name")?;
@@ -714,7 +714,7 @@ impl Read for TopologyDescriptionGlobalStore {
     }
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Write for TopologyDescriptionGlobalStore {
     fn write(&self, w: &mut BytesMut, v: i16) -> Result<(), Fault<EncodeErrorKind>> {
         self.source.write(w, v).at("source")?;

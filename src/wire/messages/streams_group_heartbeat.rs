@@ -4,7 +4,7 @@
 
 use bytes::{BufMut, BytesMut};
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 use crate::wire::codec::absent;
 use crate::wire::codec::{
     Read, Write, put_array, put_nullable_str, put_nullable_struct, put_nullable_structs, put_str, put_strs,
@@ -88,7 +88,7 @@ impl Message for StreamsGroupHeartbeatRequest {
     const VERSIONS: VersionRange = VersionRange::new(0, 1);
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Read for StreamsGroupHeartbeatRequest {
     const LEN_MIN: usize = 27;
 
@@ -150,7 +150,7 @@ pub struct Topology {
     pub subtopologies: Vec<Subtopology>,
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Read for Topology {
     const LEN_MIN: usize = 6;
 
@@ -190,7 +190,7 @@ pub struct Subtopology {
     pub copartition_groups: Vec<CopartitionGroup>,
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Read for Subtopology {
     const LEN_MIN: usize = 8;
 
@@ -236,7 +236,7 @@ pub struct TopicInfo {
     pub topic_configs: Vec<KeyValue>,
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Read for TopicInfo {
     const LEN_MIN: usize = 9;
 
@@ -272,7 +272,7 @@ pub struct KeyValue {
     pub value: Str,
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Read for KeyValue {
     const LEN_MIN: usize = 3;
 
@@ -303,7 +303,7 @@ pub struct CopartitionGroup {
     pub repartition_source_topics: Array<i16>,
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Read for CopartitionGroup {
     const LEN_MIN: usize = 4;
 
@@ -337,7 +337,7 @@ pub struct TaskIdsRequest {
     pub partitions: Array<i32>,
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Read for TaskIdsRequest {
     const LEN_MIN: usize = 3;
 
@@ -369,7 +369,7 @@ pub struct EndpointRequest {
     pub port: u16,
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Read for EndpointRequest {
     const LEN_MIN: usize = 4;
 
@@ -400,7 +400,7 @@ pub struct TaskOffset {
     pub offset: i64,
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Read for TaskOffset {
     const LEN_MIN: usize = 14;
 
@@ -525,7 +525,7 @@ impl Read for StreamsGroupHeartbeatResponse {
     }
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Write for StreamsGroupHeartbeatResponse {
     fn write(&self, w: &mut BytesMut, v: i16) -> Result<(), Fault<EncodeErrorKind>> {
         w.put_i32(self.throttle_time_ms);
@@ -580,7 +580,7 @@ impl Read for Status {
     }
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Write for Status {
     fn write(&self, w: &mut BytesMut, _v: i16) -> Result<(), Fault<EncodeErrorKind>> {
         w.put_i8(self.status_code);
@@ -612,7 +612,7 @@ impl Read for TaskIdsResponse {
     }
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Write for TaskIdsResponse {
     fn write(&self, w: &mut BytesMut, _v: i16) -> Result<(), Fault<EncodeErrorKind>> {
         put_str(w, &self.subtopology_id, true).at("subtopology_id")?;
@@ -647,7 +647,7 @@ impl Read for EndpointToPartitions {
     }
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Write for EndpointToPartitions {
     fn write(&self, w: &mut BytesMut, v: i16) -> Result<(), Fault<EncodeErrorKind>> {
         self.user_endpoint.write(w, v).at("user_endpoint")?;
@@ -677,7 +677,7 @@ impl Read for EndpointResponse {
     }
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Write for EndpointResponse {
     fn write(&self, w: &mut BytesMut, _v: i16) -> Result<(), Fault<EncodeErrorKind>> {
         put_str(w, &self.host, true).at("host")?;
@@ -706,7 +706,7 @@ impl Read for TopicPartition {
     }
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Write for TopicPartition {
     fn write(&self, w: &mut BytesMut, _v: i16) -> Result<(), Fault<EncodeErrorKind>> {
         put_str(w, &self.topic, true).at("topic")?;

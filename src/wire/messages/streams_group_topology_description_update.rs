@@ -31,7 +31,7 @@ impl Message for StreamsGroupTopologyDescriptionUpdateRequest {
     const VERSIONS: VersionRange = VersionRange::new(0, 0);
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Read for StreamsGroupTopologyDescriptionUpdateRequest {
     const LEN_MIN: usize = 10;
 
@@ -67,7 +67,7 @@ pub struct TopologyDescription {
     pub global_stores: Vec<TopologyDescriptionGlobalStore>,
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Read for TopologyDescription {
     const LEN_MIN: usize = 3;
 
@@ -99,7 +99,7 @@ pub struct TopologyDescriptionSubtopology {
     pub nodes: Vec<TopologyDescriptionNode>,
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Read for TopologyDescriptionSubtopology {
     const LEN_MIN: usize = 3;
 
@@ -139,7 +139,7 @@ pub struct TopologyDescriptionNode {
     pub successors: Vec<Str>,
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Read for TopologyDescriptionNode {
     const LEN_MIN: usize = 7;
 
@@ -179,7 +179,7 @@ pub struct TopologyDescriptionGlobalStore {
     pub processor: TopologyDescriptionNode,
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Read for TopologyDescriptionGlobalStore {
     const LEN_MIN: usize = 15;
 
@@ -232,7 +232,7 @@ impl Read for StreamsGroupTopologyDescriptionUpdateResponse {
     }
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Write for StreamsGroupTopologyDescriptionUpdateResponse {
     fn write(&self, w: &mut BytesMut, _v: i16) -> Result<(), Fault<EncodeErrorKind>> {
         w.put_i32(self.throttle_time_ms);

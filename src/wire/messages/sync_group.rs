@@ -37,7 +37,7 @@ impl Message for SyncGroupRequest {
     const VERSIONS: VersionRange = VersionRange::new(0, 5);
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Read for SyncGroupRequest {
     const LEN_MIN: usize = 9;
 
@@ -105,7 +105,7 @@ pub struct SyncGroupRequestAssignment {
     pub assignment: Bytes,
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Read for SyncGroupRequestAssignment {
     const LEN_MIN: usize = 3;
 
@@ -179,7 +179,7 @@ impl Read for SyncGroupResponse {
     }
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Write for SyncGroupResponse {
     fn write(&self, w: &mut BytesMut, v: i16) -> Result<(), Fault<EncodeErrorKind>> {
         let flex = v >= 4;

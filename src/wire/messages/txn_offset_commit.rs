@@ -56,7 +56,7 @@ impl Message for TxnOffsetCommitRequest {
     const VERSIONS: VersionRange = VersionRange::new(0, 6);
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Read for TxnOffsetCommitRequest {
     const LEN_MIN: usize = 18;
 
@@ -128,7 +128,7 @@ pub struct TxnOffsetCommitRequestTopic {
     pub partitions: Vec<TxnOffsetCommitRequestPartition>,
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Read for TxnOffsetCommitRequestTopic {
     const LEN_MIN: usize = 3;
 
@@ -187,7 +187,7 @@ impl Default for TxnOffsetCommitRequestPartition {
     }
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Read for TxnOffsetCommitRequestPartition {
     const LEN_MIN: usize = 14;
 
@@ -252,7 +252,7 @@ impl Read for TxnOffsetCommitResponse {
     }
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Write for TxnOffsetCommitResponse {
     fn write(&self, w: &mut BytesMut, v: i16) -> Result<(), Fault<EncodeErrorKind>> {
         let flex = v >= 3;
@@ -293,7 +293,7 @@ impl Read for TxnOffsetCommitResponseTopic {
     }
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Write for TxnOffsetCommitResponseTopic {
     fn write(&self, w: &mut BytesMut, v: i16) -> Result<(), Fault<EncodeErrorKind>> {
         let flex = v >= 3;
@@ -334,7 +334,7 @@ impl Read for TxnOffsetCommitResponsePartition {
     }
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Write for TxnOffsetCommitResponsePartition {
     fn write(&self, w: &mut BytesMut, v: i16) -> Result<(), Fault<EncodeErrorKind>> {
         let flex = v >= 3;

@@ -4,7 +4,7 @@
 
 use bytes::{BufMut, BytesMut};
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 use crate::wire::codec::put_nullable_str;
 use crate::wire::codec::{Read, Write, absent, put_str, put_structs};
 use crate::wire::error::{At, Fault};
@@ -37,7 +37,7 @@ impl Message for UpdateFeaturesRequest {
     const VERSIONS: VersionRange = VersionRange::new(0, 2);
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Read for UpdateFeaturesRequest {
     const LEN_MIN: usize = 6;
 
@@ -90,7 +90,7 @@ impl Default for FeatureUpdateKey {
     }
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Read for FeatureUpdateKey {
     const LEN_MIN: usize = 5;
 
@@ -169,7 +169,7 @@ impl Read for UpdateFeaturesResponse {
     }
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Write for UpdateFeaturesResponse {
     fn write(&self, w: &mut BytesMut, v: i16) -> Result<(), Fault<EncodeErrorKind>> {
         w.put_i32(self.throttle_time_ms);
@@ -218,7 +218,7 @@ impl Read for UpdatableFeatureResult {
     }
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Write for UpdatableFeatureResult {
     fn write(&self, w: &mut BytesMut, _v: i16) -> Result<(), Fault<EncodeErrorKind>> {
         put_str(w, &self.feature, true).at("feature")?;

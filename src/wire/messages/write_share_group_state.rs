@@ -4,7 +4,7 @@
 
 use bytes::{BufMut, BytesMut};
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 use crate::wire::codec::put_nullable_str;
 use crate::wire::codec::{Read, Write, put_str, put_structs};
 use crate::wire::error::{At, Fault};
@@ -31,7 +31,7 @@ impl Message for WriteShareGroupStateRequest {
     const VERSIONS: VersionRange = VersionRange::new(0, 1);
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Read for WriteShareGroupStateRequest {
     const LEN_MIN: usize = 3;
 
@@ -61,7 +61,7 @@ pub struct WriteStateData {
     pub partitions: Vec<PartitionData>,
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Read for WriteStateData {
     const LEN_MIN: usize = 18;
 
@@ -112,7 +112,7 @@ impl Default for PartitionData {
     }
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Read for PartitionData {
     const LEN_MIN: usize = 22;
 
@@ -158,7 +158,7 @@ pub struct StateBatch {
     pub delivery_count: i16,
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Read for StateBatch {
     const LEN_MIN: usize = 20;
 
@@ -207,7 +207,7 @@ impl Read for WriteShareGroupStateResponse {
     }
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Write for WriteShareGroupStateResponse {
     fn write(&self, w: &mut BytesMut, v: i16) -> Result<(), Fault<EncodeErrorKind>> {
         put_structs(w, &self.results, true, v).at("results")?;
@@ -236,7 +236,7 @@ impl Read for WriteStateResult {
     }
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Write for WriteStateResult {
     fn write(&self, w: &mut BytesMut, v: i16) -> Result<(), Fault<EncodeErrorKind>> {
         w.put_slice(&self.topic_id.0);
@@ -271,7 +271,7 @@ impl Read for PartitionResult {
     }
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Write for PartitionResult {
     fn write(&self, w: &mut BytesMut, _v: i16) -> Result<(), Fault<EncodeErrorKind>> {
         w.put_i32(self.partition);

@@ -27,7 +27,7 @@ impl Message for WriteTxnMarkersRequest {
     const VERSIONS: VersionRange = VersionRange::new(1, 2);
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Read for WriteTxnMarkersRequest {
     const LEN_MIN: usize = 2;
 
@@ -63,7 +63,7 @@ pub struct WritableTxnMarker {
     pub transaction_version: i8,
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Read for WritableTxnMarker {
     const LEN_MIN: usize = 17;
 
@@ -105,7 +105,7 @@ pub struct WritableTxnMarkerTopic {
     pub partition_indexes: Array<i32>,
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Read for WritableTxnMarkerTopic {
     const LEN_MIN: usize = 3;
 
@@ -148,7 +148,7 @@ impl Read for WriteTxnMarkersResponse {
     }
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Write for WriteTxnMarkersResponse {
     fn write(&self, w: &mut BytesMut, v: i16) -> Result<(), Fault<EncodeErrorKind>> {
         put_structs(w, &self.markers, true, v).at("markers")?;
@@ -177,7 +177,7 @@ impl Read for WritableTxnMarkerResult {
     }
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Write for WritableTxnMarkerResult {
     fn write(&self, w: &mut BytesMut, v: i16) -> Result<(), Fault<EncodeErrorKind>> {
         w.put_i64(self.producer_id);
@@ -207,7 +207,7 @@ impl Read for WritableTxnMarkerTopicResult {
     }
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Write for WritableTxnMarkerTopicResult {
     fn write(&self, w: &mut BytesMut, v: i16) -> Result<(), Fault<EncodeErrorKind>> {
         put_str(w, &self.name, true).at("name")?;
@@ -237,7 +237,7 @@ impl Read for WritableTxnMarkerPartitionResult {
     }
 }
 
-#[cfg(any(test, feature = "broker"))]
+#[cfg(any(test, feature = "both-directions"))]
 impl Write for WritableTxnMarkerPartitionResult {
     fn write(&self, w: &mut BytesMut, _v: i16) -> Result<(), Fault<EncodeErrorKind>> {
         w.put_i32(self.partition_index);

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use carafe::consumer;
 use carafe::prelude::*;
 use carafe::producer::{Producer, ProducerConfig};
 use carafe::runtime::watch;
-use carafe::{Result, consumer};
 use protocol_tests::sim::World;
 use tokio::sync::oneshot;
 use tokio::time::{sleep, timeout};
@@ -127,7 +127,7 @@ struct Handle {
 }
 
 impl Handle {
-    async fn batch(&self, batch: &Batch<Raw>, ctx: &Context) -> Result<()> {
+    async fn batch(&self, batch: &Batch<Raw>, ctx: &Context) -> HandlerResult {
         for message in batch.messages() {
             if self.flaw == Flaw::MarksEarly {
                 ctx.mark_as_consumed(message.offset())?;
@@ -138,9 +138,9 @@ impl Handle {
         Ok(())
     }
 
-    async fn message(&self, message: &consumer::Message, ctx: &Context) -> Result<()> {
+    async fn message(&self, message: &consumer::Message, ctx: &Context) -> HandlerResult {
         let text = std::str::from_utf8(message.value().unwrap_or_default()).unwrap_or_default();
-        let fail = |why: &str| Err(Error::new(ErrorKind::Handler, format!("{text} fails: {why}")));
+        let fail = |why: &str| Err(format!("{text} fails: {why}").into());
         let Ok(number) = text.parse::<u64>() else { return fail("it is no number") };
         match self.runtime.random() % 16 {
             0 => sleep(Duration::from_millis(self.runtime.random() % 2000)).await,

@@ -110,9 +110,7 @@ async fn server(
         App::new(GROUP).client(client).concurrency(4).shutdown_timeout(plan.shutdown).routes(|routes| {
             let failing = routes.topic(FAILING);
             failing.retry(Retry::fixed(Duration::from_millis(500)));
-            failing.handler(|_: Message<Raw>, _: Context| async {
-                Err(Error::new(ErrorKind::Handler, "it always fails"))
-            });
+            failing.handler(|_: Message<Raw>, _: Context| async { Err("it always fails".into()) });
             let (diary, control) = (diary.clone(), control.clone());
             let healthy = routes.topic(HEALTHY);
             if plan.batches {

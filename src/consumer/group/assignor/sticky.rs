@@ -221,14 +221,14 @@ mod tests {
 
     fn tp(text: &str) -> TopicPartition {
         let (topic, partition) = text.split_at(1);
-        TopicPartition::new(topic.to_string(), partition.parse::<i32>().unwrap())
+        TopicPartition::new(topic.to_owned(), partition.parse::<i32>().unwrap())
     }
 
     fn member(id: &str, topics: &str, owned: &str, generation: i32) -> Member {
         Member {
             id: id.into(),
             instance: None,
-            topics: topics.split_whitespace().map(|topic| TopicName::from(topic.to_string())).collect(),
+            topics: topics.split_whitespace().map(|topic| TopicName::from(topic.to_owned())).collect(),
             owned: owned.split_whitespace().map(tp).collect(),
             generation,
         }

@@ -2,7 +2,7 @@
 
 use zstd::zstd_safe::{CCtx, CParameter, DCtx, compress_bound};
 
-use super::{CORRUPT, CompressionError, LEVEL};
+use super::{CORRUPT, CompressionError};
 
 const FAILED: CompressionError = CompressionError::Corrupt("the Zstandard encoder failed");
 
@@ -22,9 +22,9 @@ impl std::fmt::Debug for Encoder {
 
 impl Encoder {
     /// Appends `input` as one frame.
-    pub(in super::super) fn compress(
+    pub(super) fn compress(
         &mut self,
-        level: Option<i32>,
+        level: i32,
         input: &[u8],
         out: &mut Vec<u8>,
     ) -> Result<(), CompressionError> {
@@ -32,7 +32,7 @@ impl Encoder {
             Some(context) => context,
             none => none.insert(CCtx::try_create().ok_or(FAILED)?),
         };
-        let level = CParameter::CompressionLevel(level.unwrap_or(LEVEL));
+        let level = CParameter::CompressionLevel(level);
         context.set_parameter(level).map_err(|_| FAILED)?;
         let start = out.len();
         out.resize(start + compress_bound(input.len()), 0);
@@ -43,7 +43,7 @@ impl Encoder {
 }
 
 #[derive(Default)]
-pub(super) struct Decoder {
+pub(in super::super) struct Decoder {
     context: Option<DCtx<'static>>,
 }
 

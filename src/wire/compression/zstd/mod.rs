@@ -1,18 +1,83 @@
 //! Zstandard frames: one frame written, any number read, skippable ones stepped over.
 //!
-//! The codec is structured-zstd, or the C library where the feature `zstd-c` asks for it: whoever names it wants it,
-//! whatever else is on.
+//! The codec is structured-zstd or the C library, as [`ZstdLibrary`] says.
 
 #[cfg(feature = "zstd-c")]
-#[path = "c.rs"]
-mod codec;
-#[cfg(not(feature = "zstd-c"))]
-#[path = "pure.rs"]
-mod codec;
+mod c;
+#[cfg(feature = "zstd")]
+mod pure;
 
 use super::{CompressionError, make_room};
 
-pub(super) use codec::Encoder;
+/// Which library does the work of zstd. Both may be in one build (features `zstd` and `zstd-c`), and each reads what the other
+/// writes. Where both are, the default is C: whoever names `zstd-c` wants it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ZstdLibrary {
+    /// structured-zstd, in pure Rust; feature `zstd`.
+    #[cfg(feature = "zstd")]
+    Rust,
+    /// libzstd; feature `zstd-c`.
+    #[cfg(feature = "zstd-c")]
+    C,
+}
+
+impl ZstdLibrary {
+    /// Those of this build, the default last.
+    pub const ALL: &[Self] = &[
+        #[cfg(feature = "zstd")]
+        Self::Rust,
+        #[cfg(feature = "zstd-c")]
+        Self::C,
+    ];
+}
+
+impl Default for ZstdLibrary {
+    fn default() -> Self {
+        Self::ALL[Self::ALL.len() - 1]
+    }
+}
+
+#[derive(Debug)]
+pub(super) enum Encoder {
+    #[cfg(feature = "zstd")]
+    Rust(pure::Encoder),
+    #[cfg(feature = "zstd-c")]
+    C(c::Encoder),
+}
+
+impl Encoder {
+    pub(super) fn of(library: ZstdLibrary) -> Self {
+        match library {
+            #[cfg(feature = "zstd")]
+            ZstdLibrary::Rust => Self::Rust(pure::Encoder),
+            #[cfg(feature = "zstd-c")]
+            ZstdLibrary::C => Self::C(c::Encoder::default()),
+        }
+    }
+
+    /// Appends `input` as one frame.
+    pub(super) fn compress(
+        &mut self,
+        level: Option<i32>,
+        input: &[u8],
+        out: &mut Vec<u8>,
+    ) -> Result<(), CompressionError> {
+        let level = level.unwrap_or(LEVEL);
+        match self {
+            #[cfg(feature = "zstd")]
+            Self::Rust(encoder) => encoder.compress(level, input, out),
+            #[cfg(feature = "zstd-c")]
+            Self::C(encoder) => encoder.compress(level, input, out),
+        }
+    }
+}
+
+impl Default for Encoder {
+    fn default() -> Self {
+        Self::of(ZstdLibrary::default())
+    }
+}
 
 /// Kafka's default.
 const LEVEL: i32 = 3;
@@ -28,10 +93,40 @@ const GUESS: usize = 16;
 
 const CORRUPT: CompressionError = CompressionError::Corrupt("invalid Zstandard frame");
 
-#[derive(Debug, Default)]
-pub(super) struct Decoder(codec::Decoder);
+#[derive(Debug)]
+pub(super) enum Decoder {
+    #[cfg(feature = "zstd")]
+    Rust(pure::Decoder),
+    #[cfg(feature = "zstd-c")]
+    C(c::Decoder),
+}
+
+impl Default for Decoder {
+    fn default() -> Self {
+        Self::of(ZstdLibrary::default())
+    }
+}
 
 impl Decoder {
+    pub(super) fn of(library: ZstdLibrary) -> Self {
+        match library {
+            #[cfg(feature = "zstd")]
+            ZstdLibrary::Rust => Self::Rust(pure::Decoder::default()),
+            #[cfg(feature = "zstd-c")]
+            ZstdLibrary::C => Self::C(c::Decoder::default()),
+        }
+    }
+
+    /// Bytes written to `target`, or `None` if they do not fit.
+    fn attempt(&mut self, input: &[u8], target: &mut [u8]) -> Result<Option<usize>, CompressionError> {
+        match self {
+            #[cfg(feature = "zstd")]
+            Self::Rust(decoder) => decoder.attempt(input, target),
+            #[cfg(feature = "zstd-c")]
+            Self::C(decoder) => decoder.attempt(input, target),
+        }
+    }
+
     pub(super) fn decompress(
         &mut self,
         input: &[u8],
@@ -53,7 +148,7 @@ impl Decoder {
         loop {
             make_room(out, start, room, limit);
             out.resize(start + room, 0);
-            match self.0.attempt(input, &mut out[start..])? {
+            match self.attempt(input, &mut out[start..])? {
                 Some(written) => {
                     out.truncate(start + written);
                     return Ok(());

@@ -9,7 +9,7 @@ use structured_zstd::decoding::errors::{
 use structured_zstd::decoding::{ContentChecksum, FrameDecoder};
 use structured_zstd::encoding::{CompressionLevel, FrameCompressor};
 
-use super::{CORRUPT, CompressionError, LEVEL};
+use super::{CORRUPT, CompressionError};
 
 /// The encoder's context cannot move between threads, as a [`Compressor`](crate::wire::compression::Compressor) must: it
 /// lives for one call. That costs a third of the time at 1 KiB, and nothing that shows from 16 KiB on.
@@ -18,13 +18,13 @@ pub(in super::super) struct Encoder;
 
 impl Encoder {
     /// Appends `input` as one frame.
-    pub(in super::super) fn compress(
+    pub(super) fn compress(
         &mut self,
-        level: Option<i32>,
+        level: i32,
         input: &[u8],
         out: &mut Vec<u8>,
     ) -> Result<(), CompressionError> {
-        let level = CompressionLevel::from_level(level.unwrap_or(LEVEL));
+        let level = CompressionLevel::from_level(level);
         let mut context: FrameCompressor = FrameCompressor::new(level);
         if out.is_empty() {
             context.compress_independent_frame_into(input, out); // replaces what is in its buffer
@@ -36,7 +36,7 @@ impl Encoder {
 }
 
 #[derive(Default)]
-pub(super) struct Decoder {
+pub(in super::super) struct Decoder {
     context: Option<FrameDecoder>,
 }
 
