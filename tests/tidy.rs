@@ -25,7 +25,6 @@ const DEBTS: &[(&str, &str, usize, &str)] = &[
     ("machines", "src/consumer/group/commits.rs", 2, "callers who wait are told directly"),
     ("machines", "src/producer/sender/answers.rs", 1, "a warning about lost data"),
     ("machines", "src/producer/sender/mod.rs", 1, "appenders read gauges"),
-    ("contract", "src/app/processing/listener.rs", 7, "the life of a partition is decided beside its machine"),
     ("contract", "src/consumer/fetch/driver.rs", 1, "decides what an answer means"),
     ("contract", "src/consumer/group/classic.rs", 2, "`poll` is output and time in one"),
     ("contract", "src/consumer/group/closing.rs", 2, "`expire`"),

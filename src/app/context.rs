@@ -4,17 +4,18 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 
 use super::batch::AtOffset;
-use super::outputs::{Delivering, Outputs};
+use super::command::{Act, Command, Commands, ask};
 use super::policy::{Ending, Marks};
+use super::produced::{Delivering, Produced};
 use crate::producer::{Outcome, ProduceError, Producer, Receipt, Record};
 use crate::runtime::Runtime;
 use crate::runtime::watch;
 use crate::types::{GroupId, Offset, TopicPartition};
-use crate::{Error, ErrorKind, Result};
+use crate::{Error, ErrorKind, Result, deadline};
 
 /// One run of a handler. Cheap to clone; a clone that outlives the run can produce and mark no more.
 ///
@@ -32,10 +33,10 @@ use crate::{Error, ErrorKind, Result};
 /// away. Its `Ok` says that its message is done, at the end too: it returns an error for one that is not.
 #[derive(Clone)]
 pub struct Context {
-    run: Arc<Run>,
+    run: Arc<ContextParts>,
 }
 
-pub(crate) struct Run {
+pub(crate) struct ContextParts {
     pub(crate) group: GroupId,
     pub(crate) partition: TopicPartition,
     pub(crate) lane: u32,
@@ -43,18 +44,34 @@ pub(crate) struct Run {
     pub(crate) marks: Marks,
     pub(crate) producer: Producer,
     pub(crate) runtime: Arc<dyn Runtime>,
+    /// Those of the listener.
+    pub(crate) commands: Commands,
     pub(crate) ending: watch::Receiver<Option<Ending>>,
     pub(crate) state: Mutex<RunState>,
     /// Told when the last record that was being produced as the run ended is in the producer's hands.
     pub(crate) quiet: Notify,
+    /// Held by whoever waits for deliveries.
+    pub(crate) settling: tokio::sync::Mutex<()>,
 }
 
-/// What the handler asked for; read by the driver.
+/// What a handler asked for, to be seen to when it has returned.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Requests {
+    /// From which record on they are to be handled again, and until when nothing is to be handled.
+    pub(crate) pause: Option<(Option<Offset>, Instant)>,
+    /// Where to go on.
+    pub(crate) seek: Option<Offset>,
+    /// A handler of single messages was told to stop after this one.
+    pub(crate) cut: Option<Offset>,
+}
+
+/// What happened in a run; read by the driver.
 #[derive(Debug, Default)]
 pub(crate) struct RunState {
-    outputs: Outputs<Delivery>,
-    pause: Option<(Option<Offset>, Duration)>,
-    seek: Option<Offset>,
+    produced: Produced<Delivery>,
+    asked: Requests,
+    /// A handler of single messages is to stop before the next one.
+    interrupted: bool,
     /// The handler marked something: its marks say what is done.
     marked: bool,
     /// The handler knows that the partition goes away.
@@ -70,7 +87,7 @@ pub(crate) struct RunState {
 }
 
 impl Context {
-    pub(crate) fn new(run: Run) -> Self {
+    pub(crate) fn new(run: ContextParts) -> Self {
         Self { run: Arc::new(run) }
     }
 
@@ -119,23 +136,69 @@ impl Context {
         self.mark(&mut self.state(), ending, message.at_offset())
     }
 
-    /// Stops consuming this partition for `pause` once the handler returns; messages that are not marked are handled
-    /// again after it. A [handler](super::TopicRoute::handler) of single messages is not called for the rest of the batch
-    /// before; its `Ok` marks the message that it was called for. `Duration::MAX` pauses until the partition goes away.
+    /// Marks a message like [`mark_as_consumed`](Self::mark_as_consumed), waits until everything produced before is
+    /// acknowledged, commits, and waits for the answer of the coordinator: what was marked is not handled again, whatever
+    /// happens next. Returns the offset at which the group goes on; it is lower than that of the message while other virtual
+    /// partitions have not marked what comes before it, and `None` if nothing of this assignment could be committed for that.
+    /// Waits for as long as deliveries and commits may take (`delivery.timeout.ms`, the client's `api_timeout`).
+    ///
+    /// Cancel-safe: the mark stays, and is committed later if not now. Karafka's `mark_as_consumed!`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::State`] as [`mark_as_consumed`](Self::mark_as_consumed); the error of a failed delivery, with which the
+    /// run fails too; the error of the commit.
+    pub async fn mark_and_commit(&self, message: impl AtOffset) -> Result<Option<Offset>> {
+        self.mark_as_consumed(message)?;
+        self.deliver().await;
+        if let Some(error) = self.state().produced.failure() {
+            return Err(error.clone());
+        }
+        let partition = self.run.partition.clone();
+        Ok(ask(&self.run.commands, |reply| Command::Commit { partition, reply }).await?)
+    }
+
+    /// Stops consuming this partition for `pause` from now on; messages that are not marked are handled again after it. The
+    /// handler itself runs on and should return. At once, [handlers](super::TopicRoute::handler) of single messages are not
+    /// called for further messages, in all virtual partitions; the `Ok` of this one marks the message that it was called for.
+    /// `Duration::MAX` pauses until somebody [resumes](Self::resume) or the partition goes away.
     pub fn pause(&self, pause: Duration) {
-        self.state().pause = Some((None, pause));
+        self.ask_for_pause(None, pause);
     }
 
     /// Like [`pause`](Self::pause); every message from `message` on that is not marked is handled again (in this virtual
     /// partition), even if it was handled by an earlier run.
     pub fn pause_at(&self, message: impl AtOffset, pause: Duration) {
-        self.state().pause = Some((Some(message.at_offset()), pause));
+        self.ask_for_pause(Some(message.at_offset()), pause);
+    }
+
+    fn ask_for_pause(&self, from: Option<Offset>, pause: Duration) {
+        let until = deadline::after(Instant::now(), pause);
+        self.state().asked.pause = Some((from, until));
+        self.interrupt_others();
+    }
+
+    /// Ends pauses of this partition that handlers and the program asked for, at once; retries and throttles wait on. Works
+    /// from a clone that outlives its run too, such as that of a task that waits for something.
+    pub fn resume(&self) {
+        self.state().asked.pause = None;
+        let (partition, act) = (self.run.partition.clone(), Act::Resume);
+        // Nobody waits for the answer; without a listener there is no pause.
+        let (reply, _) = oneshot::channel();
+        let _ = self.run.commands.send(Command::Act { partition, act, reply });
     }
 
     /// Continues at `offset` once the handler returns, whatever it returns: retries and dead letters of the position that
-    /// is left are void. Messages that are not marked are not marked automatically.
+    /// is left are void. Messages that are not marked are not marked automatically. At once,
+    /// [handlers](super::TopicRoute::handler) of single messages are not called for further messages, in all virtual
+    /// partitions.
     pub fn seek(&self, offset: Offset) {
-        self.state().seek = Some(offset);
+        self.state().asked.seek = Some(offset);
+        self.interrupt_others();
+    }
+
+    fn interrupt_others(&self) {
+        // Without a listener there are no others.
+        let _ = self.run.commands.send(Command::Interrupt(self.run.partition.clone()));
     }
 
     /// True if the partition goes away (revoked, lost or the application stops): return soon; see
@@ -169,12 +232,27 @@ impl Context {
         let ending = *self.run.ending.borrow();
         let mut state = self.state();
         let again = |from: Option<Offset>| from.is_some_and(|from| from <= offset);
-        let comes_again = again(state.seek) || again(state.pause.and_then(|(from, _)| from));
+        let Requests { pause, seek, .. } = state.asked;
+        let comes_again = again(seek) || again(pause.and_then(|(from, _)| from));
         if self.run.marks == Marks::Automatic && !comes_again {
             self.mark(&mut state, ending, offset)?;
         }
         state.told |= ending.is_some();
-        Ok(state.pause.is_none() && state.seek.is_none() && ending.is_none())
+        let asked = pause.is_some() || seek.is_some();
+        if state.interrupted && !asked && ending.is_none() {
+            state.asked.cut = Some(offset);
+        }
+        Ok(!asked && !state.interrupted && ending.is_none())
+    }
+
+    /// A handler of single messages stops before the next one.
+    pub(crate) fn interrupt(&self) {
+        self.state().interrupted = true;
+    }
+
+    /// The pause that the handler asked for is over before it began.
+    pub(crate) fn take_pause_back(&self) {
+        self.state().asked.pause = None;
     }
 
     fn mark(&self, state: &mut RunState, ending: Option<Ending>, offset: Offset) -> Result<()> {
@@ -182,7 +260,7 @@ impl Context {
             return Err(self.refused("the mark"));
         }
         state.marked = true;
-        state.outputs.mark(offset.0);
+        state.produced.mark(offset.0);
         Ok(())
     }
 
@@ -192,7 +270,7 @@ impl Context {
 
     /// The highest mark that may be committed.
     pub(crate) fn marked(&self) -> Option<i64> {
-        self.state().outputs.marked()
+        self.state().produced.marked()
     }
 
     /// True if only what the handler marked is done, even if it returned success.
@@ -251,21 +329,29 @@ impl Context {
         while self.state().producing > 0 {
             self.run.quiet.notified().await;
         }
-        loop {
-            let Some(delivery) = self.state().outputs.next_delivery() else { break };
-            let result = delivery.0.await;
-            self.state().outputs.delivered(result.map(drop).map_err(Error::from));
-        }
-        match self.state().outputs.take_failure() {
+        self.deliver().await;
+        match self.state().produced.take_failure() {
             Some(error) => Err(error),
             None => Ok(()),
         }
     }
 
-    /// The pause and the seek that the handler asked for.
-    pub(crate) fn take_requests(&self) -> (Option<(Option<Offset>, Duration)>, Option<Offset>) {
-        let mut state = self.state();
-        (state.pause.take(), state.seek.take())
+    /// Waits until everything that was produced is acknowledged, or has failed. Cancel-safe.
+    async fn deliver(&self) {
+        let _turn = self.run.settling.lock().await;
+        loop {
+            let Some(delivery) = self.state().produced.next_delivery() else { break };
+            let mut waiting = Waiting { context: self, delivery: Some(delivery) };
+            let Some(delivery) = &mut waiting.delivery else { break };
+            let result = (&mut delivery.0).await;
+            waiting.delivery = None;
+            self.state().produced.delivered(result.map(drop).map_err(Error::from));
+        }
+    }
+
+    /// What the handler asked for.
+    pub(crate) fn take_requests(&self) -> Requests {
+        std::mem::take(&mut self.state().asked)
     }
 
     fn state(&self) -> MutexGuard<'_, RunState> {
@@ -284,11 +370,25 @@ impl Context {
     }
 }
 
-impl Run {
+impl ContextParts {
     async fn end_announced(&self) {
         let mut ending = self.ending.clone();
         // An error means that the listener is gone, and the partition with it.
         let _ = ending.wait_for(Option::is_some).await;
+    }
+}
+
+/// A delivery that is waited for. Whoever gives up puts it back.
+struct Waiting<'a> {
+    context: &'a Context,
+    delivery: Option<Delivery>,
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        if let Some(delivery) = self.delivery.take() {
+            self.context.state().produced.put_back(delivery);
+        }
     }
 }
 
@@ -341,7 +441,7 @@ impl ContextProducer<'_> {
     pub async fn enqueue(&self, record: Record<'_>) -> Result<(), ProduceError> {
         let producing = Producing::begin(self.context)?;
         let receipt = self.context.run.producer.enqueue(record).await?;
-        self.context.state().outputs.produced(Delivery(receipt));
+        self.context.state().produced.add(Delivery(receipt));
         drop(producing);
         Ok(())
     }

@@ -1,8 +1,12 @@
 //! What happens in an application, as events. Everything that watches (logs, metrics, tests) is a [`Listener`].
 
+mod owned;
+
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
+
+pub use owned::OwnedEvent;
 
 use crate::Error;
 use crate::client::ConditionEvent;
@@ -19,6 +23,24 @@ pub enum Event<'a> {
     Stopping,
     /// The application stopped.
     Stopped,
+    /// A group begins nothing new, or no longer so ([`ServerHandle::quiet`](super::ServerHandle::quiet)).
+    Quiet {
+        /// The group.
+        group: &'a GroupId,
+        /// True if nothing new begins.
+        on: bool,
+    },
+    /// A group could not go on and is joined again after a pause. The error was told before, as an [`Error`](Self::Error).
+    ListenerRestarting {
+        /// The group.
+        group: &'a GroupId,
+        /// How often this happened in a row, 1 for the first time.
+        failures: u32,
+        /// How long it waits.
+        delay: Duration,
+        /// Why it could not go on.
+        error: &'a Error,
+    },
     /// Partitions came to this member.
     Assigned {
         /// The group.
@@ -165,6 +187,9 @@ impl Event<'_> {
             Self::Running => "app.running",
             Self::Stopping => "app.stopping",
             Self::Stopped => "app.stopped",
+            Self::Quiet { on: true, .. } => "app.quiet",
+            Self::Quiet { on: false, .. } => "app.unquiet",
+            Self::ListenerRestarting { .. } => "connection.listener.restarting",
             Self::Assigned { .. } => "rebalance.partitions_assigned",
             Self::Revoked { .. } => "rebalance.partitions_revoked",
             Self::Lost { .. } => "rebalance.partitions_lost",
@@ -234,6 +259,9 @@ fn log(event: &Event<'_>) {
         Event::Consume { .. } | Event::Consumed { .. } => tracing::debug!("{event:?}"),
         Event::PositionReset { partition, from, to, error } => {
             tracing::warn!(%partition, %from, %to, error = %Chain(*error), "consumer.position_reset");
+        }
+        Event::ListenerRestarting { group, failures, delay, error } => {
+            tracing::warn!(%group, failures, ?delay, error = %Chain(*error), "connection.listener.restarting");
         }
         Event::Stuck { .. } | Event::Starved { .. } | Event::Lost { .. } | Event::TopicRecreated { .. } => {
             tracing::warn!("{event:?}")

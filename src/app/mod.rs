@@ -19,34 +19,50 @@
 //! ```
 
 mod batch;
+mod command;
 mod consumer;
 mod context;
+mod directory;
+mod handle;
 mod handler_error;
 mod instrument;
-mod outputs;
+mod management;
 mod payload;
+mod plan;
 mod policies;
 mod policy;
 mod processing;
+mod produced;
 pub mod routing;
+mod scheduler;
 mod server;
 mod settings;
+mod snapshot;
+mod source;
 mod stop;
+mod supervisor;
 
 use std::fmt;
 use std::time::Duration;
 
 pub use batch::{AtOffset, Batch, Iter, Message, MessageRef};
+pub use command::CommandError;
 pub use consumer::Consumer;
 pub use context::{Context, ContextProducer};
+pub use handle::ServerHandle;
 pub use handler_error::{HandlerError, HandlerResult};
-pub use instrument::{Event, Listener};
+pub use instrument::{Event, Listener, OwnedEvent};
 pub use payload::{Json, Payload, Raw, Text};
 pub use policies::*;
 pub use policy::Policy;
 pub use routing::{GroupRoute, Routes, TopicRoute};
-pub use server::{Server, ShutdownHandle};
+pub use scheduler::{LongestFirst, Scheduler, WaitingJob};
+pub use server::Server;
 pub use settings::AppConfig;
+pub use snapshot::{
+    JobSnapshot, ListenerSnapshot, ListenerState, PartitionPhase, PartitionSnapshot, PauseCause,
+    PauseSnapshot, ServerState, Snapshot, WorkersSnapshot,
+};
 
 use crate::Result;
 use crate::client::{Client, ClientConfig};
@@ -65,6 +81,7 @@ pub struct App {
     routes: Routes,
     wishes: Wishes,
     listeners: Vec<Box<dyn Listener>>,
+    scheduler: Option<Box<dyn Scheduler>>,
 }
 
 impl fmt::Debug for App {
@@ -76,6 +93,7 @@ impl fmt::Debug for App {
             .field("routes", &self.routes)
             .field("wishes", &self.wishes)
             .field("listeners", &self.listeners.len())
+            .field("scheduler", &self.scheduler.is_some())
             .finish()
     }
 }
@@ -90,6 +108,7 @@ impl App {
             routes: Routes::new(GroupId::from(name.as_str())),
             wishes: Wishes::default(),
             listeners: Vec::new(),
+            scheduler: None,
             name,
         }
     }
@@ -200,13 +219,21 @@ impl App {
     }
 
     /// How many handlers run at once, at least 1; default 5. Can be changed while the application runs
-    /// ([`ShutdownHandle::scale`]).
+    /// ([`ServerHandle::scale`]).
     #[must_use]
     pub fn concurrency(self, workers: usize) -> Self {
         self.configure(move |app| app.concurrency(workers))
     }
 
-    /// How long a stop may take in all, from [`ShutdownHandle::stop`] or the signal on; default 25 s. Running handlers have
+    /// Chooses which of the jobs that wait for a worker runs next, such as [`LongestFirst`]. Default: in the order in which
+    /// they came.
+    #[must_use]
+    pub fn scheduler(mut self, scheduler: impl Scheduler) -> Self {
+        self.scheduler = Some(Box::new(scheduler));
+        self
+    }
+
+    /// How long a stop may take in all, from [`ServerHandle::stop`] or the signal on; default 25 s. Running handlers have
     /// it less a fifth, 2 s at most, which is kept for last commits, leaving the groups and the producer; then they are
     /// dropped where they wait. Zero drops them at once, `Duration::MAX` waits for them without limit.
     #[must_use]
@@ -284,16 +311,18 @@ impl App {
         };
         let parts = Parts {
             client,
+            default_group: own,
             groups: self.routes.groups,
             producer,
             settings,
             monitor: Monitor::new(self.listeners),
+            scheduler: self.scheduler,
         };
         Server::new(parts)
     }
 
     /// Builds and runs the application until it is told to stop by SIGINT or SIGTERM, then finishes what runs. A second
-    /// signal ends it at once ([`ShutdownHandle::stop_now`]).
+    /// signal ends it at once ([`ServerHandle::stop_now`]).
     ///
     /// # Errors
     /// Those of [`build`](Self::build) and [`Server::run`].

@@ -14,9 +14,11 @@ const RESERVE: Duration = Duration::from_secs(2);
 /// How long after the deadline those who end at it themselves may take to say what they did not do.
 const MOMENT: Duration = Duration::from_millis(100);
 
-/// Shared by all who begin a stop, wait for it, or take part in it.
+/// Shared by all who begin a stop, wait for it, or take part in it. A [part](Self::part) of an application stops with it, or
+/// alone.
 #[derive(Clone, Debug)]
 pub(crate) struct Stop {
+    whole: Option<Arc<Stop>>,
     deadline: Arc<watch::Sender<Option<Instant>>>,
     /// It was ended before its time.
     cut_short: Arc<AtomicBool>,
@@ -26,7 +28,12 @@ pub(crate) struct Stop {
 impl Stop {
     /// `timeout` is the time that a stop may take.
     pub(crate) fn new(timeout: Duration) -> Self {
-        Self { deadline: Arc::default(), cut_short: Arc::default(), timeout }
+        Self { whole: None, deadline: Arc::default(), cut_short: Arc::default(), timeout }
+    }
+
+    /// The stop of one part, which the stop of the whole includes.
+    pub(crate) fn part(&self) -> Self {
+        Self { whole: Some(Arc::new(self.clone())), ..Self::new(self.timeout) }
     }
 
     /// Begins the stop, unless it has begun.
@@ -47,24 +54,29 @@ impl Stop {
 
     /// True once it has begun.
     pub(crate) fn has_begun(&self) -> bool {
-        self.deadline.borrow().is_some()
+        self.deadline().is_some()
     }
 
     /// True if somebody has [ended](Self::end) it.
     pub(crate) fn was_cut_short(&self) -> bool {
         self.cut_short.load(Ordering::Relaxed)
+            || self.whole.as_ref().is_some_and(|whole| whole.was_cut_short())
     }
 
     /// Waits until it begins. Cancel-safe.
     pub(crate) async fn begun(&self) {
-        // The sender is ours: it cannot be gone.
-        let _ = self.deadline.subscribe().wait_for(Option::is_some).await;
+        let (mut own, mut whole) = self.changes();
+        // The senders are ours: they cannot be gone.
+        tokio::select! {
+            biased; // Both last once they are there.
+            _ = own.wait_for(Option::is_some) => {}
+            _ = whole.wait_for(Option::is_some), if self.whole.is_some() => {}
+        }
     }
 
     /// What is left of the time; all of it before the stop has begun.
     pub(crate) fn left(&self) -> Duration {
-        let deadline = *self.deadline.borrow();
-        deadline.map_or(self.timeout, |deadline| deadline.saturating_duration_since(Instant::now()))
+        self.deadline().map_or(self.timeout, |deadline| deadline.saturating_duration_since(Instant::now()))
     }
 
     /// Waits until the time of handlers is over. Cancel-safe.
@@ -78,10 +90,24 @@ impl Stop {
         self.reaches(|deadline| deadline + MOMENT).await;
     }
 
+    /// The earlier one of a part and its whole.
+    fn deadline(&self) -> Option<Instant> {
+        let whole = self.whole.as_ref().and_then(|whole| *whole.deadline.borrow());
+        self.deadline.borrow().into_iter().chain(whole).min()
+    }
+
+    /// Of the part and of the whole; the same one twice where there is no whole.
+    fn changes(&self) -> (watch::Receiver<Option<Instant>>, watch::Receiver<Option<Instant>>) {
+        let whole = self.whole.as_ref().map_or(&self.deadline, |whole| &whole.deadline);
+        (self.deadline.subscribe(), whole.subscribe())
+    }
+
     async fn reaches(&self, when: impl Fn(Instant) -> Instant) {
-        let mut changes = self.deadline.subscribe();
+        let (mut changes, mut of_whole) = self.changes();
         loop {
-            let until = changes.borrow_and_update().map(&when);
+            changes.borrow_and_update();
+            of_whole.borrow_and_update();
+            let until = self.deadline().map(&when);
             let wait = async {
                 match until {
                     Some(until) => sleep_until(until).await,
@@ -92,6 +118,7 @@ impl Stop {
                 biased; // The deadline may only come nearer: whichever is there first is right.
                 () = wait => return,
                 _ = changes.changed() => {}
+                _ = of_whole.changed(), if self.whole.is_some() => {}
             }
         }
     }
@@ -130,5 +157,22 @@ mod tests {
             tokio::time::sleep(Duration::from_secs(1 << 30)).await;
             ended.end();
         });
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_part_stops_alone_or_with_the_whole_whichever_is_first() {
+        let second = Duration::from_secs(1);
+        let whole = Stop::new(20 * second);
+        let (alone, with) = (whole.part(), whole.part());
+        alone.begin();
+        assert!(alone.has_begun() && !with.has_begun() && !whole.has_begun());
+        tokio::time::sleep(5 * second).await;
+        whole.begin();
+        with.begun().await;
+        assert_eq!((alone.left(), with.left()), (15 * second, 20 * second));
+        whole.end();
+        assert_eq!((alone.left(), with.left()), (Duration::ZERO, Duration::ZERO));
+        alone.over().await;
+        assert!(alone.was_cut_short());
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use carafe::Client;
 use carafe::admin::NewTopic;
-use carafe::app::ShutdownHandle;
+use carafe::app::ServerHandle;
 use carafe::client::{ConditionKind, Subject};
 use carafe::prelude::*;
 use carafe::producer::{Outcome, Producer, Receipt};
@@ -32,7 +32,7 @@ type Members = Arc<Mutex<Vec<Option<Member>>>>;
 
 struct Member {
     id: u32,
-    handle: ShutdownHandle,
+    handle: ServerHandle,
     run: JoinHandle<carafe::Result<()>>,
 }
 

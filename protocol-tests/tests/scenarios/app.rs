@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use carafe::app::ShutdownHandle;
+use carafe::app::ServerHandle;
 use carafe::broker::{Action, Matcher};
 use carafe::consumer::StartOffset;
 use carafe::prelude::*;
@@ -39,7 +39,7 @@ fn quickly() -> Retry {
 
 /// A running application, stopped at the end.
 struct Running {
-    handle: ShutdownHandle,
+    handle: ServerHandle,
     task: JoinHandle<carafe::Result<()>>,
 }
 

@@ -23,6 +23,7 @@ macro_rules! scenarios {
 
 mod admin;
 mod app;
+mod commands;
 mod conditions;
 mod consume;
 mod endings;
@@ -32,3 +33,4 @@ mod policies;
 mod produce;
 mod simulation;
 mod stage;
+mod supervision;

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use carafe::app::{Routes, ShutdownHandle};
+use carafe::app::{Routes, ServerHandle};
 use carafe::broker::{Cluster, ClusterBuilder, Control};
 use carafe::prelude::*;
 use protocol_tests::sim::World;
@@ -85,7 +85,7 @@ impl Play {
         id: &str,
         set: impl FnOnce(App) -> App,
         define: impl FnOnce(&mut Routes),
-    ) -> (ShutdownHandle, oneshot::Receiver<carafe::Result<()>>) {
+    ) -> (ServerHandle, oneshot::Receiver<carafe::Result<()>>) {
         let diary = self.diary.clone();
         let app = App::new(GROUP).client(self.client(id).await).routes(define);
         let app = set(app).listener(move |event: &Event<'_>| match event {

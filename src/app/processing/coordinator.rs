@@ -26,6 +26,7 @@ use tokio::time::Instant;
 
 use super::progress::Progress;
 use crate::app::policy::{Admission, Decision, Ending, Failed, Failure, Marks, Stage, Verdict};
+use crate::app::snapshot::PauseCause;
 use crate::consumer::Batch;
 use crate::types::Timestamp;
 use crate::{Error, deadline};
@@ -144,11 +145,26 @@ struct Pauses {
     user: Option<Instant>,
     retry: Option<Instant>,
     filter: Option<Instant>,
+    command: Option<Instant>,
+    quiet: Option<Instant>,
 }
 
 impl Pauses {
-    fn until(&self, now: Instant) -> Option<Instant> {
-        [self.user, self.retry, self.filter].into_iter().flatten().max().filter(|&until| until > now)
+    fn longest(&self, now: Instant) -> Option<(PauseCause, Instant)> {
+        let causes = [
+            (PauseCause::Policy, self.filter),
+            (PauseCause::Retry, self.retry),
+            (PauseCause::Handler, self.user),
+            (PauseCause::Command, self.command),
+            (PauseCause::Quiet, self.quiet),
+        ];
+        let lasting = causes.into_iter().filter_map(|(cause, until)| Some((cause, until?)));
+        lasting.filter(|(_, until)| *until > now).max_by_key(|(_, until)| *until)
+    }
+
+    /// What belongs to a position ends with it.
+    fn leave_position(&mut self) {
+        (self.retry, self.filter) = (None, None);
     }
 }
 
@@ -299,6 +315,51 @@ impl Coordinator {
         }
     }
 
+    /// The handler of `lane` was told to stop and has done its records up to `offset`.
+    pub(crate) fn handle_cut(&mut self, lane: u32, offset: i64) {
+        let Some(lane) = self.running(lane) else { return };
+        lane.interrupted = true;
+        let records = lane.records.clone();
+        let done = records.iter().filter(|&&record| self.progress.offset(record) <= offset);
+        let done: Vec<u32> = done.copied().collect();
+        done.into_iter().for_each(|record| self.progress.handled(record));
+    }
+
+    /// The program stops the partition until then; it replaces what it said before.
+    pub(crate) fn handle_command_pause(&mut self, now: Instant, until: Instant) {
+        self.pauses.command = Some(until);
+        self.advance(now);
+    }
+
+    /// The pauses of handlers and of the program are over.
+    pub(crate) fn handle_resume(&mut self, now: Instant) {
+        (self.pauses.user, self.pauses.command) = (None, None);
+        self.advance(now);
+    }
+
+    /// Nothing begins any more, or no longer so.
+    pub(crate) fn handle_quiet(&mut self, now: Instant, on: bool) {
+        self.pauses.quiet = on.then(|| deadline::after(now, Duration::MAX));
+        self.advance(now);
+    }
+
+    /// The program wants to continue at `offset`: once what runs has returned.
+    pub(crate) fn handle_command_seek(&mut self, now: Instant, offset: i64) {
+        match self.state {
+            State::Idle => {
+                self.detour = None;
+                self.progress.reset();
+                self.pauses.leave_position();
+                self.outputs.push_back(Output::Seek(offset));
+            }
+            State::Ended => {}
+            _ => {
+                self.seek = Some(offset);
+                self.advance(now);
+            }
+        }
+    }
+
     /// The deadline passed.
     pub(crate) fn handle_timeout(&mut self, now: Instant) {
         self.advance(now);
@@ -332,6 +393,16 @@ impl Coordinator {
     /// When [`handle_timeout`](Self::handle_timeout) wants to be called.
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
         self.deadline
+    }
+
+    /// What keeps the partition from going on, of several what lasts longest, and until when.
+    pub(crate) fn pause(&self, now: Instant) -> Option<(PauseCause, Instant)> {
+        self.pauses.longest(now)
+    }
+
+    /// How often the records that are next have been run.
+    pub(crate) fn attempt(&self) -> u32 {
+        self.failing.attempt
     }
 
     /// Why the partition goes away, once that was announced.
@@ -437,14 +508,14 @@ impl Coordinator {
             if let Some(offset) = self.seek.take().or(self.detour.take()) {
                 self.offer();
                 self.progress.reset();
-                self.pauses = Pauses { user: self.pauses.user, ..Pauses::default() };
+                self.pauses.leave_position();
                 self.outputs.push_back(Output::Seek(offset));
                 self.release();
             } else if self.progress.pending().next().is_none() {
                 self.offer();
                 self.progress.finish();
                 self.release();
-            } else if let Some(until) = self.pauses.until(now) {
+            } else if let Some((_, until)) = self.pauses.longest(now) {
                 self.deadline = Some(until);
             } else if let Some(letter) = self.failing.letter {
                 self.dispatch(letter);

@@ -1,7 +1,9 @@
 //! What is wrong with an application, for liveness probes.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use crate::client::{ConditionEvent, ConditionKind, ConditionStage, Subject};
 use crate::runtime::watch;
 
 /// Counts what keeps an application from handling all its partitions. Cheap to clone.
@@ -19,18 +21,44 @@ impl Health {
     }
 
     /// Something is wrong, until this is dropped.
-    pub(super) fn trouble(&self) -> Trouble {
+    pub(crate) fn trouble(&self) -> Trouble {
         self.0.send_modify(|count| *count += 1);
         Trouble(self.clone())
     }
 }
 
-/// Something that is wrong: a handler that is stuck, a partition that stands, a condition that lasts.
+/// Something that is wrong: a handler that is stuck, a partition that stands, a condition that lasts, a group that cannot be
+/// joined.
 #[derive(Debug)]
-pub(super) struct Trouble(Health);
+pub(crate) struct Trouble(Health);
 
 impl Drop for Trouble {
     fn drop(&mut self) {
         self.0.0.send_modify(|count| *count -= 1);
+    }
+}
+
+/// The conditions that last and concern a group.
+#[derive(Debug)]
+pub(super) struct Conditions {
+    health: Health,
+    lasting: BTreeMap<(Subject, ConditionKind), Trouble>,
+}
+
+impl Conditions {
+    pub(super) fn new(health: Health) -> Self {
+        Self { health, lasting: BTreeMap::new() }
+    }
+
+    /// Something that concerns the group began, lasts or has ended.
+    pub(super) fn handle(&mut self, event: &ConditionEvent) {
+        let key = (event.condition.subject.clone(), event.condition.kind);
+        match (event.stage, &key.0) {
+            (ConditionStage::Ended, _) => drop(self.lasting.remove(&key)),
+            // A restart mends no broker.
+            (_, Subject::Cluster | Subject::Node(_)) => {}
+            _ if key.1 == ConditionKind::Unreachable => {}
+            _ => drop(self.lasting.entry(key).or_insert_with(|| self.health.trouble())),
+        }
     }
 }

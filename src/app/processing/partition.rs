@@ -3,26 +3,28 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::coordinator::Coordinator;
-use super::health::Trouble;
+use super::health::{Health, Trouble};
 use super::route::Route;
 use super::run::Instance;
 use crate::app::context::Context;
 use crate::app::policy::Ending;
-use crate::consumer::Batch;
+use crate::app::snapshot::{JobSnapshot, PartitionPhase, PartitionSnapshot, PauseSnapshot};
+use crate::consumer::{Batch, Mark};
 use crate::runtime::AbortOnDrop;
 use crate::runtime::watch;
-use crate::types::TopicPartition;
+use crate::types::{Offset, TopicPartition};
 
 /// Invariant: a lane is in `runs` or in `consumers`, never in both.
 pub(super) struct PartitionState {
     pub(super) route: Arc<Route>,
     pub(super) coordinator: Coordinator,
-    /// The assignment that the partition belongs to; marks of an older one are refused.
-    pub(super) assignment: u64,
+    /// The assignment that the partition belongs to, known from its first batch on; marks of an older one are refused.
+    pub(super) assignment: Option<u64>,
     /// Consumers that do not run at the moment, by lane.
     pub(super) consumers: BTreeMap<u32, Instance>,
     pub(super) runs: BTreeMap<u32, Run>,
@@ -32,10 +34,8 @@ pub(super) struct PartitionState {
     pub(super) undelivered: Option<Trouble>,
     /// The entry in the listener's timers, if there is one.
     pub(super) timer: Option<Instant>,
-    /// A batch of the partition's next assignment, which came before the last handler of this one had returned.
-    pub(super) successor: Option<Batch>,
-    /// The coordinator has ended; what is left are the consumers' last callbacks.
-    pub(super) closing: bool,
+    /// The latest mark that the source was given.
+    pub(super) stored: Option<Mark>,
 }
 
 /// A handler that runs.
@@ -56,24 +56,22 @@ impl Drop for Run {
 }
 
 impl PartitionState {
-    pub(super) fn new(route: Arc<Route>, assignment: u64) -> Self {
+    pub(super) fn new(route: Arc<Route>) -> Self {
         Self {
             coordinator: Coordinator::new(route.rules()),
             route,
-            assignment,
+            assignment: None,
             consumers: BTreeMap::new(),
             runs: BTreeMap::new(),
             ending: watch::Sender::new(None),
             undelivered: None,
             timer: None,
-            successor: None,
-            closing: false,
+            stored: None,
         }
     }
 
     /// Announces the end to the coordinator and to handlers.
     pub(super) fn end(&mut self, now: Instant, ending: Ending) {
-        self.successor = None;
         self.coordinator.handle_end(now, ending);
         self.ending.send_replace(self.coordinator.ending());
     }
@@ -84,9 +82,9 @@ impl PartitionState {
     }
 
     /// Who keeps the partition from being given back, in words.
-    pub(super) fn blocker(&self, partition: &TopicPartition) -> String {
+    pub(super) fn blocker(&self, partition: &TopicPartition, closing: bool) -> String {
         if self.is_running() {
-            let what = if self.closing { "last callback" } else { "handler" };
+            let what = if closing { "last callback" } else { "handler" };
             return match self.runs.values().any(|run| run.context.blocks()) {
                 true => format!(
                     "the {what} of {partition} blocks a thread and still runs; the process may have to wait for it"
@@ -99,6 +97,67 @@ impl PartitionState {
             return format!("a dead letter of {partition} was not acknowledged by {topic}");
         }
         format!("what the handler of {partition} produced was not acknowledged")
+    }
+
+    /// A mark of this assignment.
+    pub(super) fn mark(&self, partition: &TopicPartition, offset: Offset) -> Mark {
+        let mark = Mark::new(partition.clone(), offset);
+        match self.assignment {
+            Some(assignment) => mark.of_assignment(assignment),
+            None => mark,
+        }
+    }
+
+    /// Handlers of single messages stop before the next one.
+    pub(super) fn interrupt(&self) {
+        self.runs.values().for_each(|run| run.context.interrupt());
+    }
+
+    /// The handlers that have been running for longer than the route allows since the last time, and for how long.
+    pub(super) fn find_stuck(&mut self, now: Instant, health: &Health) -> Vec<(u32, Duration)> {
+        let Some(limit) = self.route.stuck_after else { return Vec::new() };
+        let mut found = Vec::new();
+        for (&lane, run) in &mut self.runs {
+            let Some(since) = run.context.running_since() else {
+                run.stuck = None;
+                continue;
+            };
+            if now - since >= limit && run.stuck.is_none() {
+                run.stuck = Some(health.trouble());
+                found.push((lane, now - since));
+            }
+        }
+        found
+    }
+
+    /// What is going on.
+    pub(super) fn snapshot(
+        &self,
+        now: Instant,
+        partition: TopicPartition,
+        phase: PartitionPhase,
+        (position, high_watermark): (Option<Offset>, Option<Offset>),
+    ) -> PartitionSnapshot {
+        let job = |(&lane, run): (&u32, &Run)| JobSnapshot {
+            lane,
+            records: run.records,
+            attempt: run.context.attempt(),
+            running: run.context.begun().map(|begun| now - begun),
+            settling: run.context.begun().is_some() && run.context.running_since().is_none(),
+            blocking: run.context.blocks(),
+        };
+        let pause = self.coordinator.pause(now);
+        PartitionSnapshot {
+            partition,
+            phase,
+            held: self.coordinator.held().map_or(0, Batch::len),
+            attempt: self.coordinator.attempt(),
+            pause: pause.map(|(cause, until)| PauseSnapshot { cause, left: until - now }),
+            position,
+            high_watermark,
+            marked: self.stored.as_ref().map(Mark::offset),
+            jobs: self.runs.iter().map(job).collect(),
+        }
     }
 
     /// Hands the marks that running handlers made so far to the coordinator.

@@ -9,7 +9,7 @@ use crate::app::policy::{Facts, Marks, Policies};
 use crate::app::routing::{Factory, TopicRoute};
 use crate::types::TopicName;
 
-pub(super) struct Route {
+pub(crate) struct Route {
     topic: TopicName,
     pub(super) factory: Factory,
     pub(super) marks: Marks,
@@ -21,7 +21,7 @@ pub(super) struct Route {
 
 impl Route {
     /// `None` for a route without a consumer, which the check of the routes refuses.
-    pub(super) fn new(route: TopicRoute) -> Option<Self> {
+    pub(crate) fn new(route: TopicRoute) -> Option<Self> {
         let mut policies = route.policies;
         if policies.get::<Retry>().is_none() {
             policies.set(Retry::default());

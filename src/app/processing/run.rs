@@ -11,6 +11,7 @@ use crate::app::consumer::{BoxFuture, Handler};
 use crate::app::context::Context;
 use crate::app::instrument::{Event, Monitor};
 use crate::app::routing::Factory;
+use crate::app::scheduler::WaitingJob;
 use crate::app::stop::Stop;
 use crate::consumer::Batch;
 use crate::types::TopicPartition;
@@ -100,7 +101,7 @@ pub(super) async fn run(
     // Last calls wait for nobody: a partition without work is given back however busy the workers are.
     let permit = match &job {
         Job::Consume(batch) => {
-            let Some(permit) = permit(&context, &means).await else {
+            let Some(permit) = permit(&context, &means, batch.len()).await else {
                 return Finished { partition, lane, consumer, error_context, result: None };
             };
             let (records, attempt) = (batch.len(), context.attempt());
@@ -128,12 +129,20 @@ pub(super) async fn run(
 }
 
 /// Waits for a worker; `None` if the partition goes away before there is one.
-async fn permit(context: &Context, means: &Means) -> Option<Permit> {
+async fn permit(context: &Context, means: &Means, records: usize) -> Option<Permit> {
+    let job = || WaitingJob {
+        group: context.group().clone(),
+        partition: context.partition().clone(),
+        lane: context.lane(),
+        records,
+        attempt: context.attempt(),
+        expected: None,
+    };
     let permit = tokio::select! {
         biased; // What is over goes first: nothing new starts then.
         () = context.over() => return None,
         () = means.stop.begun() => return None,
-        permit = means.workers.permit() => permit,
+        permit = means.workers.permit(job) => permit,
     };
     (!context.is_over() && !means.stop.has_begun()).then_some(permit)
 }

@@ -181,7 +181,7 @@ impl TopicRoute {
     }
 
     /// Reports a handler that has been running for this long ([`Event::Stuck`](super::Event::Stuck)), and fails liveness
-    /// until it returns ([`ShutdownHandle::is_live`](super::ShutdownHandle::is_live)). Its partition waits; membership and
+    /// until it returns ([`ServerHandle::is_live`](super::ServerHandle::is_live)). Its partition waits; membership and
     /// other partitions do not. Looked at twice a second. Default: never.
     pub fn stuck_after(&mut self, time: Duration) -> &mut Self {
         self.stuck_after = Some(time);

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use carafe::app::{Event, ShutdownHandle};
+use carafe::app::{Event, ServerHandle};
 use carafe::broker::{Cluster, Control};
 use carafe::client::Client;
 use carafe::prelude::*;
@@ -87,7 +87,7 @@ async fn produce(
 }
 
 struct Running {
-    handle: ShutdownHandle,
+    handle: ServerHandle,
     result: oneshot::Receiver<carafe::Result<()>>,
 }
 

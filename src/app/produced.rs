@@ -14,7 +14,7 @@ pub(crate) trait Delivering {
 ///
 /// Invariant: `settled <= produced`; every waiting mark has `settled < barrier <= produced`, barriers ascend.
 #[derive(Debug)]
-pub(crate) struct Outputs<D> {
+pub(crate) struct Produced<D> {
     deliveries: VecDeque<D>,
     /// Deliveries begun and deliveries acknowledged, counted from the start of the run.
     produced: u64,
@@ -29,7 +29,7 @@ pub(crate) struct Outputs<D> {
     failure: Option<Error>,
 }
 
-impl<D> Default for Outputs<D> {
+impl<D> Default for Produced<D> {
     fn default() -> Self {
         Self {
             deliveries: VecDeque::new(),
@@ -43,9 +43,9 @@ impl<D> Default for Outputs<D> {
     }
 }
 
-impl<D: Delivering> Outputs<D> {
+impl<D: Delivering> Produced<D> {
     /// The handler produced a record.
-    pub(crate) fn produced(&mut self, delivery: D) {
+    pub(crate) fn add(&mut self, delivery: D) {
         self.deliveries.push_back(delivery);
         self.produced += 1;
     }
@@ -73,6 +73,12 @@ impl<D: Delivering> Outputs<D> {
         next
     }
 
+    /// The delivery that [`next_delivery`](Self::next_delivery) returned is not waited for any more.
+    pub(crate) fn put_back(&mut self, delivery: D) {
+        self.deliveries.push_front(delivery);
+        self.blocked = false;
+    }
+
     /// Result of the delivery that [`next_delivery`](Self::next_delivery) returned.
     pub(crate) fn delivered(&mut self, result: Result<()>) {
         match result {
@@ -85,6 +91,11 @@ impl<D: Delivering> Outputs<D> {
         while let Some((_, offset)) = self.waiting.pop_front_if(|(barrier, _)| *barrier <= self.settled) {
             self.marked = self.marked.max(Some(offset));
         }
+    }
+
+    /// The first failed delivery, if there is one.
+    pub(crate) fn failure(&self) -> Option<&Error> {
+        self.failure.as_ref()
     }
 
     /// The first failed delivery: marks behind it never count.
@@ -120,40 +131,40 @@ mod tests {
     #[test]
     fn a_mark_waits_for_what_was_produced_before_it_and_for_nothing_else() {
         let (first, second) = (Fake::default(), Fake::default());
-        let mut outputs = Outputs::default();
-        outputs.mark(1);
-        assert_eq!(outputs.marked(), Some(1));
-        outputs.produced(first.clone());
-        outputs.mark(2);
-        outputs.mark(3);
-        outputs.produced(second.clone());
-        outputs.mark(4);
-        assert_eq!(outputs.marked(), Some(1));
+        let mut produced = Produced::default();
+        produced.mark(1);
+        assert_eq!(produced.marked(), Some(1));
+        produced.add(first.clone());
+        produced.mark(2);
+        produced.mark(3);
+        produced.add(second.clone());
+        produced.mark(4);
+        assert_eq!(produced.marked(), Some(1));
         first.0.set(Some(true));
-        assert_eq!(outputs.marked(), Some(3));
+        assert_eq!(produced.marked(), Some(3));
         second.0.set(Some(true));
-        assert_eq!(outputs.marked(), Some(4));
+        assert_eq!(produced.marked(), Some(4));
     }
 
     #[test]
     fn a_failed_delivery_stops_all_marks_behind_it() {
         let (first, second) = (Fake::default(), Fake::default());
-        let mut outputs = Outputs::default();
-        outputs.produced(first.clone());
-        outputs.mark(1);
-        outputs.produced(second.clone());
-        outputs.mark(2);
+        let mut produced = Produced::default();
+        produced.add(first.clone());
+        produced.mark(1);
+        produced.add(second.clone());
+        produced.mark(2);
         second.0.set(Some(true));
         first.0.set(Some(false));
-        assert_eq!(outputs.marked(), None);
-        outputs.mark(3);
-        assert_eq!(outputs.marked(), None);
+        assert_eq!(produced.marked(), None);
+        produced.mark(3);
+        assert_eq!(produced.marked(), None);
         // Somebody waits for the first delivery: the second does not take its place.
-        assert!(outputs.next_delivery().is_some());
-        assert_eq!(outputs.marked(), None);
-        outputs.delivered(Err(Error::new(ErrorKind::Timeout, "delivery")));
-        assert!(outputs.next_delivery().is_none());
-        assert_eq!(outputs.marked(), None);
-        assert!(outputs.take_failure().is_some());
+        assert!(produced.next_delivery().is_some());
+        assert_eq!(produced.marked(), None);
+        produced.delivered(Err(Error::new(ErrorKind::Timeout, "delivery")));
+        assert!(produced.next_delivery().is_none());
+        assert_eq!(produced.marked(), None);
+        assert!(produced.take_failure().is_some());
     }
 }
