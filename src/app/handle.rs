@@ -13,6 +13,7 @@ use super::processing::workers::Workers;
 use super::routing::{self, Routes};
 use super::snapshot::{ServerState, Snapshot};
 use super::stop::Stop;
+use crate::settings::Problems;
 use crate::types::{GroupId, Offset, TopicName, TopicPartition};
 use crate::{Error, ErrorKind, deadline};
 
@@ -175,11 +176,10 @@ impl ServerHandle {
     pub async fn add_routes(&self, define: impl FnOnce(&mut Routes)) -> Result<(), CommandError> {
         let mut routes = Routes::new(self.default_group.clone());
         define(&mut routes);
-        let mut problems = Vec::new();
-        routing::check(&mut routes.groups, &mut problems);
-        if !problems.is_empty() {
-            return Err(CommandError::Failed(Error::new(ErrorKind::Config, problems.join("\n"))));
-        }
+        let (mut of_routes, mut problems) = (Vec::new(), Problems::default());
+        routing::check(&mut routes.groups, &mut of_routes);
+        problems.extend(of_routes);
+        problems.finish(()).map_err(CommandError::Failed)?;
         ask(&self.manager, |reply| Management::Add(routes.groups, reply)).await
     }
 
