@@ -65,6 +65,13 @@ impl Member {
                 _ = &mut result => continue,
                 () = reached(&mut stages, Stage::Calm) => {
                     reached(&mut stages, Stage::Done).await;
+                    // Whoever was refused joins again.
+                    let heals = async {
+                        while !handle.is_live() {
+                            sleep(Duration::from_secs(1)).await;
+                        }
+                    };
+                    timeout(Duration::from_secs(100), heals).await.expect("it heals in time");
                     handle.stop();
                     let result = timeout(Duration::from_secs(100), result).await;
                     result.expect("it stops in time").expect("no panic").expect("it stops in order");
