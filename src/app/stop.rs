@@ -18,7 +18,7 @@ const MOMENT: Duration = Duration::from_millis(100);
 /// alone.
 #[derive(Clone, Debug)]
 pub(crate) struct Stop {
-    whole: Option<Arc<Stop>>,
+    whole: Option<Arc<Self>>,
     deadline: Arc<watch::Sender<Option<Instant>>>,
     /// It was ended before its time.
     cut_short: Arc<AtomicBool>,

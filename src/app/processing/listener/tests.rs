@@ -89,7 +89,7 @@ impl Stand {
 
     /// So many records from there on.
     fn batch(&self, first: i64, records: usize) {
-        let records: Vec<(Option<&[u8]>, Option<&[u8]>)> = vec![(None, Some(&b"v"[..])); records];
+        let records = vec![(None::<&[u8]>, Some(&b"v"[..])); records];
         self.event(SourceEvent::Batch(Batch::for_test(tp(), first, &records)));
     }
 
