@@ -159,7 +159,6 @@ struct Office {
     stop: Stop,
     directory: Directory,
     supervisor: Supervisor,
-    dice: fastrand::Rng,
     plans: BTreeMap<GroupId, Plan>,
     started: BTreeMap<GroupId, Started>,
     failing: BTreeMap<GroupId, Failing>,
@@ -175,7 +174,6 @@ impl Office {
     fn new(shared: Shared, stop: Stop, directory: Directory) -> Self {
         let (ender, ends) = unbounded_channel();
         Self {
-            dice: shared.client.runtime().dice(),
             shared,
             stop,
             directory,
@@ -267,7 +265,8 @@ impl Office {
         if self.stop.has_begun() {
             self.errors.extend(errors);
         }
-        self.supervisor.handle_ended(Instant::now(), group, failed, self.dice.u64(..));
+        let dice = if failed { self.shared.client.runtime().random() } else { 0 };
+        self.supervisor.handle_ended(Instant::now(), group, failed, dice);
     }
 
     fn tell_restart(&self, group: &GroupId, failures: u32, delay: Duration) {
