@@ -277,10 +277,19 @@ async fn a_group_is_left_and_joined_again_by_command(stage: Stage) {
     assert_eq!(app.offsets(1).await, [1]);
     let snapshot = app.handle.snapshot().await;
     assert_eq!((snapshot.listeners[0].restarts, &snapshot.listeners[0].failure), (1, &None));
+    // A quiet group is quiet in its next life.
+    app.handle.quiet().await.expect("it runs");
+    app.handle.restart(group.as_str()).await.expect("restarted");
+    stage.fill(&topic, 0, 1).await;
+    eventually("it is joined", async || !app.handle.snapshot().await.listeners[0].partitions.is_empty())
+        .await;
+    app.nothing().await;
+    app.handle.unquiet().await.expect("it runs");
+    assert_eq!(app.offsets(1).await, [2]);
     let unknown = app.handle.restart("nobody").await;
     assert!(matches!(unknown, Err(CommandError::UnknownGroup(_))), "{unknown:?}");
     app.stop().await;
-    assert_eq!(stage.committed(&group, &topic, 0).await, Some(2));
+    assert_eq!(stage.committed(&group, &topic, 0).await, Some(3));
 }
 
 async fn a_snapshot_shows_what_waits_for_a_worker(stage: Stage) {
