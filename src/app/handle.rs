@@ -176,9 +176,8 @@ impl ServerHandle {
     pub async fn add_routes(&self, define: impl FnOnce(&mut Routes)) -> Result<(), CommandError> {
         let mut routes = Routes::new(self.default_group.clone());
         define(&mut routes);
-        let (mut of_routes, mut problems) = (Vec::new(), Problems::default());
-        routing::check(&mut routes.groups, &mut of_routes);
-        problems.extend(of_routes);
+        let mut problems = Problems::default();
+        routing::check(&mut routes.groups, &self.default_group, &mut problems);
         problems.finish(()).map_err(CommandError::Failed)?;
         ask(&self.manager, |reply| Management::Add(routes.groups, reply)).await
     }

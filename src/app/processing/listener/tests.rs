@@ -10,6 +10,7 @@ use super::*;
 use crate::app::command::{Act, CommandError, Reply, ask};
 use crate::app::plan::Plan;
 use crate::app::routing::Routes;
+use crate::app::settings::Wishes;
 use crate::app::snapshot::{ListenerSnapshot, ListenerState, PauseCause};
 use crate::app::source::script::Script;
 use crate::app::{Context, Message, Raw, TopicRoute};
@@ -55,7 +56,7 @@ impl Stand {
                 Ok(())
             }
         });
-        let settings = Settings::default();
+        let settings = Wishes::default().settle("app", []).settings;
         let plan = Plan::new(routes.groups.remove(0), &settings);
         // Nobody is there, and nobody is asked.
         let sim: Arc<dyn Runtime> = SimRuntime::new(1);
