@@ -23,6 +23,11 @@ scenarios!(
     a_snapshot_shows_what_waits_for_a_worker,
 );
 
+/// Nobody waits for what handlers write.
+fn ended() -> HandlerError {
+    "the test ended".into()
+}
+
 /// A long time, in which nothing happens.
 const NOTHING: Duration = Duration::from_millis(300);
 
@@ -39,7 +44,7 @@ fn writes(calls: &mpsc::UnboundedSender<(String, i64)>, routes: &mut carafe::app
         let calls = calls.clone();
         async move {
             let entry = (ctx.partition().topic.to_string(), message.offset().0);
-            calls.send(entry).map_err(|_| Error::new(ErrorKind::Handler, "the test ended"))
+            calls.send(entry).map_err(|_| ended())
         }
     });
 }
@@ -155,7 +160,7 @@ async fn a_durable_mark_is_committed_when_it_returns(stage: Stage) {
             async move {
                 ctx.producer().enqueue(Record::to(&out).value("before")).await?;
                 let committed = ctx.mark_and_commit(&message).await?;
-                calls.send(committed).map_err(|_| Error::new(ErrorKind::Handler, "the test ended"))?;
+                calls.send(committed).map_err(|_| ended())?;
                 if message.offset().0 == 1 { std::future::pending().await } else { Ok(()) }
             }
         });
@@ -187,9 +192,7 @@ async fn a_handler_pauses_and_another_task_resumes(stage: Stage) {
                     ctx.pause(Duration::MAX);
                 }
                 kept.lock().expect("no panic").push(ctx.clone());
-                calls
-                    .send((String::new(), offset))
-                    .map_err(|_| Error::new(ErrorKind::Handler, "the test ended"))
+                calls.send((String::new(), offset)).map_err(|_| ended())
             }
         });
     });
@@ -235,7 +238,7 @@ async fn topics_and_groups_come_and_go(stage: Stage) {
             let to = to.clone();
             async move {
                 let entry = ("three".to_owned(), message.offset().0);
-                to.send(entry).map_err(|_| Error::new(ErrorKind::Handler, "the test ended"))
+                to.send(entry).map_err(|_| ended())
             }
         });
     };
