@@ -23,7 +23,7 @@ async fn main() -> carafe::Result<()> {
     let consumer = client.group_consumer("adders").topics(["numbers"]).build()?;
     let (mut count, mut sum) = (0, 0u64);
     while count < 100 {
-        match consumer.next().await? {
+        match consumer.next_event().await? {
             Event::Batch(batch) => {
                 for record in &batch {
                     let text = std::str::from_utf8(record.value.unwrap_or_default()).unwrap_or_default();

@@ -17,17 +17,16 @@ use carafe::client::kafka_protocol::messages::{DescribeClusterRequest, ListOffse
 use carafe::client::kafka_protocol::protocol::StrBytes;
 use carafe::client::{Client, SendTo};
 use carafe::types::TopicPartition;
-use tokio::time::Instant;
 
 #[tokio::main]
 async fn main() -> carafe::Result<()> {
     let embedded = Cluster::builder().nodes(3).topic("greetings", 3).start().await?;
     let servers = std::env::var("BOOTSTRAP_SERVERS").unwrap_or_else(|_| embedded.bootstrap_servers());
     let client = Client::builder().bootstrap_servers(servers).build().await?;
-    let deadline = Instant::now() + Duration::from_secs(10);
+    let timeout = Duration::from_secs(10);
 
     // Any broker will do.
-    let answer = client.send_to(SendTo::Any, &DescribeClusterRequest::default(), deadline).await?;
+    let answer = client.send_to(SendTo::Any, &DescribeClusterRequest::default(), timeout).await?;
     for broker in &answer.brokers {
         println!("broker {} at {}:{}", *broker.broker_id, broker.host.as_str(), broker.port);
     }
@@ -38,7 +37,7 @@ async fn main() -> carafe::Result<()> {
         .with_name(TopicName(StrBytes::from_static_str("greetings")))
         .with_partitions(vec![ListOffsetsPartition::default().with_timestamp(-1)]);
     let request = ListOffsetsRequest::default().with_topics(vec![topic]);
-    let answer = client.send_to(SendTo::Leader(&partition), &request, deadline).await?;
+    let answer = client.send_to(SendTo::Leader(&partition), &request, timeout).await?;
     let end = &answer.topics[0].partitions[0];
     println!("{partition} ends at {} (error code {})", end.offset, end.error_code);
     Ok(())

@@ -13,7 +13,7 @@
 //!     let cluster = Cluster::builder().topic("greetings", 1).start().await?;
 //!     let client = Client::builder().bootstrap_servers(cluster.bootstrap_servers()).build().await?;
 //!     client.producer().build()?.send(Record::to("greetings").value("dzień dobry")).await?;
-//!     let batch = client.group_consumer("readers").topics(["greetings"]).build()?.next_batch().await?;
+//!     let batch = client.group_consumer("readers").topics(["greetings"]).build()?.next().await?;
 //!     assert_eq!(batch.len(), 1);
 //!     Ok(())
 //! }

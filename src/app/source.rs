@@ -23,7 +23,7 @@ impl Source {
     /// The next event. Cancel-safe. Errors end the source.
     pub(crate) async fn next(&self) -> Result<Event> {
         match self {
-            Self::Group(consumer) => consumer.next().await,
+            Self::Group(consumer) => consumer.next_event().await,
             #[cfg(all(test, feature = "broker"))]
             Self::Script(script) => script.next().await,
         }

@@ -92,7 +92,7 @@ impl Demo {
             Err(error) if error.kind() == ErrorKind::Config => return Ok(super::refuse(&error)),
             built => built?,
         };
-        client.ready(Instant::now() + CONNECT_TIMEOUT).await?;
+        client.ready(CONNECT_TIMEOUT).await?;
         let run = format!("{:08x}", runtime::real().random() as u32);
         let (orders, dead) = (format!("carafe-demo-{run}-orders"), format!("carafe-demo-{run}-dead"));
         create_topics(&client, &[(&orders, PARTITIONS), (&dead, 1)]).await?;

@@ -1,6 +1,7 @@
 //! Requests of the `kafka-protocol` crate over the connections of a [`Client`].
 
 use std::any::Any;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use kafka_protocol::messages::ProduceRequest;
@@ -13,7 +14,7 @@ use crate::error::Phase;
 use crate::types::{GroupId, NodeId, TopicPartition};
 use crate::wire::messages::check_response;
 use crate::wire::{ApiKey, Reader, VersionRange};
-use crate::{Error, ErrorKind, Result};
+use crate::{Error, ErrorKind, Result, deadline};
 
 /// Connections that may break before a byte of the request is written.
 const ATTEMPTS: u32 = 3;
@@ -68,12 +69,11 @@ impl Client {
     ///
     /// use carafe::client::kafka_protocol::messages::DescribeClusterRequest;
     /// use carafe::client::{Client, SendTo};
-    /// use tokio::time::Instant;
     ///
     /// # async fn example() -> carafe::Result<()> {
     /// let client = Client::builder().bootstrap_servers("localhost:9092").build().await?;
-    /// let deadline = Instant::now() + Duration::from_secs(10);
-    /// let answer = client.send_to(SendTo::Any, &DescribeClusterRequest::default(), deadline).await?;
+    /// let timeout = Duration::from_secs(10);
+    /// let answer = client.send_to(SendTo::Any, &DescribeClusterRequest::default(), timeout).await?;
     /// for broker in &answer.brokers {
     ///     println!("{} at {}:{}", *broker.broker_id, broker.host.as_str(), broker.port);
     /// }
@@ -85,7 +85,7 @@ impl Client {
     ///
     /// `UnsupportedVersion` if there is no common version, carafe does not know the API, or the request cannot be encoded
     /// in the version; `Config` for a Produce with `acks=0`, which is not answered (use a
-    /// [`Producer`](crate::producer::Producer)); `Protocol` for an answer that is not valid; `Timeout` at `deadline`; and
+    /// [`Producer`](crate::producer::Producer)); `Protocol` for an answer that is not valid; `Timeout` after `timeout`; and
     /// what keeps a broker from being found or reached.
     ///
     /// Cancel-safe in that the client stays usable; whether the broker acted is unknown then, as after `Timeout`.
@@ -93,8 +93,9 @@ impl Client {
         &self,
         to: SendTo<'_>,
         request: &R,
-        deadline: Instant,
+        timeout: Duration,
     ) -> Result<R::Response> {
+        let deadline = deadline::after(Instant::now(), timeout);
         let key = ApiKey(R::KEY);
         if (request as &dyn Any).downcast_ref::<ProduceRequest>().is_some_and(|request| request.acks == 0) {
             return Err(Error::new(ErrorKind::Config, "a broker does not answer a Produce with acks=0")
@@ -189,8 +190,8 @@ mod tests {
         Client::builder().bootstrap_servers(servers).runtime(runtime).build().await.unwrap()
     }
 
-    fn soon() -> Instant {
-        Instant::now() + Duration::from_secs(30)
+    fn soon() -> Duration {
+        Duration::from_secs(30)
     }
 
     #[tokio::test(start_paused = true)]

@@ -8,10 +8,10 @@
 //!   librdkafka.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::Result;
 use crate::admin::Admin;
 use crate::cluster::Cluster;
 pub use crate::cluster::{
@@ -21,6 +21,7 @@ use crate::consumer::{GroupConsumerBuilder, MemoryBudget, PartitionReaderBuilder
 use crate::producer::{Producer, ProducerBuilder};
 use crate::runtime::Runtime;
 use crate::types::GroupId;
+use crate::{Result, deadline};
 
 mod bootstrap;
 mod builder;
@@ -46,7 +47,7 @@ pub use kafka_protocol;
 /// ```no_run
 /// # async fn example() -> carafe::Result<()> {
 /// let client = carafe::client::Client::builder().bootstrap_servers("localhost:9092").build().await?;
-/// client.ready(tokio::time::Instant::now() + std::time::Duration::from_secs(10)).await?;
+/// client.ready(std::time::Duration::from_secs(10)).await?;
 /// # Ok(())
 /// # }
 /// ```
@@ -62,13 +63,14 @@ impl Client {
         ClientBuilder::new()
     }
 
-    /// Waits until a broker has answered. Connecting is lazy otherwise: the first operation does it.
+    /// Waits until a broker has answered, for `timeout` at most; [`Duration::MAX`] is for ever. Connecting is lazy otherwise:
+    /// the first operation does it.
     ///
     /// # Errors
     ///
-    /// `Timeout` at `deadline`, with the latest failure as its source. Cancel-safe.
-    pub async fn ready(&self, deadline: Instant) -> Result<()> {
-        self.cluster.ready(deadline).await.map(|_| ())
+    /// `Timeout` after `timeout`, with the latest failure as its source. Cancel-safe.
+    pub async fn ready(&self, timeout: Duration) -> Result<()> {
+        self.cluster.ready(deadline::after(Instant::now(), timeout)).await.map(|_| ())
     }
 
     /// What is wrong and has lasted for more than a moment, in the cluster or in anything made by this client: topics that

@@ -10,7 +10,7 @@ use crate::consumer::Batch;
 use crate::types::{NodeId, Offset, TopicName, TopicPartition, Uuid};
 use crate::{Error, Result};
 
-/// What [`GroupConsumer::next`](crate::consumer::GroupConsumer::next) yields.
+/// What [`GroupConsumer::next_event`](crate::consumer::GroupConsumer::next_event) yields.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Event {

@@ -80,9 +80,9 @@ impl GroupConsumerBuilder {
 
 /// A member of a consumer group: the group's partitions are divided among its members, and each member reads its own.
 ///
-/// Everything is driven by [`next`](Self::next) or, for plain uses, [`next_batch`](Self::next_batch). Joining, heartbeats,
-/// fetching and commits go on in background tasks, however long the application takes between two calls. Cheap to clone;
-/// all clones are handles of the same member. When the last one is dropped without [`close`](Self::close), what was stored
+/// Everything is driven by [`next`](Self::next) or, where rebalances matter, [`next_event`](Self::next_event). Joining,
+/// heartbeats, fetching and commits go on in background tasks, however long the application takes between two calls. Cheap
+/// to clone; all clones are handles of the same member. When the last one is dropped without [`close`](Self::close), what was stored
 /// is committed and the group is left in the background, for up to five seconds.
 #[derive(Clone)]
 pub struct GroupConsumer {
@@ -173,16 +173,16 @@ impl GroupConsumer {
     ///
     /// Errors end the consumer: the group refuses the member for good (`Fenced`, `Authorization`, `Config`, …), or
     /// `State` once it was closed.
-    pub async fn next(&self) -> Result<Event> {
+    pub async fn next_event(&self) -> Result<Event> {
         self.inner.core.next().await
     }
 
-    /// The next event if there is one already; see [`next`](Self::next).
+    /// The next event if there is one already; see [`next_event`](Self::next_event).
     ///
     /// # Errors
     ///
-    /// As [`next`](Self::next).
-    pub fn try_next(&self) -> Result<Option<Event>> {
+    /// As [`next_event`](Self::next_event).
+    pub fn try_next_event(&self) -> Result<Option<Event>> {
         self.inner.core.try_next().transpose()
     }
 
@@ -191,12 +191,12 @@ impl GroupConsumer {
     ///
     /// # Errors
     ///
-    /// As [`next`](Self::next), when a partition stops: its error, which names partition and offset, and when the principal
-    /// turns out to lack a right: once, `Authorization`. The other partitions are read on by calling it again; so is what
+    /// As [`next_event`](Self::next_event), when a partition stops: its error, which names partition and offset, and when the
+    /// principal turns out to lack a right: once, `Authorization`. The other partitions are read on by calling it again; so is what
     /// was denied once it is allowed.
-    pub async fn next_batch(&self) -> Result<Batch> {
+    pub async fn next(&self) -> Result<Batch> {
         loop {
-            if let Some(batch) = self.next().await?.into_batch() {
+            if let Some(batch) = self.next_event().await?.into_batch() {
                 return batch;
             }
         }
@@ -246,7 +246,7 @@ impl GroupConsumer {
     }
 
     /// Stops handing out records of these partitions; what was prefetched is kept unless memory is needed. Once this
-    /// returns, [`next`](Self::next) yields no batch of them.
+    /// returns, no batch of them is handed out.
     ///
     /// # Errors
     ///

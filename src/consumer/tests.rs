@@ -143,8 +143,7 @@ fn numbers(batch: &Batch) -> Vec<u32> {
 async fn read(consumer: &GroupConsumer, count: usize) -> BTreeMap<TopicPartition, Vec<u32>> {
     let mut seen: BTreeMap<TopicPartition, Vec<u32>> = BTreeMap::new();
     while seen.values().map(Vec::len).sum::<usize>() < count {
-        let batch =
-            timeout(Duration::from_secs(60), consumer.next_batch()).await.expect("nothing came").unwrap();
+        let batch = timeout(Duration::from_secs(60), consumer.next()).await.expect("nothing came").unwrap();
         seen.entry(batch.topic_partition().clone()).or_default().extend(numbers(&batch));
     }
     seen
@@ -218,19 +217,19 @@ async fn offsets_are_committed_and_the_next_member_goes_on_there() {
         ErrorKind::State
     );
     consumer.close(SOON).await.unwrap();
-    assert_eq!(consumer.next().await.unwrap_err().kind(), ErrorKind::State);
+    assert_eq!(consumer.next_event().await.unwrap_err().kind(), ErrorKind::State);
 }
 
 #[tokio::test(start_paused = true)]
 async fn two_members_share_and_hand_over_cooperatively() {
     let Bench { broker, client } = bench(3, &[("t", 6)]).await;
     let first = client.group_consumer("g").topics(["t"]).build().unwrap();
-    let Event::Assigned(all) = first.next().await.unwrap() else { panic!("assignment expected") };
+    let Event::Assigned(all) = first.next_event().await.unwrap() else { panic!("assignment expected") };
     assert_eq!(all.len(), 6);
     let second = client.group_consumer("g").topics(["t"]).build().unwrap();
     // The first learns of it, gives three up, keeps three.
     let revocation = loop {
-        if let Event::Revoked(revocation) = first.next().await.unwrap() {
+        if let Event::Revoked(revocation) = first.next_event().await.unwrap() {
             break revocation;
         }
     };
@@ -240,7 +239,7 @@ async fn two_members_share_and_hand_over_cooperatively() {
     assert_eq!(broker.control().group("g").unwrap().members.len(), 2);
     revocation.done();
     let given = loop {
-        match second.next().await.unwrap() {
+        match second.next_event().await.unwrap() {
             Event::Assigned(given) if !given.is_empty() => break given,
             Event::Assigned(_) => {}
             event => panic!("{event:?}"),
@@ -257,7 +256,7 @@ async fn two_members_share_and_hand_over_cooperatively() {
     assert!(a.values().chain(b.values()).all(|numbers| *numbers == (0..20).collect::<Vec<_>>()));
     // One leaves, the other takes over.
     second.close(SOON).await.unwrap();
-    let Event::Assigned(back) = first.next().await.unwrap() else { panic!("assignment expected") };
+    let Event::Assigned(back) = first.next_event().await.unwrap() else { panic!("assignment expected") };
     assert_eq!(back.len(), 3);
     first.close(SOON).await.unwrap();
     assert_eq!(broker.control().committed("g").into_values().collect::<Vec<_>>(), [20; 6]);
@@ -322,11 +321,11 @@ async fn a_member_that_was_expelled_loses_and_comes_back() {
     let control = broker.control();
     let consumer = client.group_consumer("g").topics(["t"]).build().unwrap();
     produce(client.cluster(), &tp("t", 0), 0, 10, 10).await;
-    let batch = consumer.next_batch().await.unwrap();
+    let batch = consumer.next().await.unwrap();
     let mark = batch.mark();
     let silence = control.intercept(Matcher::api(ApiKey::HEARTBEAT), Action::DropRequest);
     let lost = loop {
-        match timeout(Duration::from_secs(120), consumer.next()).await.unwrap().unwrap() {
+        match timeout(Duration::from_secs(120), consumer.next_event()).await.unwrap().unwrap() {
             Event::Lost(lost) => break lost,
             Event::Batch(_) | Event::Assigned(_) | Event::Condition(_) => {}
             event => panic!("{event:?}"),
@@ -335,7 +334,7 @@ async fn a_member_that_was_expelled_loses_and_comes_back() {
     silence.remove();
     assert_eq!(lost.len(), 2);
     let again = loop {
-        if let Event::Assigned(again) = consumer.next().await.unwrap() {
+        if let Event::Assigned(again) = consumer.next_event().await.unwrap() {
             break again;
         }
     };
@@ -354,23 +353,23 @@ async fn pause_hold_and_seek() {
     }
     let config = ConsumerConfig::new().hold_after_delivery(true);
     let consumer = client.group_consumer("g").topics(["t"]).config(config).build().unwrap();
-    let (a, b) = (consumer.next_batch().await.unwrap(), consumer.next_batch().await.unwrap());
+    let (a, b) = (consumer.next().await.unwrap(), consumer.next().await.unwrap());
     assert_ne!(a.topic_partition(), b.topic_partition());
     for partition in 0..2 {
         produce(client.cluster(), &tp("t", partition), 10, 10, 5).await;
     }
     // Both are out: nothing more comes until one is released.
-    assert!(timeout(Duration::from_secs(5), consumer.next_batch()).await.is_err());
+    assert!(timeout(Duration::from_secs(5), consumer.next()).await.is_err());
     consumer.release(a.topic_partition());
-    let more = timeout(Duration::from_secs(5), consumer.next_batch()).await.unwrap().unwrap();
+    let more = timeout(Duration::from_secs(5), consumer.next()).await.unwrap().unwrap();
     assert_eq!((more.topic_partition(), more.first_offset()), (a.topic_partition(), Some(Offset(10))));
     consumer.pause([b.topic_partition()]).unwrap();
     consumer.release(b.topic_partition());
-    assert!(timeout(Duration::from_secs(5), consumer.next_batch()).await.is_err());
+    assert!(timeout(Duration::from_secs(5), consumer.next()).await.is_err());
     consumer.seek(b.topic_partition(), StartOffset::At(Offset(3))).unwrap();
-    assert!(timeout(Duration::from_secs(5), consumer.next_batch()).await.is_err());
+    assert!(timeout(Duration::from_secs(5), consumer.next()).await.is_err());
     consumer.resume([b.topic_partition()]).unwrap();
-    let back = timeout(Duration::from_secs(5), consumer.next_batch()).await.unwrap().unwrap();
+    let back = timeout(Duration::from_secs(5), consumer.next()).await.unwrap().unwrap();
     assert_eq!((back.topic_partition(), back.first_offset()), (b.topic_partition(), Some(Offset(3))));
     consumer.close(SOON).await.unwrap();
 }
@@ -399,7 +398,7 @@ async fn an_idle_consumer_does_not_slow_another_of_the_same_client() {
     let Bench { broker: _broker, client } = bench(1, &[("idle", 1), ("busy", 1)]).await;
     let idle = client.group_consumer("idle").topics(["idle"]).build().unwrap();
     let waiting = idle.clone();
-    let wait = tokio::time::timeout(Duration::from_secs(600), async move { waiting.next_batch().await });
+    let wait = tokio::time::timeout(Duration::from_secs(600), async move { waiting.next().await });
     let work = async {
         let busy = client.partition_reader().topic("busy", StartOffset::Earliest).build().await.unwrap();
         let mut slowest = Duration::ZERO;
@@ -433,14 +432,14 @@ async fn a_consumer_that_joins_does_not_slow_another_of_the_same_client() {
     let begun = Instant::now();
     for number in 1..20 {
         produce(client.cluster(), &tp("busy", 0), number, 1, 1).await;
-        let batch = busy.next_batch().await.unwrap();
+        let batch = busy.next().await.unwrap();
         busy.commit([batch.mark()]).await.unwrap();
         assert!(begun.elapsed() < Duration::from_millis(50) * number, "{number}: {:?}", begun.elapsed());
     }
     assert_eq!(broker.control().committed("busy").into_values().collect::<Vec<_>>(), [20]);
     assert!(joining.assignment().is_empty() && held.hits() == 1, "it still joins");
     held.remove();
-    let Event::Assigned(given) = joining.next().await.unwrap() else { panic!("assignment expected") };
+    let Event::Assigned(given) = joining.next_event().await.unwrap() else { panic!("assignment expected") };
     assert_eq!(given, [tp("t", 0)]);
 }
 
@@ -449,19 +448,19 @@ async fn range_groups_are_eager() {
     let Bench { broker, client } = bench(1, &[("t", 4)]).await;
     let config = ConsumerConfig::new().assignors([Assignor::Range]);
     let first = client.group_consumer("g").topics(["t"]).config(config.clone()).build().unwrap();
-    let Event::Assigned(all) = first.next().await.unwrap() else { panic!("assignment expected") };
+    let Event::Assigned(all) = first.next_event().await.unwrap() else { panic!("assignment expected") };
     assert_eq!(all.len(), 4);
     let second = client.group_consumer("g").topics(["t"]).config(config).build().unwrap();
-    let Event::Revoked(revocation) = first.next().await.unwrap() else { panic!("revocation expected") };
+    let Event::Revoked(revocation) = first.next_event().await.unwrap() else { panic!("revocation expected") };
     assert_eq!(revocation.partitions().len(), 4);
     revocation.done();
-    let Event::Assigned(kept) = first.next().await.unwrap() else { panic!("assignment expected") };
-    let Event::Assigned(given) = second.next().await.unwrap() else { panic!("assignment expected") };
+    let Event::Assigned(kept) = first.next_event().await.unwrap() else { panic!("assignment expected") };
+    let Event::Assigned(given) = second.next_event().await.unwrap() else { panic!("assignment expected") };
     assert_eq!((kept, given), (vec![tp("t", 0), tp("t", 1)], vec![tp("t", 2), tp("t", 3)]));
     assert_eq!(broker.control().group("g").unwrap().protocol.as_deref(), Some("range"));
     // A member that offers something else alone is refused for good.
     let other = client.group_consumer("g").topics(["t"]).build().unwrap();
-    let error = timeout(Duration::from_secs(60), other.next()).await.unwrap().unwrap_err();
+    let error = timeout(Duration::from_secs(60), other.next_event()).await.unwrap().unwrap_err();
     assert_eq!(error.code(), Some(crate::ErrorCode::INCONSISTENT_GROUP_PROTOCOL));
 }
 
@@ -471,7 +470,7 @@ async fn a_dropped_consumer_leaves_its_group() {
     produce(client.cluster(), &tp("t", 0), 0, 10, 10).await;
     let config = ConsumerConfig::new().auto_store(false);
     let consumer = client.group_consumer("g").topics(["t"]).config(config).build().unwrap();
-    let batch = consumer.next_batch().await.unwrap();
+    let batch = consumer.next().await.unwrap();
     consumer.store(batch.message(6).unwrap().mark()).unwrap();
     drop((consumer, batch));
     sleep(Duration::from_secs(1)).await;
@@ -509,7 +508,7 @@ async fn topics_and_partitions_that_appear_later_are_read() {
     // Another subscription, while nothing else goes on.
     consumer.subscribe(["later"]).unwrap();
     loop {
-        if let Event::Revoked(revocation) = consumer.next().await.unwrap() {
+        if let Event::Revoked(revocation) = consumer.next_event().await.unwrap() {
             assert_eq!(revocation.partitions(), [tp("t", 0)]);
             break revocation.done();
         }
@@ -536,8 +535,7 @@ async fn a_small_budget_still_makes_progress() {
         .unwrap();
     let mut seen: BTreeMap<TopicPartition, Vec<u32>> = BTreeMap::new();
     while seen.values().map(Vec::len).sum::<usize>() < 18_000 {
-        let batch =
-            timeout(Duration::from_secs(60), consumer.next_batch()).await.expect("nothing came").unwrap();
+        let batch = timeout(Duration::from_secs(60), consumer.next()).await.expect("nothing came").unwrap();
         seen.entry(batch.topic_partition().clone()).or_default().extend(numbers(&batch));
         let partition = batch.topic_partition().clone();
         drop(batch);

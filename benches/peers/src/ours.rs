@@ -128,7 +128,7 @@ async fn group(job: &Job, client: &Client) -> Result<(), Failure> {
     let mut window = Window::open();
     let mut warm = job.warm;
     while seen < job.records {
-        if let Event::Batch(batch) = consumer.next().await? {
+        if let Event::Batch(batch) = consumer.next_event().await? {
             seen += look(&batch);
             if warm > 0 && seen >= warm {
                 (seen, warm) = (0, 0);

@@ -55,7 +55,11 @@ async fn read_on(
     enough: impl Fn(&BTreeSet<(i32, i64)>) -> bool,
 ) {
     while !enough(seen) {
-        match timeout(Duration::from_secs(20), consumer.next()).await.expect("in time").expect("an event") {
+        match timeout(Duration::from_secs(20), consumer.next_event())
+            .await
+            .expect("in time")
+            .expect("an event")
+        {
             Event::Batch(batch) => {
                 seen.extend(batch.iter().map(|record| (batch.partition().0, record.offset)));
                 consumer.store(batch.mark()).expect("the partition is here");

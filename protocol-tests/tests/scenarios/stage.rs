@@ -114,7 +114,7 @@ pub(crate) const SOON: Duration = Duration::from_secs(20);
 pub(crate) async fn take(consumer: &GroupConsumer, count: usize) -> Vec<Message> {
     let mut messages = Vec::new();
     while messages.len() < count {
-        let batch = timeout(Duration::from_secs(20), consumer.next_batch()).await;
+        let batch = timeout(Duration::from_secs(20), consumer.next()).await;
         messages.extend(batch.expect("records come in time").expect("a batch").messages());
     }
     messages

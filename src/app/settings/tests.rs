@@ -88,3 +88,48 @@ fn everything_wrong_is_named_where_it_is() {
     }
     assert_eq!(found.len(), 7, "{found:#?}");
 }
+
+#[cfg(feature = "broker")]
+#[tokio::test(start_paused = true)]
+async fn settings_reach_the_producer_and_the_consumers() {
+    use crate::app::{App, Context, Message, Raw};
+    use crate::client::Client;
+    use crate::consumer::FirstStart;
+    use crate::producer::Record;
+    use crate::runtime::sim::SimRuntime;
+
+    let sim = SimRuntime::new(1);
+    let broker = crate::broker::Cluster::builder().topic("in", 1).runtime(sim.clone()).start().await.unwrap();
+    let client = Client::builder().bootstrap_servers(broker.bootstrap_servers()).runtime(sim.clone());
+    let client = client.build().await.unwrap();
+    let producer = client.producer().build().unwrap();
+    producer.send(Record::to("in").value("early")).await.unwrap();
+
+    // The handler's producer may not create topics. Of the two orders where to begin, that for the group counts.
+    let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
+    let app = App::new("shop")
+        .client(client)
+        .producer(|producer| producer.allow_auto_create_topics(false).max_block(ms(500)))
+        .consumer(|all| all.first_start(FirstStart::Latest))
+        .properties([("groups.shop.consumer.first.start", "earliest")])
+        .routes(move |routes| {
+            routes.topic("in").handler(move |_: Message<Raw>, ctx: Context| {
+                let tell = tell.clone();
+                async move {
+                    let sent = ctx.producer().enqueue(Record::to("missing").value("x")).await;
+                    tell.send(sent.is_ok()).expect("the test listens");
+                    Ok(())
+                }
+            });
+        });
+    let server = app.build().await.unwrap();
+    let handle = server.handle();
+    let listen = async {
+        let sent = tokio::time::timeout(ms(30_000), told.recv()).await;
+        handle.stop();
+        sent
+    };
+    let (ended, sent) = tokio::join!(server.run(), listen);
+    ended.unwrap();
+    assert_eq!(sent.expect("the record was not handled"), Some(false), "the topic was created");
+}

@@ -65,7 +65,7 @@ struct Member<'a> {
 impl Member<'_> {
     async fn read(&mut self) -> Result<(), Failure> {
         let mut ends = Ends::new(self.job);
-        while let Some(event) = self.printer.next(&mut ends, self.consumer.next()).await? {
+        while let Some(event) = self.printer.next(&mut ends, self.consumer.next_event()).await? {
             if !self.take(event).await? {
                 break;
             }

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::sync::Notify;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::timeout_at;
 
 use crate::producer::{ProduceError, Producer, Record, Topic};
 use crate::runtime::BoxFuture;
@@ -200,7 +200,7 @@ impl Sending<'_> {
             Err(_) => {
                 let message = format!("no metadata of topic {name} within {:?}", self.job.options.patience);
                 let error = Error::new(ErrorKind::Timeout, message);
-                Err(Failure::Failed(match self.job.client.ready(Instant::now()).await {
+                Err(Failure::Failed(match self.job.client.ready(std::time::Duration::ZERO).await {
                     Ok(()) => error,
                     Err(reason) => error.with_source(reason),
                 }))

@@ -49,8 +49,8 @@ impl Bench {
     }
 }
 
-fn soon(seconds: u64) -> Instant {
-    Instant::now() + Duration::from_secs(seconds)
+fn seconds(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
 }
 
 #[tokio::test(start_paused = true)]
@@ -124,7 +124,7 @@ async fn a_broker_that_cannot_be_reached_is_told_with_host_and_phase() {
     let servers = bench.broker.bootstrap_servers();
     let address = servers.split(',').nth(1).unwrap().to_owned();
     let port: u16 = address.rsplit(':').next().unwrap().parse().unwrap();
-    bench.client.ready(soon(5)).await.unwrap();
+    bench.client.ready(seconds(5)).await.unwrap();
     // As behind a firewall: node 1 runs, but not for this client.
     let wall = bench.sim.network().refuse(Links::of(SocketAddr::from(([127, 0, 0, 1], port))));
     let producer = bench.client.producer().build().unwrap();
@@ -180,8 +180,7 @@ async fn every_deadline_has_the_latest_failure_behind_it() {
     let address = bench.broker.bootstrap_servers();
     // Deadlines pass in the middle of an attempt, in a back-off, and before anything was tried.
     for millis in [0, 1, 20, 120, 700, 1, 3000, 1] {
-        let deadline = Instant::now() + Duration::from_millis(millis);
-        let error = bench.client.ready(deadline).await.unwrap_err();
+        let error = bench.client.ready(Duration::from_millis(millis)).await.unwrap_err();
         if millis > 1 {
             let text = Chain(&error).to_string();
             assert!(text.contains(&address) && text.contains("refused"), "after {millis} ms: {text}");
@@ -197,23 +196,28 @@ async fn every_deadline_has_the_latest_failure_behind_it() {
     let (_, subject, _) = bench.next(ConditionKind::Unreachable).await;
     assert_eq!(subject, Subject::Cluster);
     bench.sim.network().heal(wall);
-    bench.client.ready(soon(10)).await.unwrap();
+    bench.client.ready(seconds(10)).await.unwrap();
     assert_eq!(bench.next(ConditionKind::Unreachable).await.0, ConditionStage::Ended);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_frozen_node_does_not_keep_its_client_from_the_others() {
     let bench = bench(Cluster::builder().nodes(3).topic("t", 3)).await;
-    bench.client.ready(soon(5)).await.unwrap();
+    bench.client.ready(seconds(5)).await.unwrap();
     let admin = bench.client.admin();
     for frozen in 0..3 {
         bench.broker.control().freeze_node(frozen);
         let started = Instant::now();
         admin.describe_cluster().await.unwrap();
         let group = format!("group-{frozen}");
-        bench.client.cluster.coordinator(CoordinatorKind::Group, &group, soon(20)).await.unwrap();
+        bench
+            .client
+            .cluster
+            .coordinator(CoordinatorKind::Group, &group, Instant::now() + seconds(20))
+            .await
+            .unwrap();
         let topic = format!("topic-{frozen}").into();
-        bench.client.cluster.topic(&topic, true, soon(20)).await.unwrap();
+        bench.client.cluster.topic(&topic, true, Instant::now() + seconds(20)).await.unwrap();
         assert!(started.elapsed() < Duration::from_secs(4), "node {frozen}: {:?}", started.elapsed());
         bench.broker.control().thaw_node(frozen);
         sleep(Duration::from_secs(1)).await;

@@ -66,7 +66,7 @@ fn operations() -> BTreeMap<ApiKey, Operation> {
         }),
         (ApiKey::OFFSET_COMMIT, |_, member| {
             Box::pin(async move {
-                let batch = member.next_batch().await?;
+                let batch = member.next().await?;
                 member.commit([batch.mark()]).await
             })
         }),
@@ -76,13 +76,13 @@ fn operations() -> BTreeMap<ApiKey, Operation> {
         (ApiKey::JOIN_GROUP, |client, _| {
             Box::pin(async move {
                 let other = client.group_consumer("another").topics(["other"]).build()?;
-                other.next().await.map(|_| ())
+                other.next_event().await.map(|_| ())
             })
         }),
         (ApiKey::SYNC_GROUP, |client, _| {
             Box::pin(async move {
                 let other = client.group_consumer("another").topics(["other"]).build()?;
-                other.next().await.map(|_| ())
+                other.next_event().await.map(|_| ())
             })
         }),
         (ApiKey::DESCRIBE_GROUPS, |client, _| {
@@ -112,7 +112,7 @@ async fn no_request_that_takes_its_time_costs_a_membership() {
             .heartbeat_interval(Duration::from_secs(3))
             .enable_auto_commit(false);
         let member = client.group_consumer("g").config(config).topics(["t"]).build().unwrap();
-        assert!(matches!(member.next().await.unwrap(), Event::Assigned(_)), "{api}");
+        assert!(matches!(member.next_event().await.unwrap(), Event::Assigned(_)), "{api}");
         sleep(Duration::from_secs(1)).await;
 
         let sat_on = broker.control().intercept(Matcher::api(api).times(1), Action::Delay(SAT_ON));
@@ -129,7 +129,7 @@ async fn no_request_that_takes_its_time_costs_a_membership() {
             .unwrap_or_else(|_| panic!("{api} did not end"))
             .unwrap()
             .unwrap_or_else(|error| panic!("{api}: {error}"));
-        while let Some(event) = member.try_next().unwrap() {
+        while let Some(event) = member.try_next_event().unwrap() {
             assert!(!matches!(event, Event::Lost(_)), "{api}: {event:?}");
         }
         assert_eq!(member.assignment().len(), 1, "{api}");

@@ -18,7 +18,7 @@ fn by_hand() -> ConsumerConfig {
 async fn until<T>(consumer: &GroupConsumer, wanted: impl Fn(Event) -> Option<T>) -> T {
     timeout(secs(200), async {
         loop {
-            if let Some(found) = wanted(consumer.next().await.unwrap()) {
+            if let Some(found) = wanted(consumer.next_event().await.unwrap()) {
                 return found;
             }
         }
@@ -64,7 +64,7 @@ async fn storing(bench: &Bench, topics: &[&'static str]) -> GroupConsumer {
     let consumer = bench.client.group_consumer("g").topics(topics.to_vec()).config(by_hand());
     let consumer = consumer.build().unwrap();
     for _ in topics {
-        let batch = consumer.next_batch().await.unwrap();
+        let batch = consumer.next().await.unwrap();
         consumer.store(batch.mark()).unwrap();
     }
     consumer
@@ -129,7 +129,7 @@ async fn a_topic_that_is_gone_costs_no_other_its_start() {
     }
     control.delete_topic("b");
     held.release();
-    let batch = timeout(secs(10), consumer.next_batch()).await.unwrap().unwrap();
+    let batch = timeout(secs(10), consumer.next()).await.unwrap().unwrap();
     consumer.commit([batch.mark()]).await.unwrap();
     // Asked for by name, it is waited for without hammering anybody.
     sleep(secs(60)).await;
@@ -381,12 +381,12 @@ async fn a_topic_that_was_denied_at_first_is_read_from_where_the_first_start_say
     let late = client_of(&bench.broker, bench.client.cluster().runtime());
     let config = ConsumerConfig::new().first_start(FirstStart::Latest);
     let consumer = late.group_consumer("g").topics(["t"]).config(config).build().unwrap();
-    let denied = timeout(secs(60), consumer.next_batch()).await.unwrap().unwrap_err();
+    let denied = timeout(secs(60), consumer.next()).await.unwrap().unwrap_err();
     assert_eq!(denied.kind(), ErrorKind::Authorization);
     control.allow(&Resource::Topic("t".to_owned()));
     assigned(&consumer).await;
     sleep(secs(10)).await;
     produce(bench.client.cluster(), &tp("t", 0), 50, 1, 1).await;
-    let batch = timeout(secs(10), consumer.next_batch()).await.unwrap().unwrap();
+    let batch = timeout(secs(10), consumer.next()).await.unwrap().unwrap();
     assert_eq!(numbers(&batch), [50]);
 }

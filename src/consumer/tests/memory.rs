@@ -53,7 +53,8 @@ async fn what_is_held_leaves_room_for_others() {
         };
         let _writer = client.cluster().runtime().spawn("write", Box::pin(work)).abort_on_drop();
         while seen < 10 {
-            let event = timeout(Duration::from_secs(60), consumer.next()).await.expect("it goes on").unwrap();
+            let event =
+                timeout(Duration::from_secs(60), consumer.next_event()).await.expect("it goes on").unwrap();
             if let Event::Batch(batch) = event {
                 if &**batch.topic() == "good" {
                     seen += batch.len();

@@ -14,7 +14,8 @@ async fn make_anew(bench: &Bench, partitions: i32, count: u32) {
 async fn events(consumer: &GroupConsumer, count: usize) -> (Vec<String>, Vec<u32>) {
     let (mut told, mut seen) = (Vec::new(), Vec::new());
     while seen.len() < count {
-        let event = timeout(Duration::from_secs(400), consumer.next()).await.expect("nothing came").unwrap();
+        let event =
+            timeout(Duration::from_secs(400), consumer.next_event()).await.expect("nothing came").unwrap();
         match event {
             Event::Batch(batch) => seen.extend(numbers(&batch)),
             Event::TopicRecreated { old, new, .. } => {
@@ -61,7 +62,7 @@ async fn marks_and_buffers_of_the_old_topic_are_void() {
         .config(ConsumerConfig::new().auto_store(false).hold_after_delivery(true))
         .build()
         .unwrap();
-    let batch = consumer.next_batch().await.unwrap();
+    let batch = consumer.next().await.unwrap();
     // More of it waits; the partition is paused meanwhile.
     sleep(Duration::from_secs(1)).await;
     consumer.pause([&tp("t", 0)]).unwrap();
