@@ -18,7 +18,7 @@ use super::config::ClusterConfig;
 use super::coordinators::Coordinators;
 use super::metadata::Metadata;
 use super::nodes::{ConnectionId, Duty, Nodes};
-use super::troubles::{is_ours, troubles_of};
+use super::troubles::{is_answered, troubles_of};
 use super::updater::Updater;
 
 /// Lock order: `updater` before `connections` before `conditions`; none is held across an await.
@@ -103,11 +103,7 @@ impl Shared {
     /// A broker answered about `topics`: what is wrong with them, and nothing else, is so now.
     pub(super) fn report_answer(&self, metadata: &Metadata, topics: &[TopicName]) {
         let troubles = topics.iter().flat_map(|topic| troubles_of(metadata, topic)).collect();
-        let answered = |subject: &Subject, kind| {
-            let asked = |topic: &TopicName| topics.binary_search(topic).is_ok();
-            let over = |topic: &TopicName| asked(topic) || !metadata.is_asked_for(topic);
-            *subject == Subject::Cluster || (is_ours(subject, kind) && subject.topic().is_some_and(over))
-        };
+        let answered = |subject: &Subject, _| is_answered(metadata, topics, subject);
         // clock: when it was met.
         if self.conditions().replace(Instant::now(), CLIENT, answered, troubles) {
             self.raised.notify_one();

@@ -1,7 +1,7 @@
 //! What metadata says is wrong with a topic, as conditions and as errors.
 
 use crate::types::{Partition, TopicName, TopicPartition};
-use crate::{Error, ErrorCode, ErrorKind};
+use crate::{Error, ErrorCode};
 
 use super::conditions::{ConditionKind, Subject};
 use super::metadata::Metadata;
@@ -12,15 +12,8 @@ const PARTITIONS_MAX: usize = 100;
 /// All that is wrong with `topic` as far as `metadata` knows.
 pub(super) fn troubles_of(metadata: &Metadata, topic: &TopicName) -> Vec<(Subject, ConditionKind, Error)> {
     if let Some(&code) = metadata.errors.get(topic) {
-        let kind = match (code, code.kind()) {
-            (ErrorCode::UNKNOWN_TOPIC_OR_PARTITION | ErrorCode::UNKNOWN_TOPIC_ID, _) => {
-                ConditionKind::NoSuchTopic
-            }
-            (ErrorCode::LEADER_NOT_AVAILABLE, _) => ConditionKind::NoLeader,
-            (_, ErrorKind::Authorization) => ConditionKind::NotAuthorized,
-            _ => ConditionKind::Refused,
-        };
-        return vec![(Subject::Topic(topic.clone()), kind, topic_error(code, topic))];
+        let error = topic_error(code, topic);
+        return vec![(Subject::Topic(topic.clone()), ConditionKind::of(&error), error)];
     }
     let partitions = metadata.topic(topic).map_or(&[][..], |topic| &topic.partitions);
     (0..)
@@ -35,16 +28,11 @@ pub(super) fn troubles_of(metadata: &Metadata, topic: &TopicName) -> Vec<(Subjec
         .collect()
 }
 
-/// True if metadata is who says this.
-pub(super) fn is_ours(subject: &Subject, kind: ConditionKind) -> bool {
-    subject.topic().is_some()
-        && matches!(
-            kind,
-            ConditionKind::NoSuchTopic
-                | ConditionKind::NoLeader
-                | ConditionKind::NotAuthorized
-                | ConditionKind::Refused
-        )
+/// True if an answer about `topics` says how `subject` is. Of topics the client itself reports what metadata says and
+/// nothing else, so an answer decides about conditions of every kind.
+pub(super) fn is_answered(metadata: &Metadata, topics: &[TopicName], subject: &Subject) -> bool {
+    let asked = |topic: &TopicName| topics.binary_search(topic).is_ok() || !metadata.is_asked_for(topic);
+    *subject == Subject::Cluster || subject.topic().is_some_and(asked)
 }
 
 /// A partition that nobody leads.
@@ -74,4 +62,41 @@ pub(super) fn because(error: Error, reason: Option<Error>) -> Error {
         None => error,
     };
     error.with_source(reason)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::time::Instant;
+
+    use super::super::conditions::{CLIENT, Conditions};
+    use super::*;
+
+    /// Whatever a broker says of a topic has the kind that the same code has elsewhere, and ends with the next good answer.
+    #[test]
+    fn what_metadata_says_of_a_topic_has_the_usual_kind_and_ends() {
+        let topic = TopicName::from("t");
+        let topics = [topic.clone()];
+        let now = Instant::now();
+        for code in (-1..140).filter(|code| *code != 0).map(ErrorCode) {
+            let mut conditions = Conditions::default();
+            let mut answer = |errors: &[(TopicName, ErrorCode)]| {
+                let metadata = Metadata { errors: errors.iter().cloned().collect(), ..Metadata::default() };
+                let answered = |subject: &Subject, _| is_answered(&metadata, &topics, subject);
+                conditions.replace(now, CLIENT, answered, troubles_of(&metadata, &topic));
+                conditions.handle_timeout(now + Duration::from_secs(3));
+                conditions.told(now)
+            };
+            let told = answer(&[(topic.clone(), code)]);
+            assert_eq!(told.len(), 1, "{code}");
+            let usual = ConditionKind::of(&Error::from_code(code, "asking"));
+            assert_eq!(
+                (&told[0].1.subject, told[0].1.kind),
+                (&Subject::Topic(topic.clone()), usual),
+                "{code}"
+            );
+            assert!(answer(&[]).is_empty(), "{code}");
+        }
+    }
 }

@@ -9,16 +9,18 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::ErrorKind;
 use crate::error::Phase;
 use crate::runtime::{BoxFuture, Runtime, Stream};
+use crate::wire::frame::FrameReader;
 
-use super::config::ConnectionConfig;
-use super::connection::Connection;
+use super::config::{ConnectionConfig, FRAME_BYTES_HANDSHAKE_MAX};
+use super::connection::{Connection, Established};
 use super::failure::{Failure, Peer};
-use super::handshake::{Established, Refusal, handshake};
+use super::handshake::{self, Handshake, Refusal};
 use super::negotiate::Negotiation;
 
 /// How long an address is tried alone before the next one joins in.
@@ -147,7 +149,8 @@ impl Connector {
                 );
             }
         };
-        match timeout(limit, handshake(&mut *stream, &self.config, negotiation)).await {
+        // TLS belongs here: between the socket and the first word of Kafka's protocol.
+        match timeout(limit, establish(&mut *stream, &self.config, negotiation)).await {
             Ok(Ok(established)) => Ok((stream, established)),
             Ok(Err(refusal)) => Err(refusal),
             Err(_) => Err(late(
@@ -157,6 +160,40 @@ impl Connector {
             )
             .with_advice("the listener may expect TLS, or not be a Kafka broker")
             .into()),
+        }
+    }
+}
+
+/// Moves the bytes of a handshake over `stream`. No timeout of its own.
+async fn establish(
+    stream: &mut dyn Stream,
+    config: &ConnectionConfig,
+    negotiation: Negotiation,
+) -> Result<Established, Refusal> {
+    let mut buffer = FrameReader::responses(FRAME_BYTES_HANDSHAKE_MAX);
+    let mut machine = Handshake::new(config.client_id.clone(), negotiation);
+    loop {
+        match machine.poll_output() {
+            Some(handshake::Output::Send(request)) => {
+                let written = async {
+                    stream.write_all(&request).await?;
+                    stream.flush().await
+                };
+                if let Err(error) = written.await {
+                    machine.handle_unwritten(error);
+                }
+            }
+            Some(handshake::Output::Done(agreed)) => return Ok(Established { agreed, buffer }),
+            Some(handshake::Output::Failed(refusal)) => return Err(refusal),
+            None => match buffer.next_frame() {
+                Ok(Some(frame)) => machine.handle_frame(frame),
+                Ok(None) => match stream.read_buf(buffer.buffer()).await {
+                    Ok(0) => machine.handle_end(None),
+                    Ok(_) => machine.handle_bytes(),
+                    Err(error) => machine.handle_end(Some(error)),
+                },
+                Err(error) => machine.handle_garbage(error),
+            },
         }
     }
 }

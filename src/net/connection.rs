@@ -12,16 +12,25 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::error::Phase;
 use crate::runtime::{Runtime, Stream};
+use crate::wire::frame::FrameReader;
 use crate::wire::{ApiKey, Decode, Reader, Request, VersionRange, frame};
 use crate::{Error, ErrorKind, Result};
 
 use super::config::ConnectionConfig;
 use super::driver::Driver;
 use super::failure::{Failure, Peer, RequestError};
-use super::handshake::Established;
+use super::handshake::Agreed;
 use super::machine::{Limits, Machine, Outgoing};
 use super::negotiate::ApiVersions;
 use super::shared::{Command, Shared};
+
+/// A socket that is ready for requests.
+#[derive(Debug)]
+pub(super) struct Established {
+    pub(super) agreed: Agreed,
+    /// May hold bytes that arrived early.
+    pub(super) buffer: FrameReader,
+}
 
 /// An open, negotiated connection. Requests are answered in the order in which they were given to it.
 #[derive(Clone, Debug)]
@@ -41,7 +50,7 @@ impl Connection {
         established: Established,
         ended: Box<dyn FnOnce(Failure) + Send>,
     ) -> Self {
-        let Established { versions, mut buffer, next_correlation } = established;
+        let Established { agreed: Agreed { versions, next_correlation }, mut buffer } = established;
         buffer.set_max(config.frame_bytes_max);
         let limits = Limits { idle_timeout: config.idle_timeout, throttle_max: config.throttle_max };
         let machine = Machine::new(Instant::now(), next_correlation, limits);

@@ -1,27 +1,25 @@
-//! What happens on a fresh socket before the first request of a caller: version negotiation today; TLS comes before it
-//! and SASL after it, both between [`Connector`](super::Connector) and [`Driver`](super::driver::Driver).
+//! Machine: what is said on a fresh socket before the first request of a caller. Today that is version negotiation; SASL
+//! is the next step behind it.
+//!
+//! Frames come in, requests go out, one at a time. It knows nothing of the socket, so a conversation with the same steps can
+//! run on an open connection too, which is what re-authentication is (KIP-368): the connection's machine holds other
+//! requests back, and hands the frames here.
 
 use std::io;
 
-use bytes::Bytes;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use bytes::{Bytes, BytesMut};
 
 use crate::ErrorKind;
 use crate::error::Phase;
-use crate::runtime::Stream;
-use crate::wire::frame::FrameReader;
-use crate::wire::{ApiKey, frame};
+use crate::wire::{ApiKey, Str, frame};
 
-use super::config::{ConnectionConfig, FRAME_BYTES_HANDSHAKE_MAX};
 use super::failure::Failure;
 use super::negotiate::{ApiVersions, Negotiation, Step};
 
-/// A socket that is ready for requests.
+/// What has come of a handshake.
 #[derive(Debug)]
-pub(super) struct Established {
+pub(super) struct Agreed {
     pub(super) versions: ApiVersions,
-    /// May hold bytes that arrived early.
-    pub(super) buffer: FrameReader,
     /// First correlation id that was not used.
     pub(super) next_correlation: i32,
 }
@@ -40,87 +38,211 @@ impl From<Failure> for Refusal {
     }
 }
 
-/// Negotiates versions over `stream`. No timeout of its own.
-pub(super) async fn handshake(
-    stream: &mut dyn Stream,
-    config: &ConnectionConfig,
-    mut negotiation: Negotiation,
-) -> Result<Established, Refusal> {
-    let mut buffer = FrameReader::responses(FRAME_BYTES_HANDSHAKE_MAX);
-    let mut correlation = 0;
-    loop {
-        let version = negotiation.version();
-        let request =
-            frame::encode_request(&negotiation.request(), version, correlation, Some(&config.client_id))
-                .map_err(|error| {
-                    Failure::new(
-                        ErrorKind::Protocol,
-                        Phase::Negotiate,
-                        format!("ApiVersions cannot be encoded: {error}"),
-                    )
-                })?;
-        let (answer, received) = exchange(stream, &mut buffer, &request).await;
-        let frame = answer.map_err(|failure| Refusal { failure, silent: !received && correlation == 0 })?;
-        let (answered, reader) = frame::decode_response_header(frame, ApiKey::API_VERSIONS, version)
-            .map_err(|error| protocol(format!("the answer is not valid: {error}")))?;
-        if answered != correlation {
-            let message =
-                format!("the answer does not match: expected correlation id {correlation}, got {answered}");
-            return Err(protocol(message).into());
-        }
-        correlation += 1;
-        match negotiation.handle_response(reader)? {
-            Step::Again => {}
-            Step::Done(versions) => {
-                return Ok(Established { versions, buffer, next_correlation: correlation });
-            }
-        }
-    }
+/// What the driver has to do.
+#[derive(Debug)]
+pub(super) enum Output {
+    /// Write this request, and say what came of it.
+    Send(BytesMut),
+    /// The connection is ready.
+    Done(Agreed),
+    /// It never will be.
+    Failed(Refusal),
 }
 
-/// Writes a request and reads one frame; also tells whether any byte was received.
-async fn exchange(
-    stream: &mut dyn Stream,
-    buffer: &mut FrameReader,
-    request: &[u8],
-) -> (Result<Bytes, Failure>, bool) {
-    let mut received = false;
-    if let Err(error) = stream.write_all(request).await {
-        return (Err(Failure::io(Phase::Negotiate, "cannot ask for the broker's versions", error)), received);
+/// How far one has come.
+#[derive(Debug)]
+enum Stage {
+    /// Which versions does the broker speak?
+    Versions(Negotiation),
+    /// There is nothing more to say.
+    Over,
+}
+
+/// The machine.
+#[derive(Debug)]
+pub(super) struct Handshake {
+    client_id: Str,
+    stage: Stage,
+    /// Id of the request that is out, or of the next one.
+    correlation: i32,
+    /// The peer has sent a byte.
+    heard: bool,
+    output: Option<Output>,
+}
+
+impl Handshake {
+    pub(super) fn new(client_id: Str, negotiation: Negotiation) -> Self {
+        let mut handshake =
+            Self { client_id, stage: Stage::Over, correlation: 0, heard: false, output: None };
+        handshake.ask(negotiation);
+        handshake
     }
-    if let Err(error) = stream.flush().await {
-        return (Err(Failure::io(Phase::Negotiate, "cannot ask for the broker's versions", error)), received);
+
+    /// What is to be done; nothing while an answer is awaited.
+    pub(super) fn poll_output(&mut self) -> Option<Output> {
+        self.output.take()
     }
-    loop {
-        match buffer.next_frame() {
-            Ok(Some(frame)) => return (Ok(frame), received),
-            Ok(None) => {}
-            Err(error) => return (Err(Failure::frame(Phase::Negotiate, error)), received),
+
+    /// Bytes arrived, a whole frame or not.
+    pub(super) fn handle_bytes(&mut self) {
+        self.heard = true;
+    }
+
+    /// The answer to the request that is out.
+    pub(super) fn handle_frame(&mut self, frame: Bytes) {
+        match std::mem::replace(&mut self.stage, Stage::Over) {
+            Stage::Versions(negotiation) => match self.negotiate(negotiation, frame) {
+                Ok(()) => {}
+                Err(failure) => self.output = Some(Output::Failed(failure.into())),
+            },
+            Stage::Over => {}
         }
-        match stream.read_buf(buffer.buffer()).await {
-            Ok(0) => {
+    }
+
+    /// The request could not be written.
+    pub(super) fn handle_unwritten(&mut self, error: io::Error) {
+        self.fail(Failure::io(Phase::Negotiate, "cannot ask for the broker's versions", error));
+    }
+
+    /// What the peer sends is no frame.
+    pub(super) fn handle_garbage(&mut self, error: frame::FrameError) {
+        self.fail(Failure::frame(Phase::Negotiate, error));
+    }
+
+    /// The peer hung up (`None`), or reading failed.
+    pub(super) fn handle_end(&mut self, error: Option<io::Error>) {
+        let failure = match error {
+            None => {
                 let error = io::Error::from(io::ErrorKind::UnexpectedEof);
-                return (
-                    Err(hang_up(Failure::io(Phase::Negotiate, "the peer hung up during negotiation", error))),
-                    received,
-                );
+                Failure::io(Phase::Negotiate, "the peer hung up during negotiation", error)
             }
-            Ok(_) => received = true,
-            Err(error) => {
-                let failure = Failure::io(Phase::Negotiate, "cannot read the broker's versions", error);
-                return (Err(hang_up(failure)), received);
+            Some(error) => Failure::io(Phase::Negotiate, "cannot read the broker's versions", error),
+        };
+        self.fail(failure.with_advice(
+            "the listener may expect TLS, which carafe does not speak yet (give the address of a PLAINTEXT listener), or \
+             not be a Kafka broker",
+        ));
+    }
+
+    fn fail(&mut self, failure: Failure) {
+        let silent = !self.heard && self.correlation == 0;
+        self.stage = Stage::Over;
+        self.output = Some(Output::Failed(Refusal { failure, silent }));
+    }
+
+    fn ask(&mut self, negotiation: Negotiation) {
+        let (request, version) = (negotiation.request(), negotiation.version());
+        let encoded = frame::encode_request(&request, version, self.correlation, Some(&self.client_id));
+        self.output = Some(match encoded {
+            Ok(bytes) => {
+                self.stage = Stage::Versions(negotiation);
+                Output::Send(bytes)
+            }
+            Err(error) => Output::Failed(protocol(format!("ApiVersions cannot be encoded: {error}")).into()),
+        });
+    }
+
+    fn negotiate(&mut self, mut negotiation: Negotiation, frame: Bytes) -> Result<(), Failure> {
+        let expected = self.correlation;
+        let (answered, reader) =
+            frame::decode_response_header(frame, ApiKey::API_VERSIONS, negotiation.version())
+                .map_err(|error| protocol(format!("the answer is not valid: {error}")))?;
+        if answered != expected {
+            let message =
+                format!("the answer does not match: expected correlation id {expected}, got {answered}");
+            return Err(protocol(message));
+        }
+        self.correlation += 1;
+        match negotiation.handle_response(reader)? {
+            Step::Again => self.ask(negotiation),
+            Step::Done(versions) => {
+                let agreed = Agreed { versions, next_correlation: self.correlation };
+                self.output = Some(Output::Done(agreed));
             }
         }
+        Ok(())
     }
-}
-
-fn hang_up(failure: Failure) -> Failure {
-    failure.with_advice(
-        "the listener may expect TLS, which carafe does not speak yet (give the address of a PLAINTEXT listener), or \
-         not be a Kafka broker",
-    )
 }
 
 fn protocol(message: String) -> Failure {
     Failure::new(ErrorKind::Protocol, Phase::Negotiate, message)
+}
+
+#[cfg(all(test, feature = "broker"))]
+mod tests {
+    use super::*;
+    use crate::ErrorCode;
+    use crate::wire::messages::ApiVersionsResponse;
+    use crate::wire::messages::api_versions::ApiVersion;
+
+    /// Version and correlation id of the request that is to be sent.
+    fn sent(handshake: &mut Handshake) -> (i16, i32) {
+        let Some(Output::Send(bytes)) = handshake.poll_output() else { panic!("a request was expected") };
+        let (head, _) = frame::decode_request_header(bytes.freeze().slice(4..)).expect("a request");
+        assert_eq!((head.key, head.client_id.as_deref()), (ApiKey::API_VERSIONS, Some("me")));
+        (head.version, head.correlation_id)
+    }
+
+    fn answer(correlation: i32, version: i16, error_code: ErrorCode) -> Bytes {
+        let api = ApiVersion { api_key: 18, min_version: 0, max_version: 3, ..Default::default() };
+        let response =
+            ApiVersionsResponse { error_code: error_code.0, api_keys: vec![api], ..Default::default() };
+        let frame = frame::encode_response(&response, ApiKey::API_VERSIONS, version, correlation);
+        frame.expect("it can be encoded").freeze().slice(4..)
+    }
+
+    fn failed(handshake: &mut Handshake) -> (String, bool) {
+        let Some(Output::Failed(refusal)) = handshake.poll_output() else { panic!("it should have failed") };
+        (refusal.failure.reason(), refusal.silent)
+    }
+
+    fn begun() -> Handshake {
+        let mut handshake = Handshake::new("me".into(), Negotiation::new());
+        assert_eq!(sent(&mut handshake), (4, 0));
+        assert!(handshake.poll_output().is_none(), "one request at a time");
+        handshake
+    }
+
+    #[test]
+    fn versions_are_asked_for_once_more_where_ours_is_too_new() {
+        let mut handshake = begun();
+        handshake.handle_frame(answer(0, 0, ErrorCode::UNSUPPORTED_VERSION));
+        assert_eq!(sent(&mut handshake), (3, 1));
+        handshake.handle_frame(answer(1, 3, ErrorCode::NONE));
+        let Some(Output::Done(agreed)) = handshake.poll_output() else { panic!("it should be done") };
+        assert_eq!(agreed.next_correlation, 2);
+        assert!(agreed.versions.range(ApiKey::API_VERSIONS).is_some());
+        handshake.handle_frame(answer(2, 3, ErrorCode::NONE));
+        assert!(handshake.poll_output().is_none(), "it is over");
+    }
+
+    #[test]
+    fn whoever_hangs_up_without_a_word_may_dislike_the_version() {
+        let mut handshake = begun();
+        handshake.handle_end(None);
+        let (reason, silent) = failed(&mut handshake);
+        assert!(silent && reason.contains("hung up"), "{reason}");
+        let mut handshake = begun();
+        handshake.handle_bytes();
+        handshake.handle_end(Some(io::Error::from(io::ErrorKind::ConnectionReset)));
+        assert!(!failed(&mut handshake).1, "it has said something");
+        let mut handshake = begun();
+        handshake.handle_frame(answer(0, 0, ErrorCode::UNSUPPORTED_VERSION));
+        sent(&mut handshake);
+        handshake.handle_end(None);
+        assert!(!failed(&mut handshake).1, "it has answered before");
+    }
+
+    #[test]
+    fn answers_that_are_none_end_it() {
+        let mut handshake = begun();
+        handshake.handle_frame(answer(7, 4, ErrorCode::NONE));
+        assert!(failed(&mut handshake).0.contains("expected correlation id 0, got 7"));
+        let mut handshake = begun();
+        handshake.handle_frame(Bytes::from_static(&[0, 0]));
+        assert!(failed(&mut handshake).0.contains("not valid"));
+        let mut handshake = begun();
+        handshake.handle_unwritten(io::Error::from(io::ErrorKind::BrokenPipe));
+        assert!(failed(&mut handshake).1);
+    }
 }

@@ -4,10 +4,10 @@
 //! * `throttle`: where a response says that the broker wants a pause (KIP-219), as data.
 //! * `machine`: correlation, order, deadlines, throttling, draining.
 //! * `negotiate`: ApiVersions with its fallbacks (KIP-511), and the table that comes out of it.
-//! * `handshake`: what happens on a fresh socket before the first request; TLS and SASL have their place here.
+//! * `handshake`: what is said on a fresh socket before the first request; SASL has its place here.
 //! * `driver`: the task that reads and writes; decides nothing.
 //! * `connection`: the handle that everyone else holds; `shared`: what it shares with the task.
-//! * `connect`: from host name to [`Connection`].
+//! * `connect`: from host name to [`Connection`]; TLS has its place here.
 
 mod config;
 mod connect;

@@ -1,35 +1,13 @@
 //! Where responses carry `throttle_time_ms`, and from which version on the client is expected to pause (KIP-219).
 //! Before that version the broker itself held the answer back, and a pause would count twice.
+//!
+//! The places come from Kafka's definitions ([`ApiKey::throttle`]). Produce has the field at its end, behind an array,
+//! and is handled where its body is parsed; ApiVersions is asked before there is anything to hold back; of the two calls
+//! for delegation tokens that have text before the field, the pause is not kept.
 
 use std::time::Duration;
 
 use crate::wire::ApiKey;
-
-/// (API, first version whose body begins with the field, first version that asks the client to pause).
-///
-/// Produce has the field at its end and is handled where its body is parsed.
-const FIRST_FIELD: &[(ApiKey, i16, i16)] = &[
-    (ApiKey::FETCH, 1, 8),
-    (ApiKey::LIST_OFFSETS, 2, 3),
-    (ApiKey::METADATA, 3, 6),
-    (ApiKey::OFFSET_COMMIT, 3, 4),
-    (ApiKey::OFFSET_FETCH, 3, 4),
-    (ApiKey::FIND_COORDINATOR, 1, 2),
-    (ApiKey::JOIN_GROUP, 2, 3),
-    (ApiKey::HEARTBEAT, 1, 2),
-    (ApiKey::LEAVE_GROUP, 1, 2),
-    (ApiKey::SYNC_GROUP, 1, 2),
-    (ApiKey::DESCRIBE_GROUPS, 1, 2),
-    (ApiKey::LIST_GROUPS, 1, 2),
-    (ApiKey::CREATE_TOPICS, 2, 3),
-    (ApiKey::DELETE_TOPICS, 1, 2),
-    (ApiKey::INIT_PRODUCER_ID, 0, 1),
-    (ApiKey::OFFSET_FOR_LEADER_EPOCH, 2, 2),
-    (ApiKey::CREATE_PARTITIONS, 0, 1),
-    (ApiKey::DESCRIBE_CLUSTER, 0, 0),
-    (ApiKey::CONSUMER_GROUP_DESCRIBE, 0, 0),
-    (ApiKey::CONSUMER_GROUP_HEARTBEAT, 0, 0),
-];
 
 /// Requests that go out although the broker asked for a pause, past those that are held: holding them back would cost the
 /// membership, and nothing depends on what they overtake.
@@ -37,19 +15,24 @@ pub(super) fn is_exempt(key: ApiKey) -> bool {
     matches!(key, ApiKey::HEARTBEAT | ApiKey::CONSUMER_GROUP_HEARTBEAT)
 }
 
-/// The pause that the response `body` asks for, if its API and version say it at the beginning.
+/// The pause that the response `body` asks for, if its API and version say it at a fixed place.
 pub(super) fn requested_pause(key: ApiKey, version: i16, body: &[u8]) -> Option<Duration> {
-    let &(_, first, pause) = FIRST_FIELD.iter().find(|(api, ..)| *api == key)?;
-    if version < first.max(pause) {
+    let (at, since) = key.throttle()?;
+    if version < since {
         return None;
     }
-    let millis = i32::from_be_bytes(*body.first_chunk::<4>()?);
+    let millis = i32::from_be_bytes(*body.get(at..)?.first_chunk::<4>()?);
     u64::try_from(millis).ok().filter(|&millis| millis > 0).map(Duration::from_millis)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::Encode;
+    use crate::wire::messages::{
+        DeleteGroupsResponse, DeleteRecordsResponse, DescribeConfigsResponse, EndTxnResponse, FetchResponse,
+        ListOffsetsResponse, MetadataResponse, OffsetDeleteResponse, RenewDelegationTokenResponse,
+    };
 
     #[test]
     fn only_versions_that_expect_a_pause_give_one() {
@@ -61,5 +44,61 @@ mod tests {
         assert_eq!(requested_pause(ApiKey::METADATA, 12, &[0, 0]), None);
         assert_eq!(requested_pause(ApiKey::METADATA, 12, &[0xff; 4]), None);
         assert_eq!(requested_pause(ApiKey::METADATA, 12, &[0; 4]), None);
+    }
+
+    #[test]
+    fn the_first_version_with_a_pause_is_that_of_kafkas_own_client() {
+        // `shouldClientThrottle` of Java's response classes.
+        for (key, at, since) in [
+            (ApiKey::FETCH, 0, 8),
+            (ApiKey::LIST_OFFSETS, 0, 3),
+            (ApiKey::METADATA, 0, 6),
+            (ApiKey::OFFSET_COMMIT, 0, 4),
+            (ApiKey::OFFSET_FETCH, 0, 4),
+            (ApiKey::JOIN_GROUP, 0, 3),
+            (ApiKey::CREATE_TOPICS, 0, 3),
+            (ApiKey::DELETE_TOPICS, 0, 2),
+            (ApiKey::INIT_PRODUCER_ID, 0, 1),
+            (ApiKey::OFFSET_FOR_LEADER_EPOCH, 0, 2),
+            (ApiKey::DELETE_GROUPS, 0, 1),
+            (ApiKey::DELETE_RECORDS, 0, 1),
+            (ApiKey::DESCRIBE_CONFIGS, 0, 2),
+            (ApiKey::END_TXN, 0, 1),
+            (ApiKey::OFFSET_DELETE, 2, 0),
+            (ApiKey::CONSUMER_GROUP_HEARTBEAT, 0, 0),
+            (ApiKey::SHARE_FETCH, 0, 0),
+        ] {
+            assert_eq!(key.throttle(), Some((at, since)), "{key}");
+        }
+        for key in [ApiKey::PRODUCE, ApiKey::API_VERSIONS, ApiKey::SASL_HANDSHAKE] {
+            assert_eq!(key.throttle(), None, "{key}");
+        }
+    }
+
+    #[cfg(feature = "broker")]
+    #[test]
+    fn the_place_is_where_the_message_has_it() {
+        fn check<T: Encode + Default>(key: ApiKey, version: i16, set: impl Fn(&mut T)) {
+            let mut response = T::default();
+            set(&mut response);
+            let mut body = bytes::BytesMut::new();
+            response.encode(&mut body, version).expect("it can be encoded");
+            assert_eq!(requested_pause(key, version, &body), Some(Duration::from_millis(70)), "{key}");
+        }
+        check(ApiKey::FETCH, 12, |response: &mut FetchResponse| response.throttle_time_ms = 70);
+        check(ApiKey::LIST_OFFSETS, 3, |response: &mut ListOffsetsResponse| response.throttle_time_ms = 70);
+        check(ApiKey::METADATA, 12, |response: &mut MetadataResponse| response.throttle_time_ms = 70);
+        check(ApiKey::DELETE_GROUPS, 2, |response: &mut DeleteGroupsResponse| response.throttle_time_ms = 70);
+        check(ApiKey::DELETE_RECORDS, 2, |response: &mut DeleteRecordsResponse| {
+            response.throttle_time_ms = 70
+        });
+        check(ApiKey::DESCRIBE_CONFIGS, 4, |response: &mut DescribeConfigsResponse| {
+            response.throttle_time_ms = 70
+        });
+        check(ApiKey::END_TXN, 3, |response: &mut EndTxnResponse| response.throttle_time_ms = 70);
+        check(ApiKey::OFFSET_DELETE, 0, |response: &mut OffsetDeleteResponse| response.throttle_time_ms = 70);
+        check(ApiKey::RENEW_DELEGATION_TOKEN, 2, |response: &mut RenewDelegationTokenResponse| {
+            response.throttle_time_ms = 70;
+        });
     }
 }

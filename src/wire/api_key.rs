@@ -17,6 +17,9 @@ pub(crate) struct Api {
     pub(crate) versions: Option<VersionRange>,
     /// First flexible version, `i16::MAX` without one.
     pub(crate) flexible: i16,
+    /// See [`ApiKey::throttle`].
+    #[cfg_attr(not(feature = "client"), allow(dead_code, reason = "only clients are throttled"))]
+    pub(crate) throttle: Option<(usize, i16)>,
 }
 
 impl ApiKey {
@@ -33,6 +36,13 @@ impl ApiKey {
     /// that only controllers serve.
     pub fn versions(self) -> Option<VersionRange> {
         self.api()?.versions
+    }
+
+    /// Where the body of a response has `throttle_time_ms`, and the first version in which the client is expected to pause
+    /// (KIP-219); `None` where the place depends on what lies before it.
+    #[cfg(feature = "client")]
+    pub(crate) fn throttle(self) -> Option<(usize, i16)> {
+        self.api()?.throttle
     }
 
     /// All APIs that this crate speaks, in ascending order.

@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 use crate::emit::{self, HEADER};
 use crate::model::Message;
 use crate::names;
-use crate::schema::{Definition, Versions};
+use crate::schema::{Definition, Field, Versions};
 use crate::table;
 
 const MESSAGES: &str = "src/wire/messages";
@@ -58,7 +58,11 @@ pub(crate) fn files(definitions: &[Definition]) -> Result<Files, String> {
             flexible if flexible.is_empty() => "i16::MAX".to_owned(),
             Versions { min, .. } => min.to_string(),
         };
-        let _ = writeln!(table, "Api {{ name: \"{name}\", versions: {shown}, flexible: {flexible} }},");
+        let throttle = definitions.iter().find(|d| d.name == format!("{name}Response")).and_then(throttle);
+        let _ = writeln!(
+            table,
+            "Api {{ name: \"{name}\", versions: {shown}, flexible: {flexible}, throttle: {throttle:?} }},"
+        );
         let constant = names::snake(name).to_uppercase();
         let _ = writeln!(constants, "/// `{name}`.\npub const {constant}: Self = Self({key});");
         if !spoken || versions.is_empty() {
@@ -102,6 +106,24 @@ pub(crate) fn files(definitions: &[Definition]) -> Result<Files, String> {
     files.insert(path("mod"), format_rust(&index)?);
     files.insert(path("schemas"), format_rust(&table::file(&described)?)?);
     Ok(files)
+}
+
+/// Where the body of a response says for how long the client has to pause, and from which version on the pause is the
+/// client's affair; `None` where what lies before the field has no fixed size.
+fn throttle(response: &Definition) -> Option<(usize, i16)> {
+    let index = response.fields.iter().position(|field| field.name == "ThrottleTimeMs")?;
+    let (before, rest) = response.fields.split_at(index);
+    let since = response.throttled_since.unwrap_or(0).max(rest[0].versions.min);
+    let size = |field: &Field| match field.kind.as_str() {
+        _ if field.versions.min > since || field.versions.max < i16::MAX => None,
+        "bool" | "int8" => Some(1),
+        "int16" => Some(2),
+        "int32" => Some(4),
+        "int64" => Some(8),
+        _ => None,
+    };
+    let at = before.iter().map(size).sum::<Option<usize>>()?;
+    Some((at, since))
 }
 
 fn path(module: &str) -> PathBuf {

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -26,6 +26,9 @@ pub(crate) struct Definition {
     pub(crate) fields: Vec<Field>,
     #[serde(default)]
     pub(crate) common_structs: Vec<CommonStruct>,
+    /// First version in which brokers answer before they throttle (KIP-219), where a comment says so.
+    #[serde(skip)]
+    pub(crate) throttled_since: Option<i16>,
 }
 
 impl Definition {
@@ -150,30 +153,52 @@ impl fmt::Display for Versions {
 
 /// Reads all definitions below `dir`, ordered by name.
 pub(crate) fn read_all(dir: &Path) -> Result<Vec<Definition>, String> {
-    let mut definitions: Vec<Definition> = read_json(dir)?;
+    let mut definitions = Vec::new();
+    for (path, text) in read_texts(dir)? {
+        let mut definition: Definition = parse(&path, &text)?;
+        definition.throttled_since = throttled_since(&text);
+        definitions.push(definition);
+    }
     definitions.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(definitions)
 }
 
 /// Reads what `T` has of all definitions below `dir`, in no order.
 pub(crate) fn read_json<T: DeserializeOwned>(dir: &Path) -> Result<Vec<T>, String> {
-    let mut definitions = Vec::new();
+    read_texts(dir)?.iter().map(|(path, text)| parse(path, text)).collect()
+}
+
+fn read_texts(dir: &Path) -> Result<Vec<(PathBuf, String)>, String> {
+    let mut texts = Vec::new();
     for entry in fs::read_dir(dir).map_err(|error| format!("{}: {error}", dir.display()))? {
         let path = entry.map_err(|error| error.to_string())?.path();
-        if path.extension().is_none_or(|extension| extension != "json") {
-            continue;
+        if path.extension().is_some_and(|extension| extension == "json") {
+            let text = fs::read_to_string(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+            texts.push((path, text));
         }
-        let text = fs::read_to_string(&path).map_err(|error| format!("{}: {error}", path.display()))?;
-        // One definition of 2.8 ends with a brace too many.
-        let text = without_comments(&text);
-        let definition = serde_json::Deserializer::from_str(&text).into_iter().next();
-        let definition = definition.ok_or_else(|| format!("{} is empty", path.display()))?;
-        definitions.push(definition.map_err(|error| format!("{}: {error}", path.display()))?);
     }
-    if definitions.is_empty() {
+    if texts.is_empty() {
         return Err(format!("{} holds no JSON files", dir.display()));
     }
-    Ok(definitions)
+    Ok(texts)
+}
+
+fn parse<T: DeserializeOwned>(path: &Path, text: &str) -> Result<T, String> {
+    // One definition of 2.8 ends with a brace too many.
+    let text = without_comments(text);
+    let definition = serde_json::Deserializer::from_str(&text).into_iter().next();
+    let definition = definition.ok_or_else(|| format!("{} is empty", path.display()))?;
+    definition.map_err(|error| format!("{}: {error}", path.display()))
+}
+
+/// What Kafka says in comments alone: `// Starting in version 8, on quota violation, brokers send out responses before
+/// throttling.`
+fn throttled_since(text: &str) -> Option<i16> {
+    text.lines().find_map(|line| {
+        let comment = line.trim().strip_prefix("// Starting in version ")?;
+        let (version, rest) = comment.split_once(',')?;
+        rest.contains("on quota violation").then(|| version.parse().ok())?
+    })
 }
 
 /// `text` without `//` comments, which JSON does not have.
@@ -203,6 +228,13 @@ mod tests {
     #[test]
     fn comments_end_outside_of_strings_only() {
         assert_eq!(without_comments("{ \"a\": \"x//y\" } // z\n"), "{ \"a\": \"x//y\" } \n");
+    }
+
+    #[test]
+    fn comments_say_since_when_clients_pause() {
+        let says = "  // Version 7 adds incremental fetch.\n  // Starting in version 8, on quota violation brokers send\n";
+        assert_eq!(throttled_since(says), Some(8));
+        assert_eq!(throttled_since("// Starting in version 5, the field is ignored.\n"), None);
     }
 
     #[test]
