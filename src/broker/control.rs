@@ -139,7 +139,7 @@ impl Control {
     pub async fn restart_node(&self, node: i32) -> Result<()> {
         let address = {
             let state = self.shared.lock();
-            match state.nodes.get(&node) {
+            match state.node(node) {
                 None => return Err(unknown_node(node)),
                 Some(node) if node.alive => return Ok(()),
                 Some(node) => node.port,
@@ -281,7 +281,7 @@ impl Control {
     /// the first offset that is left; `None` if there is no such partition.
     pub fn delete_records(&self, topic: &str, partition: i32, offset: i64) -> Option<i64> {
         let mut state = self.shared.lock();
-        let id = state.topics.get(topic)?.id;
+        let id = state.topic(topic)?.id;
         state.advance_start(id, partition, offset)
     }
 
@@ -292,7 +292,7 @@ impl Control {
     pub fn log(&self, topic: &str, partition: i32) -> Vec<LoggedRecord> {
         let batches: Vec<_> = {
             let state = self.shared.lock();
-            let Some(partition) = state.topics.get(topic).and_then(|topic| topic.partition(partition)) else {
+            let Some(partition) = state.topic(topic).and_then(|topic| topic.partition(partition)) else {
                 return Vec::new();
             };
             let in_sync = || partition.isr.iter().find_map(|node| partition.logs.get(node));
@@ -309,7 +309,7 @@ impl Control {
     /// State of a partition.
     pub fn partition(&self, topic: &str, partition: i32) -> Option<PartitionState> {
         let state = self.shared.lock();
-        let partition = state.topics.get(topic)?.partition(partition)?;
+        let partition = state.topic(topic)?.partition(partition)?;
         Some(PartitionState {
             leader: (partition.leader >= 0).then_some(partition.leader),
             leader_epoch: partition.leader_epoch,
@@ -324,7 +324,7 @@ impl Control {
     /// Names of the topics and their partition counts.
     pub fn topics(&self) -> BTreeMap<String, i32> {
         let state = self.shared.lock();
-        state.topics.iter().map(|(name, topic)| (name.to_string(), topic.partitions.len() as i32)).collect()
+        state.topics().map(|(name, topic)| (name.to_string(), topic.partitions.len() as i32)).collect()
     }
 
     /// The nodes that run.
@@ -368,7 +368,7 @@ impl Control {
 
     /// What was produced since the start.
     pub fn produced(&self) -> Produced {
-        let totals = self.shared.lock().totals;
+        let totals = self.shared.lock().totals();
         Produced { records: totals.records, batches: totals.batches, bytes: totals.bytes }
     }
 }

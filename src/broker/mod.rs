@@ -14,7 +14,7 @@
 //! # }
 //! ```
 //!
-//! Reading order: `settings` and the builder; `cluster` (the machine) with `partition`, `log`, `groups` and `sessions`;
+//! Reading order: `settings` and the builder; `cluster` (the machine, in parts) with `partition`, `log`, `groups` and `sessions`;
 //! `handlers` (one file per API); `rules`, `rights` and `control` (interception); `driver` (sockets and timers). One lock guards
 //! the machine, and time and dice are handed to it. Written from the protocol: of carafe it uses `wire`
 //! and `runtime` alone.
@@ -26,7 +26,6 @@ mod driver;
 mod groups;
 mod handlers;
 mod log;
-mod nodes;
 mod partition;
 mod readback;
 mod replay;
@@ -69,8 +68,7 @@ impl Cluster {
     /// `host:port` of every node, separated by commas, whether it runs or not.
     pub fn bootstrap_servers(&self) -> String {
         let state = self.shared.lock();
-        let servers: Vec<String> =
-            state.nodes.values().map(|node| host_port(&node.host, node.port)).collect();
+        let servers: Vec<String> = state.nodes().map(|node| host_port(&node.host, node.port)).collect();
         servers.join(",")
     }
 

@@ -1,6 +1,7 @@
 //! Machine: classic consumer groups: which node coordinates which, the groups, and the offsets committed for them.
 
 mod group;
+mod member;
 #[cfg(test)]
 mod tests;
 
@@ -14,7 +15,8 @@ use tokio::time::Instant;
 use crate::ErrorCode;
 use crate::wire::Str;
 
-pub(crate) use group::{Caller, Group, Join, Joined, Phase, Synced};
+pub(crate) use group::Group;
+pub(crate) use member::{Caller, Join, Joined, Phase, Synced};
 
 use super::settings::Settings;
 

@@ -9,7 +9,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::ErrorCode;
-use crate::broker::cluster::State;
+use crate::broker::cluster::{Append, State};
 use crate::broker::log::{Depth, Examined, Refusal, examine};
 use crate::broker::partition::Wake;
 use crate::broker::topic_configs;
@@ -52,16 +52,15 @@ impl Handler for ProduceRequest {
         let mut batches = ctx.batches.iter();
         for (at, topic) in self.topic_data.into_iter().enumerate() {
             let by_id = ctx.version >= 13;
-            let name = if by_id {
-                state.topic_names.get(&topic.topic_id).cloned()
-            } else {
-                Some(topic.name.clone())
-            };
+            let name =
+                if by_id { state.topic_name(&topic.topic_id).cloned() } else { Some(topic.name.clone()) };
             let mut partitions = Vec::with_capacity(topic.partition_data.len());
             for (index, data) in topic.partition_data.into_iter().enumerate() {
                 let outcome = match (&name, batches.next()) {
                     (Some(name), Some(batch)) => {
-                        state.append(ctx.node, name, data.index, batch, all, ctx.now, ctx.wall)
+                        let (partition, wall) = (data.index, ctx.wall);
+                        let attempt = Append { node: ctx.node, topic: name, partition, all, wall };
+                        state.append(attempt, batch, ctx.now)
                     }
                     _ => Err(Refusal::new(
                         ErrorCode::UNKNOWN_TOPIC_ID,
@@ -172,11 +171,11 @@ fn hint(
     if version < 10 || partition.error_code != ErrorCode::NOT_LEADER_OR_FOLLOWER.0 {
         return;
     }
-    let Some(known) = state.topics.get(name).and_then(|topic| topic.partition(partition.index)) else {
+    let Some(known) = state.topic(name).and_then(|topic| topic.partition(partition.index)) else {
         return;
     };
     partition.current_leader = LeaderIdAndEpoch { leader_id: known.leader, leader_epoch: known.leader_epoch };
-    if let Some(node) = state.nodes.get(&known.leader)
+    if let Some(node) = state.node(known.leader)
         && !answer.node_endpoints.iter().any(|endpoint| endpoint.node_id == node.id)
     {
         answer.node_endpoints.push(NodeEndpoint {
@@ -224,7 +223,7 @@ impl Waiting<ProduceResponse> for ProduceWaiting {
         let min_default = state.settings.min_insync_replicas;
         let mut open = Vec::new();
         for pending in std::mem::take(&mut self.pending) {
-            let topic = state.topics.get_mut(&pending.topic);
+            let topic = state.topic_mut(&pending.topic);
             let min_isr = topic
                 .as_ref()
                 .and_then(|topic| topic_configs::number(&topic.configs, "min.insync.replicas"))

@@ -69,9 +69,8 @@ impl Handler for FetchRequest {
         }
         // Before version 7 there are no sessions.
         let epoch = if ctx.version >= 7 { self.session_epoch } else { -1 };
-        let State { nodes, rng, .. } = state;
-        let Some(node) = nodes.get_mut(&ctx.node) else { return Handled::Disconnect };
-        let opened = node.sessions.open(ctx.now, self.session_id, epoch, by_id, ask, &forget, rng);
+        let Some((sessions, rng)) = state.sessions(ctx.node) else { return Handled::Disconnect };
+        let opened = sessions.open(ctx.now, self.session_id, epoch, by_id, ask, &forget, rng);
         let opened = match opened {
             Ok(opened) => opened,
             Err(error_code) => return Handled::Now(FetchAnswer { error_code, ..Default::default() }),
@@ -79,7 +78,7 @@ impl Handler for FetchRequest {
         if ctx.throttled {
             // As Kafka: no data, and a session that would begin does not. One that goes on has counted the request.
             let session_id = if opened.incremental { opened.session_id } else { 0 };
-            if let Some(node) = state.nodes.get_mut(&ctx.node).filter(|_| !opened.incremental) {
+            if let Some(node) = state.node_mut(ctx.node).filter(|_| !opened.incremental) {
                 node.sessions.end(opened.session_id);
             }
             return Handled::Now(FetchAnswer { session_id, ..Default::default() });
@@ -163,7 +162,7 @@ impl FetchWaiting {
         let session_id = self.opened.session_id;
         let mut node_endpoints: Vec<NodeEndpoint> = Vec::new();
         for read in &reads {
-            if let Some(node) = read.leader.and_then(|leader| state.nodes.get(&leader.leader_id))
+            if let Some(node) = read.leader.and_then(|leader| state.node(leader.leader_id))
                 && !node_endpoints.iter().any(|endpoint| endpoint.node_id == node.id)
             {
                 node_endpoints.push(NodeEndpoint {
@@ -175,7 +174,7 @@ impl FetchWaiting {
             }
         }
         if session_id != 0
-            && let Some(node) = state.nodes.get_mut(&self.node)
+            && let Some(node) = state.node_mut(self.node)
         {
             if let Some(first) = reads.iter().find(|read| read.bytes > 0) {
                 node.sessions.rotate(session_id, &first.key);
@@ -208,14 +207,14 @@ impl FetchWaiting {
 }
 
 fn partition_mut<'a>(state: &'a mut State, key: &Key) -> Option<&'a mut Partition> {
-    let name = if key.id.is_zero() { &key.name } else { state.topic_names.get(&key.id)? };
-    state.topics.get_mut(name)?.partition_mut(key.partition)
+    let topic = if key.id.is_zero() { state.topic_mut(&key.name) } else { state.topic_by_id_mut(&key.id) };
+    topic?.partition_mut(key.partition)
 }
 
 fn read(state: &State, node: i32, key: &Key, wanted: &Wanted, left: usize, first: bool) -> Read {
     let unknown =
         if key.id.is_zero() { ErrorCode::UNKNOWN_TOPIC_OR_PARTITION } else { ErrorCode::UNKNOWN_TOPIC_ID };
-    let name = if key.id.is_zero() { Some(&key.name) } else { state.topic_names.get(&key.id) };
+    let name = if key.id.is_zero() { Some(&key.name) } else { state.topic_name(&key.id) };
     if let Some(Err(code)) = name.map(|name| state.rights.check_topic(name, Operation::Read)) {
         return Read::refused(key.clone(), code);
     }

@@ -26,8 +26,7 @@ impl Handler for MetadataRequest {
         let create = state.settings.auto_create_topics && (ctx.version < 4 || self.allow_auto_topic_creation);
         let topics = if all {
             state
-                .topics
-                .iter()
+                .topics()
                 .filter(|(name, topic)| {
                     topic.is_known_to(ctx.node) && state.rights.check_topic(name, Operation::Describe).is_ok()
                 })
@@ -90,7 +89,7 @@ fn one(state: &mut State, ctx: &Context, asked: MetadataRequestTopic, create: bo
     if let Err(code) = state.rights.check_topic(&name, Operation::Describe) {
         return refused(Some(name), Uuid::ZERO, code.0);
     }
-    if !state.topics.contains_key(&name) {
+    if state.topic(&name).is_none() {
         if check_topic_name(&name).is_err() {
             return refused(Some(name), Uuid::ZERO, ErrorCode::INVALID_TOPIC_EXCEPTION.0);
         }
@@ -107,9 +106,9 @@ fn one(state: &mut State, ctx: &Context, asked: MetadataRequestTopic, create: bo
             return refused(Some(name), Uuid::ZERO, code.0);
         }
     }
-    match state.topics.get_key_value(&name) {
-        Some((name, topic)) if topic.is_known_to(ctx.node) => describe(state, name, topic, ctx.version),
-        _ => refused(Some(name), Uuid::ZERO, ErrorCode::UNKNOWN_TOPIC_OR_PARTITION.0),
+    match state.topic_at(ctx.node, &name) {
+        Some(topic) => describe(state, &name, topic, ctx.version),
+        None => refused(Some(name), Uuid::ZERO, ErrorCode::UNKNOWN_TOPIC_OR_PARTITION.0),
     }
 }
 

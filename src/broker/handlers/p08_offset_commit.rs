@@ -32,7 +32,7 @@ impl Handler for OffsetCommitRequest {
         let mut topics = Vec::with_capacity(self.topics.len());
         for topic in self.topics {
             let name =
-                if by_id { state.topic_names.get(&topic.topic_id).cloned() } else { Some(own(&topic.name)) };
+                if by_id { state.topic_name(&topic.topic_id).cloned() } else { Some(own(&topic.name)) };
             let unknown =
                 if by_id { ErrorCode::UNKNOWN_TOPIC_ID } else { ErrorCode::UNKNOWN_TOPIC_OR_PARTITION };
             let known = name

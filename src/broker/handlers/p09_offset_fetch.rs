@@ -121,7 +121,7 @@ fn one(state: &State, ctx: &Context, group: OffsetFetchRequestGroup) -> OffsetFe
     match group.topics {
         Some(asked) => {
             for topic in asked {
-                let name = if by_id { state.topic_names.get(&topic.topic_id) } else { Some(&topic.name) };
+                let name = if by_id { state.topic_name(&topic.topic_id) } else { Some(&topic.name) };
                 let name = name
                     .ok_or(ErrorCode::UNKNOWN_TOPIC_ID)
                     .and_then(|name| state.rights.check_topic(name, Operation::Describe).map(|()| name));
@@ -139,7 +139,7 @@ fn one(state: &State, ctx: &Context, group: OffsetFetchRequestGroup) -> OffsetFe
         None => {
             let is_allowed = |name: &str| state.rights.check_topic(name, Operation::Describe).is_ok();
             for ((name, index), committed) in offsets.iter().filter(|((name, _), _)| is_allowed(name)) {
-                let id = state.topics.get(name).map_or(Uuid::ZERO, |topic| topic.id);
+                let id = state.topic(name).map_or(Uuid::ZERO, |topic| topic.id);
                 if topics.last().is_none_or(|last: &OffsetFetchResponseTopics| last.name != *name) {
                     topics.push(OffsetFetchResponseTopics {
                         name: name.clone(),

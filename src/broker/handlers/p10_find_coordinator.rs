@@ -71,7 +71,7 @@ fn find(state: &State, kind: i8, key: Str) -> Coordinator {
     if let Err(code) = state.rights.check_group(&key, Operation::Describe) {
         return refused(key, code, None);
     }
-    match state.nodes.get(&state.groups.coordinator(&key)).filter(|node| node.alive) {
+    match state.node(state.groups.coordinator(&key)).filter(|node| node.alive) {
         Some(node) => Coordinator {
             key,
             node_id: node.id,

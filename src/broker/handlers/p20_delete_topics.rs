@@ -40,7 +40,7 @@ fn asked(request: DeleteTopicsRequest, version: i16) -> Vec<DeleteTopicState> {
 fn one(state: &mut State, topic: DeleteTopicState) -> DeletableTopicResult {
     let (name, missing) = match topic.name {
         Some(name) => (Some(name), ErrorCode::UNKNOWN_TOPIC_OR_PARTITION),
-        None => (state.topic_names.get(&topic.topic_id).cloned(), ErrorCode::UNKNOWN_TOPIC_ID),
+        None => (state.topic_name(&topic.topic_id).cloned(), ErrorCode::UNKNOWN_TOPIC_ID),
     };
     if let Some(Err(code)) = name.as_ref().map(|name| state.rights.check_topic(name, Operation::Delete)) {
         let topic_id = topic.topic_id;

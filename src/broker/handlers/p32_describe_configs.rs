@@ -72,7 +72,7 @@ fn one(state: &State, ctx: &Context, resource: DescribeConfigsResource) -> Descr
             if let Err(code) = state.rights.check_topic(&resource.resource_name, Operation::Describe) {
                 return refused(resource, code.0, None);
             }
-            let Some(topic) = state.topics.get(&resource.resource_name) else {
+            let Some(topic) = state.topic(&resource.resource_name) else {
                 let why = "This server does not host this topic-partition.";
                 let code = ErrorCode::UNKNOWN_TOPIC_OR_PARTITION.0;
                 return refused(resource, code, Some(Str::from_static(why)));

@@ -21,7 +21,7 @@ impl Handler for DescribeClusterRequest {
         }
         let with_dead = ctx.version >= 2 && self.include_fenced_brokers;
         let brokers =
-            state.nodes.values().filter(|node| node.alive || with_dead).map(|node| DescribeClusterBroker {
+            state.nodes().filter(|node| node.alive || with_dead).map(|node| DescribeClusterBroker {
                 broker_id: node.id,
                 host: node.host.clone(),
                 port: i32::from(node.port),

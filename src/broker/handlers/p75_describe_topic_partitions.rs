@@ -23,8 +23,7 @@ impl Handler for DescribeTopicPartitionsRequest {
         let all = self.topics.is_empty();
         let mut names: Vec<Str> = if all {
             state
-                .topics
-                .iter()
+                .topics()
                 .filter(|(name, topic)| {
                     topic.is_known_to(ctx.node) && state.rights.check_topic(name, Operation::Describe).is_ok()
                 })

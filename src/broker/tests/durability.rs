@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::broker::cluster::{Appended, NewTopic, State};
+use crate::broker::cluster::{Append, Appended, NewTopic, State};
 use crate::broker::log::{Depth, examine, test_batch};
 use crate::broker::partition::NO_LEADER;
 use crate::broker::settings::Settings;
@@ -44,7 +44,7 @@ impl World {
     }
 
     fn leader(&self) -> (i32, i32, i64) {
-        let partition = &self.state.topics["t"].partitions[0];
+        let partition = &self.state.topic("t").unwrap().partitions[0];
         (partition.leader, partition.leader_epoch, partition.high_watermark)
     }
 
@@ -56,7 +56,8 @@ impl World {
         let number = self.producer.acknowledged + self.producer.in_flight.len() as i32;
         let batch = examine(test_batch(3, (1, 0, number * 3), true), Depth::Records);
         // A refusal is tried again later; an error of sequence would stall and fail the test at its end.
-        if let Ok(appended) = self.state.append(leader, "t", 0, &batch, true, self.now, 0) {
+        let attempt = Append { node: leader, topic: "t", partition: 0, all: true, wall: 0 };
+        if let Ok(appended) = self.state.append(attempt, &batch, self.now) {
             self.producer.in_flight.push_back((leader, appended));
         }
     }
@@ -114,7 +115,7 @@ impl World {
 
     /// The acknowledged batches lie below the high watermark of whoever leads, in order, once.
     fn check(&self) {
-        let partition = &self.state.topics["t"].partitions[0];
+        let partition = &self.state.topic("t").unwrap().partitions[0];
         for node in &partition.isr {
             let log = &partition.logs[node];
             assert!(partition.leader == NO_LEADER || log.end() >= partition.high_watermark);
@@ -143,7 +144,7 @@ impl World {
         }
         assert!(self.producer.acknowledged >= goal, "the producer is stuck");
         self.check();
-        let partition = &self.state.topics["t"].partitions[0];
+        let partition = &self.state.topic("t").unwrap().partitions[0];
         assert_eq!(partition.isr.len(), 3);
         for log in partition.logs.values() {
             assert_eq!(log.end(), partition.high_watermark);

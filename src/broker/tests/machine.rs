@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::ErrorCode;
-use crate::broker::cluster::{Appended, NewTopic, State, check_topic_name};
+use crate::broker::cluster::{Append, Appended, NewTopic, State, check_topic_name};
 use crate::broker::log::{Depth, Examined, Refusal, examine, test_batch};
 use crate::broker::partition::Partition;
 use crate::broker::settings::Settings;
@@ -16,6 +16,11 @@ struct Fixture {
     state: State,
     now: Instant,
     sequence: i32,
+}
+
+/// With acks=all.
+fn attempt(node: i32, topic: &str, partition: i32, wall: i64) -> Append<'_> {
+    Append { node, topic, partition, all: true, wall }
 }
 
 impl Fixture {
@@ -36,14 +41,14 @@ impl Fixture {
     }
 
     fn partition(&self) -> &Partition {
-        self.state.topics["t"].partition(0).unwrap()
+        self.state.topic("t").unwrap().partition(0).unwrap()
     }
 
     /// Appends ten records at the leader.
     fn append(&mut self) -> Result<Appended, Refusal> {
         let batch = look(&test_batch(10, (77, 0, self.sequence), true));
         let leader = self.partition().leader;
-        let appended = self.state.append(leader, "t", 0, &batch, true, self.now, 0)?;
+        let appended = self.state.append(attempt(leader, "t", 0, 0), &batch, self.now)?;
         self.sequence += 10;
         Ok(appended)
     }
@@ -189,7 +194,7 @@ fn retention_drops_the_oldest_batches_of_all_replicas() {
     for log in f.partition().logs.values() {
         assert_eq!((log.start(), log.end(), log.bytes()), (70, 100, size * 3));
     }
-    let id = f.state.topics["t"].id;
+    let id = f.state.topic("t").unwrap().id;
     assert_eq!(f.state.advance_start(id, 0, 1000), Some(100));
 }
 
@@ -198,7 +203,7 @@ fn batches_are_judged_as_kafka_does() {
     let mut f = Fixture::new(Settings { message_max_bytes: 300, ..Settings::default() });
     let mut code = |batch: &[u8]| {
         let batch = look(batch);
-        f.state.append(0, "t", 0, &batch, true, f.now, 0).map(|_| ()).unwrap_err().code
+        f.state.append(attempt(0, "t", 0, 0), &batch, f.now).map(|_| ()).unwrap_err().code
     };
     assert_eq!(code(&test_batch(100, (-1, -1, -1), true)), ErrorCode::MESSAGE_TOO_LARGE);
     assert_eq!(code(b"short"), ErrorCode::CORRUPT_MESSAGE);
@@ -208,9 +213,9 @@ fn batches_are_judged_as_kafka_does() {
     damaged[16] = 1;
     assert_eq!(code(&damaged), ErrorCode::UNSUPPORTED_FOR_MESSAGE_FORMAT);
     let batch = look(&test_batch(1, (-1, -1, -1), true));
-    let elsewhere = f.state.append(3, "t", 0, &batch, true, f.now, 0).unwrap_err().code;
+    let elsewhere = f.state.append(attempt(3, "t", 0, 0), &batch, f.now).unwrap_err().code;
     assert_eq!(elsewhere, ErrorCode::NOT_LEADER_OR_FOLLOWER);
-    let unknown = f.state.append(0, "t", 1, &batch, true, f.now, 0).unwrap_err().code;
+    let unknown = f.state.append(attempt(0, "t", 1, 0), &batch, f.now).unwrap_err().code;
     assert_eq!(unknown, ErrorCode::UNKNOWN_TOPIC_OR_PARTITION);
 }
 
@@ -225,7 +230,7 @@ fn compacted_topics_name_the_records_without_key() {
     f.state.create_topic(new, false, f.now).unwrap();
     let mut append = |keys| {
         let batch = look(&test_batch(2, (-1, -1, -1), keys));
-        f.state.append(0, "c", 0, &batch, true, f.now, 0).map(|_| ())
+        f.state.append(attempt(0, "c", 0, 0), &batch, f.now).map(|_| ())
     };
     assert!(append(true).is_ok());
     let refusal = append(false).unwrap_err();
@@ -246,7 +251,7 @@ fn timestamps_far_from_the_brokers_are_refused() {
     }
     let batch = look(&test_batch(2, (-1, -1, -1), true));
     let at = batch.head.clone().unwrap().base_timestamp;
-    let mut append = |topic, wall| f.state.append(0, topic, 0, &batch, true, f.now, wall).map(|_| ());
+    let mut append = |topic, wall| f.state.append(attempt(0, topic, 0, wall), &batch, f.now).map(|_| ());
     assert!(append("t", at - HOUR + 1).is_ok() && append("t", at + 100 * HOUR).is_ok());
     let refusal = append("t", at - HOUR - 1).unwrap_err();
     assert_eq!((refusal.code, refusal.records.len()), (ErrorCode::INVALID_TIMESTAMP, 1));
@@ -262,10 +267,10 @@ fn batches_of_deleted_topics_leave_no_trace() {
         let new = NewTopic { name: "u".into(), ..NewTopic::default() };
         f.state.create_topic(new, false, f.now).unwrap();
         let batch = look(&test_batch(1, (1000 + round, 0, 0), true));
-        f.state.append(0, "u", 0, &batch, true, f.now, 0).unwrap();
+        f.state.append(attempt(0, "u", 0, 0), &batch, f.now).unwrap();
         f.state.delete_topic("u").unwrap();
     }
-    assert!(f.state.nodes[&0].remembered() <= 2048);
+    assert!(f.state.node(0).unwrap().remembered() <= 2048);
 }
 
 #[test]
@@ -287,7 +292,8 @@ fn topics_are_checked_and_spread() {
     assert_eq!(create("u", 1, 4, None), Err(ErrorCode::INVALID_REPLICATION_FACTOR));
     assert_eq!(create("u", 1, 1, Some(vec![vec![9]])), Err(ErrorCode::INVALID_REPLICA_ASSIGNMENT));
     assert!(create("u", 6, 2, None).is_ok());
-    let leaders: Vec<i32> = f.state.topics["u"].partitions.iter().map(|partition| partition.leader).collect();
+    let leaders: Vec<i32> =
+        f.state.topic("u").unwrap().partitions.iter().map(|partition| partition.leader).collect();
     for node in 0..3 {
         assert_eq!(leaders.iter().filter(|leader| **leader == node).count(), 2);
     }
@@ -304,7 +310,7 @@ fn topics_are_checked_and_spread() {
     assert!(f.state.create_topic(again, false, f.now).is_ok());
     assert!(f.state.create_partitions("u", 6, None, false).is_err());
     f.state.create_partitions("u", 9, None, false).unwrap();
-    assert_eq!(f.state.topics["u"].partitions.len(), 9);
+    assert_eq!(f.state.topic("u").unwrap().partitions.len(), 9);
     assert!(f.state.delete_topic("u").is_some() && f.state.delete_topic("u").is_none());
 }
 

@@ -4,9 +4,9 @@ use tokio::time::Instant;
 
 use crate::ErrorCode;
 
-use super::cluster::{State, Step};
-use super::partition::NO_LEADER;
-use super::sessions::Sessions;
+use super::super::partition::NO_LEADER;
+use super::super::sessions::Sessions;
+use super::{State, Step};
 
 impl State {
     /// Makes `node` the leader of a partition. From outside the in-sync set only if `unclean`: what it lacks is lost.
