@@ -170,7 +170,8 @@ async fn a_durable_mark_is_committed_when_it_returns(stage: Stage) {
     for offset in [1, 2] {
         let committed = timeout(Duration::from_secs(20), called.recv()).await.expect("in time");
         assert_eq!(committed, Some(Some(Offset(offset))));
-        assert_eq!(stage.committed(&group, &topic, 0).await, Some(offset));
+        // The handler goes on meanwhile.
+        assert!(stage.committed(&group, &topic, 0).await >= Some(offset));
     }
     handle.stop_now();
     let _ = timeout(Duration::from_secs(20), task).await.expect("ended in time").expect("no panic");
