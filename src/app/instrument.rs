@@ -8,6 +8,7 @@ use std::time::Duration;
 
 pub use owned::OwnedEvent;
 
+use super::snapshot::JobKind;
 use crate::Error;
 use crate::client::ConditionEvent;
 use crate::error::Chain;
@@ -117,6 +118,19 @@ pub enum Event<'a> {
         /// How long it took, the acknowledgement of its output included.
         time: Duration,
     },
+    /// A callback other than `consume` ended, successfully or not. The last ones, `revoked` and `shutdown`, are not told.
+    Called {
+        /// Which one.
+        kind: JobKind,
+        /// The partition.
+        partition: &'a TopicPartition,
+        /// Virtual partition, 0 where there is one.
+        lane: u32,
+        /// Whether it succeeded.
+        success: bool,
+        /// How long it took, the acknowledgement of its output included.
+        time: Duration,
+    },
     /// A handler has been running for longer than the route's `stuck_after`.
     Stuck {
         /// Where the records are from.
@@ -198,6 +212,14 @@ impl Event<'_> {
             Self::PositionReset { .. } => "consumer.position_reset",
             Self::Consume { .. } => "consumer.consume",
             Self::Consumed { .. } => "consumer.consumed",
+            Self::Called { kind, .. } => match kind {
+                JobKind::Initialized => "consumer.initialized",
+                JobKind::Consume => "consumer.consumed",
+                JobKind::Eofed => "consumer.eofed",
+                JobKind::Tick => "consumer.ticked",
+                JobKind::Revoked => "consumer.revoked",
+                JobKind::Shutdown => "consumer.shutdown",
+            },
             Self::Stuck { .. } => "consumer.stuck",
             Self::Starved { .. } => "runtime.starved",
             Self::Retrying { .. } => "consumer.consuming.retry",
@@ -256,7 +278,7 @@ fn log(event: &Event<'_>) {
         }
         // Logged where it is told.
         Event::Condition { .. } => {}
-        Event::Consume { .. } | Event::Consumed { .. } => tracing::debug!("{event:?}"),
+        Event::Consume { .. } | Event::Consumed { .. } | Event::Called { .. } => tracing::debug!("{event:?}"),
         Event::PositionReset { partition, from, to, error } => {
             tracing::warn!(%partition, %from, %to, error = %Chain(*error), "consumer.position_reset");
         }

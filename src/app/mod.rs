@@ -60,7 +60,7 @@ pub use scheduler::{LongestFirst, Scheduler, WaitingJob};
 pub use server::Server;
 pub use settings::AppConfig;
 pub use snapshot::{
-    JobSnapshot, ListenerSnapshot, ListenerState, PartitionPhase, PartitionSnapshot, PauseCause,
+    JobKind, JobSnapshot, ListenerSnapshot, ListenerState, PartitionPhase, PartitionSnapshot, PauseCause,
     PauseSnapshot, ServerState, Snapshot, WorkersSnapshot,
 };
 

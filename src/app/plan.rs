@@ -29,6 +29,8 @@ impl Plan {
     /// `group` has been checked.
     pub(crate) fn new(group: GroupRoute, settings: &Settings) -> Self {
         let config = settings.consumer(&group.id, &group.consumer);
+        let wants_ends = group.topics.iter().any(|route| route.eofed);
+        let config = if wants_ends { config.partition_end_events(true) } else { config };
         let routes = group.topics.into_iter().filter_map(|route| {
             let topic = route.topic.clone();
             Some((topic, Arc::new(Route::new(route)?)))

@@ -14,7 +14,7 @@ pub struct WaitingJob {
     pub partition: TopicPartition,
     /// Virtual partition, 0 where there is one.
     pub lane: u32,
-    /// How many records it gets, at least 1.
+    /// How many records it gets; 0 for a callback other than `consume`.
     pub records: usize,
     /// 1 for the first run over these records.
     pub attempt: u32,

@@ -168,10 +168,31 @@ pub enum PauseCause {
     Policy,
 }
 
+/// A callback of a consumer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum JobKind {
+    /// [`Consumer::initialized`](super::Consumer::initialized), before there is a batch.
+    Initialized,
+    /// [`Consumer::consume`](super::Consumer::consume).
+    Consume,
+    /// [`Consumer::eofed`](super::Consumer::eofed).
+    Eofed,
+    /// [`Consumer::tick`](super::Consumer::tick).
+    Tick,
+    /// [`Consumer::revoked`](super::Consumer::revoked).
+    Revoked,
+    /// [`Consumer::shutdown`](super::Consumer::shutdown).
+    Shutdown,
+}
+
 /// A handler that runs or waits for a worker.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct JobSnapshot {
+    /// What it does.
+    pub kind: JobKind,
     /// Virtual partition, 0 where there is one.
     pub lane: u32,
     /// How many records it got; 0 for a callback.

@@ -23,6 +23,7 @@ macro_rules! scenarios {
 
 mod admin;
 mod app;
+mod callbacks;
 mod commands;
 mod conditions;
 mod consume;

@@ -116,6 +116,10 @@ impl Event<'_> {
                 let event = OwnedEvent { lane: Some(lane), records: Some(records), ..event };
                 OwnedEvent { attempt: Some(attempt), ..event }.of(partition)
             }
+            Self::Called { kind: _, partition, lane, success, time } => {
+                let event = OwnedEvent { lane: Some(lane), success: Some(success), ..event };
+                OwnedEvent { time: Some(time), ..event }.of(partition)
+            }
             Self::Consumed { partition, lane, records, success, time } => {
                 let event = OwnedEvent { lane: Some(lane), records: Some(records), ..event };
                 OwnedEvent { success: Some(success), time: Some(time), ..event }.of(partition)

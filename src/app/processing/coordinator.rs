@@ -1,4 +1,4 @@
-//! Machine: one partition, everything that happens to a batch between its arrival and its release.
+//! Machine: one partition from its assignment on, and everything that happens to a batch between its arrival and its release.
 //!
 //! ```text
 //!            batch                     lanes finished                     nothing pending
@@ -9,105 +9,36 @@
 //!                                                          Dispatching
 //! ```
 //!
+//! While it is idle, or ready and waits, other callbacks run (`initialized`, `eofed`, `tick`): `Running` with another kind
+//! of job. A batch that comes meanwhile waits for them.
+//!
 //! What happens at each step is asked of the stages of the route's policies (see [`policy`](crate::app::policy)): *split*
 //! (into which lanes), *admit* (what may run now), *failed* (retry or dead letter), *advanced*. Their combinations are the
 //! rows of the decision table in the tests.
 //!
-//! Invariants: at most one batch is held; no lane runs twice at once; an offset is offered for commit only when it and
+//! Invariants: at most one batch is held; jobs of one kind run at a time, and no lane runs twice at once; an offset is offered for commit only when it and
 //! all before it are marked, by a running handler or in its last callback; after the end was announced nothing new
 //! starts; what belongs to a position (attempts, a dispatch that is due, pauses of retries, progress) ends with it.
 
+mod calls;
+mod output;
+mod stages;
+
 use std::collections::{BTreeMap, VecDeque};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::progress::Progress;
-use crate::app::policy::{Admission, Decision, Ending, Failed, Failure, Marks, Stage, Verdict};
-use crate::app::snapshot::PauseCause;
+use self::calls::Calls;
+pub(crate) use self::output::{Callbacks, Outcome, Output, Rules};
+use self::stages::Stages;
+use super::progress::{Contiguous, Progress};
+use crate::app::policy::{Decision, Ending, Failed, Failure, Marks};
+use crate::app::snapshot::{JobKind, PauseCause};
 use crate::consumer::Batch;
+use crate::deadline;
 use crate::types::Timestamp;
-use crate::{Error, deadline};
-
-/// The pause where no stage says how long it is.
-const PAUSE: Duration = Duration::from_secs(1);
-
-/// What a route asks of the machine of one partition.
-#[derive(Debug)]
-pub(crate) struct Rules {
-    pub(crate) marks: Marks,
-    /// Records handed to one run at most.
-    pub(crate) max_messages: usize,
-    /// In the order in which they are asked.
-    pub(crate) stages: Vec<Box<dyn Stage>>,
-}
-
-/// How one lane ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Outcome {
-    /// The handler returned success, all that it produced is acknowledged, and all its records are done.
-    Success,
-    /// As success, but done is only what the handler marked: it marks itself, or returned because the end was announced.
-    Marked,
-    /// The handler or a delivery failed, or the handler panicked.
-    Failure,
-    /// The handler was not called: the end was announced while it waited for a worker.
-    NotBegun,
-}
-
-/// What the driver has to do. Results of effects come back through `handle_*`.
-#[derive(Debug)]
-pub(crate) enum Output {
-    /// Run the handler of `lane` on these records of the held batch.
-    Run {
-        /// Lane, 0 where there is one.
-        lane: u32,
-        /// Records by index in the held batch.
-        records: Arc<[u32]>,
-        /// 1 for the first run.
-        attempt: u32,
-    },
-    /// Offsets below this one may be committed.
-    Mark(i64),
-    /// Send the record to the dead letter topic; with `atomic`, together with this offset.
-    Dispatch {
-        /// Record by index in the held batch.
-        record: u32,
-        /// How often its handler failed.
-        attempts: u32,
-        /// Offset to commit in the same transaction.
-        #[cfg_attr(not(test), expect(dead_code, reason = "the driver has no transactions yet"))]
-        atomic: Option<i64>,
-    },
-    /// Tell listeners that the partition waits before it runs its handler again.
-    Retrying {
-        /// The run that failed.
-        attempt: u32,
-        /// Offset of the first record that will run again.
-        offset: i64,
-        /// The pause before it.
-        delay: Duration,
-    },
-    /// Tell listeners that records were not handed to the handler, by this policy.
-    Skipped {
-        /// Name of the policy.
-        policy: &'static str,
-        /// Offset of the first and the last of them.
-        offsets: (i64, i64),
-        /// How many they are.
-        records: usize,
-    },
-    /// Tell listeners that a stage panicked: context and error.
-    Panicked(&'static str, Error),
-    /// Continue fetching at this offset; what is held or prefetched is void.
-    Seek(i64),
-    /// The batch is done with; the next one may come.
-    Release,
-    /// Nothing runs and nothing will: the partition may be handed over.
-    Ended(Ending),
-}
 
 /// One lane of a run.
 #[derive(Debug)]
@@ -124,7 +55,7 @@ struct Lane {
 enum State {
     Idle,
     Ready,
-    Running(Vec<Lane>),
+    Running(JobKind, Vec<Lane>),
     Dispatching(Letter),
     Ended,
 }
@@ -185,13 +116,18 @@ struct Failing {
 
 /// See the module.
 #[derive(Debug)]
-pub(crate) struct Coordinator {
-    rules: Rules,
+pub(crate) struct Coordinator<P: Progress = Contiguous> {
+    marks: Marks,
+    max_messages: usize,
+    stages: Stages,
+    calls: Calls,
     state: State,
+    /// A batch is being worked on: where nothing runs, the state is `Ready` and not `Idle`.
+    loaded: bool,
     held: Option<Batch>,
     /// The time of day when the batch came.
     came: Option<(Instant, Timestamp)>,
-    progress: Progress,
+    progress: P,
     /// A failure makes the rest of the batch run in one lane, so that retries and dead letters are unambiguous.
     collapsed: bool,
     failing: Failing,
@@ -202,17 +138,22 @@ pub(crate) struct Coordinator {
     /// Where a stage asked to continue behind what it let through.
     detour: Option<i64>,
     ending: Option<Ending>,
-    outputs: VecDeque<Output>,
+    outputs: VecDeque<Output<P::Done>>,
 }
 
-impl Coordinator {
+impl<P: Progress> Coordinator<P> {
     pub(crate) fn new(rules: Rules) -> Self {
+        let Rules { marks, max_messages, stages, callbacks } = rules;
         Self {
-            rules,
+            marks,
+            max_messages,
+            stages: Stages::new(stages, marks),
+            calls: Calls::new(callbacks),
             state: State::Idle,
+            loaded: false,
             held: None,
             came: None,
-            progress: Progress::default(),
+            progress: P::default(),
             collapsed: false,
             failing: Failing::default(),
             pauses: Pauses::default(),
@@ -222,6 +163,12 @@ impl Coordinator {
             ending: None,
             outputs: VecDeque::new(),
         }
+    }
+
+    /// The partition was assigned: the first input, where callbacks are wanted that need no batch.
+    pub(crate) fn handle_assigned(&mut self, now: Instant) {
+        self.calls.assigned(now);
+        self.advance(now);
     }
 
     /// A batch arrived, while `workers` handlers may run at once. The driver delivers the next one only after
@@ -236,13 +183,21 @@ impl Coordinator {
         if self.ending.is_some() {
             return;
         }
-        debug_assert!(matches!(self.state, State::Idle), "one batch at a time");
-        let lanes = self.ask(|stage| stage.split(&batch, workers));
+        debug_assert!(!self.loaded, "one batch at a time");
+        self.calls.set_at_end(false);
+        let lanes = self.stages.split(&batch, workers, &mut self.outputs);
         let offsets = batch.iter().map(|record| record.offset).collect();
         self.progress.begin(offsets, batch.next_offset().0, lanes);
         self.held = Some(batch);
         self.came = wall.map(|wall| (now, wall));
-        self.state = State::Ready;
+        self.loaded = true;
+        self.stand();
+        self.advance(now);
+    }
+
+    /// Everything up to the end of the partition was handed out.
+    pub(crate) fn handle_partition_end(&mut self, now: Instant) {
+        self.calls.set_at_end(true);
         self.advance(now);
     }
 
@@ -255,16 +210,21 @@ impl Coordinator {
         }
     }
 
-    /// The handler of `lane` ended. `dice` is any random number, for the jitter of a retry.
+    /// The handler of `lane` ended, whichever callback it ran. `dice` is any random number, for the jitter of a retry.
     pub(crate) fn handle_finished(&mut self, now: Instant, lane: u32, outcome: Outcome, dice: u64) {
         if let Some(lane) = self.running(lane) {
             lane.outcome = Some(outcome);
         }
-        let State::Running(lanes) = &mut self.state else { return };
+        let State::Running(kind, lanes) = &mut self.state else { return };
         if lanes.iter().all(|lane| lane.outcome.is_some()) {
-            let lanes = std::mem::take(lanes);
-            self.state = State::Ready;
-            self.outcome(now, &lanes, dice);
+            let (kind, lanes) = (*kind, std::mem::take(lanes));
+            self.state = State::Idle;
+            self.stand();
+            self.calls.rest(now);
+            // What else failed is reported, not repeated.
+            if kind == JobKind::Consume {
+                self.outcome(now, &lanes, dice);
+            }
             self.advance(now);
         }
     }
@@ -273,6 +233,7 @@ impl Coordinator {
     pub(crate) fn handle_dispatched(&mut self, now: Instant, written: bool, dice: u64) {
         let State::Dispatching(letter) = self.state else { return };
         self.state = State::Ready;
+        self.calls.rest(now);
         if written {
             self.failing = Failing::default();
             match letter.mark {
@@ -281,7 +242,7 @@ impl Coordinator {
             }
             if letter.atomic {
                 // The transaction carried the offset.
-                self.progress.take_committable();
+                self.progress.take_done();
             }
             self.offer();
         } else {
@@ -289,7 +250,7 @@ impl Coordinator {
         }
         let (attempt, runs) = (self.failing.refused, self.failing.runs);
         let mut failure = Failure { what: Failed::Dispatch, attempt, runs, ambiguous: false, dice };
-        if let Decision::Retry(pause) = self.decide(&mut failure) {
+        if let Decision::Retry(pause) = self.stages.decide(&mut failure, &mut self.outputs) {
             self.pauses.retry = Some(deadline::after(now, pause));
         }
         self.advance(now);
@@ -345,19 +306,8 @@ impl Coordinator {
 
     /// The program wants to continue at `offset`: once what runs has returned.
     pub(crate) fn handle_command_seek(&mut self, now: Instant, offset: i64) {
-        match self.state {
-            State::Idle => {
-                self.detour = None;
-                self.progress.reset();
-                self.pauses.leave_position();
-                self.outputs.push_back(Output::Seek(offset));
-            }
-            State::Ended => {}
-            _ => {
-                self.seek = Some(offset);
-                self.advance(now);
-            }
-        }
+        self.seek = Some(offset);
+        self.advance(now);
     }
 
     /// The deadline passed.
@@ -372,7 +322,7 @@ impl Coordinator {
         self.advance(now);
     }
 
-    pub(crate) fn poll_output(&mut self) -> Option<Output> {
+    pub(crate) fn poll_output(&mut self) -> Option<Output<P::Done>> {
         let output = self.outputs.pop_front()?;
         if matches!(output, Output::Release) {
             self.held = None;
@@ -387,7 +337,7 @@ impl Coordinator {
 
     /// True if the time of day makes a difference.
     pub(crate) fn reads_wall_clock(&self) -> bool {
-        self.rules.stages.iter().any(|stage| stage.reads_wall_clock())
+        self.stages.read_wall_clock()
     }
 
     /// When [`handle_timeout`](Self::handle_timeout) wants to be called.
@@ -416,14 +366,14 @@ impl Coordinator {
     }
 
     fn running(&mut self, lane: u32) -> Option<&mut Lane> {
-        let State::Running(lanes) = &mut self.state else { return None };
+        let State::Running(_, lanes) = &mut self.state else { return None };
         lanes.iter_mut().find(|running| running.id == lane)
     }
 
     /// Stage *outcome*: what the results of a run mean.
     fn outcome(&mut self, now: Instant, lanes: &[Lane], dice: u64) {
         for lane in lanes.iter().filter(|lane| !lane.interrupted) {
-            match (lane.outcome, self.rules.marks) {
+            match (lane.outcome, self.marks) {
                 (Some(Outcome::Success), Marks::Automatic) => {
                     if let Some(&last) = lane.records.last() {
                         self.progress.mark(lane.id, self.progress.offset(last));
@@ -463,7 +413,7 @@ impl Coordinator {
         }
         let (attempt, runs) = (self.failing.attempt, self.failing.runs);
         let mut failure = Failure { what: Failed::Run, attempt, runs, ambiguous, dice };
-        let decision = self.decide(&mut failure);
+        let decision = self.stages.decide(&mut failure, &mut self.outputs);
         self.failing.attempt = failure.attempt;
         match decision {
             Decision::Dispatch { mark, atomic } => {
@@ -477,40 +427,33 @@ impl Coordinator {
         }
     }
 
-    /// What the first stage that has an answer wants done about a failure.
-    fn decide(&mut self, failure: &mut Failure) -> Decision {
-        let decision =
-            self.ask(|stage| Some(stage.failed(failure)).filter(|answer| *answer != Decision::Next));
-        decision.unwrap_or(Decision::Retry(PAUSE))
-    }
-
-    /// The first answer of a stage. One that panics has none.
-    fn ask<T>(&mut self, mut question: impl FnMut(&mut dyn Stage) -> Option<T>) -> Option<T> {
-        self.rules
-            .stages
-            .iter_mut()
-            .find_map(|stage| contained(stage.as_mut(), &mut self.outputs, &mut question).flatten())
+    /// Where nothing runs.
+    fn stand(&mut self) {
+        if matches!(self.state, State::Idle | State::Ready) {
+            self.state = if self.loaded { State::Ready } else { State::Idle };
+        }
     }
 
     /// Goes on as far as it can.
     fn advance(&mut self, now: Instant) {
         self.deadline = None;
         if let Some(ending) = self.ending {
-            let busy = matches!(self.state, State::Running(_) | State::Dispatching(_) | State::Ended);
+            let busy = matches!(self.state, State::Running(..) | State::Dispatching(_) | State::Ended);
             if !busy {
                 self.state = State::Ended;
                 self.outputs.push_back(Output::Ended(ending));
             }
             return;
         }
+        if self.calls.initializes() && self.pauses.quiet.is_none() {
+            self.call(JobKind::Initialized);
+        }
         // Once more where the stages let nothing through of what they saw.
-        while matches!(self.state, State::Ready) && self.deadline.is_none() {
+        while matches!(self.state, State::Idle | State::Ready) && self.deadline.is_none() {
             if let Some(offset) = self.seek.take().or(self.detour.take()) {
-                self.offer();
-                self.progress.reset();
-                self.pauses.leave_position();
-                self.outputs.push_back(Output::Seek(offset));
-                self.release();
+                self.go_on_at(offset);
+            } else if !self.loaded {
+                break;
             } else if self.progress.pending().next().is_none() {
                 self.offer();
                 self.progress.finish();
@@ -523,10 +466,60 @@ impl Coordinator {
                 self.run(now);
             }
         }
+        self.call_what_is_due(now);
+    }
+
+    /// Where nothing runs: the callback that is due, or when one will be.
+    fn call_what_is_due(&mut self, now: Instant) {
+        if !matches!(self.state, State::Idle | State::Ready) {
+            return;
+        }
+        let pause = self.pauses.longest(now);
+        if self.calls.is_at_end() && !self.loaded {
+            match pause {
+                None => return self.call(JobKind::Eofed),
+                Some((_, until)) => self.deadline = Some(until),
+            }
+        }
+        let Some(tick_at) = self.calls.tick_at.filter(|_| self.pauses.quiet.is_none()) else { return };
+        // A consumer that waits for its retry is left alone; other pauses stop nothing but records.
+        let tick_at = tick_at.max(self.pauses.retry.unwrap_or(tick_at));
+        match tick_at <= now {
+            true => self.call(JobKind::Tick),
+            false => self.deadline = Some(self.deadline.map_or(tick_at, |deadline| deadline.min(tick_at))),
+        }
+    }
+
+    /// Runs a callback in all lanes that have a consumer.
+    fn call(&mut self, kind: JobKind) {
+        if !matches!(self.state, State::Idle | State::Ready) {
+            return;
+        }
+        self.deadline = None;
+        let lanes = self.calls.begin(kind);
+        self.outputs.extend(lanes.iter().map(|&lane| Output::Call { kind, lane }));
+        let lane = |id| Lane { id, records: Arc::default(), interrupted: false, outcome: None };
+        self.state = State::Running(kind, lanes.into_iter().map(lane).collect());
+    }
+
+    /// Leaves the position, and what belongs to it.
+    fn go_on_at(&mut self, offset: i64) {
+        if self.loaded {
+            self.offer();
+        }
+        self.detour = None;
+        self.calls.set_at_end(false);
+        self.progress.reset();
+        self.pauses.leave_position();
+        self.outputs.push_back(Output::Seek(offset));
+        if self.loaded {
+            self.release();
+        }
     }
 
     /// The batch is done with, and so is what was known of its records.
     fn release(&mut self) {
+        self.loaded = false;
         self.state = State::Idle;
         self.collapsed = false;
         self.failing = Failing::default();
@@ -537,14 +530,20 @@ impl Coordinator {
     fn dispatch(&mut self, letter: Letter) {
         self.state = State::Dispatching(letter);
         let Letter { record, mark, atomic } = letter;
-        let atomic = (atomic && mark).then(|| self.progress.committable_with(record));
+        let atomic = (atomic && mark).then(|| self.progress.done_with(record));
         self.outputs.push_back(Output::Dispatch { record, attempts: self.failing.attempt, atomic });
     }
 
     /// Runs what the stages let through.
     fn run(&mut self, now: Instant) {
-        let mut records: Vec<u32> = self.progress.pending().take(self.rules.max_messages).collect();
-        self.admit(now, &mut records);
+        let mut records: Vec<u32> = self.progress.pending().take(self.max_messages).collect();
+        let Some(batch) = &self.held else { return };
+        let wall = self.came.map_or(Timestamp(0), |(came, wall)| {
+            Timestamp(wall.0.saturating_add(i64::try_from((now - came).as_millis()).unwrap_or(i64::MAX)))
+        });
+        let time = (now, wall);
+        let admitted = self.stages.admit(time, batch, &mut records, &mut self.progress, &mut self.outputs);
+        (self.detour, self.pauses.filter) = (admitted.seek, admitted.wait);
         if records.is_empty() {
             return;
         }
@@ -556,6 +555,7 @@ impl Coordinator {
             self.progress.start(record, lane);
             lanes.entry(lane).or_default().push(record);
         }
+        lanes.keys().for_each(|&lane| self.calls.ran(lane));
         let lanes: Vec<Lane> = lanes
             .into_iter()
             .map(|(id, records)| Lane { id, records: records.into(), interrupted: false, outcome: None })
@@ -564,47 +564,7 @@ impl Coordinator {
             let (records, attempt) = (lane.records.clone(), self.failing.attempt);
             self.outputs.push_back(Output::Run { lane: lane.id, records, attempt });
         }
-        self.state = State::Running(lanes);
-    }
-
-    /// Asks the stages which of the records may run now.
-    fn admit(&mut self, now: Instant, records: &mut Vec<u32>) {
-        self.pauses.filter = None;
-        self.detour = None;
-        let Some(batch) = &self.held else { return };
-        let wall = self.came.map_or(Timestamp(0), |(came, wall)| {
-            Timestamp(wall.0.saturating_add(i64::try_from((now - came).as_millis()).unwrap_or(i64::MAX)))
-        });
-        let (mut wait, mut pause, mut seek) = (None, None, None);
-        for stage in &mut self.rules.stages {
-            let mut admission = Admission::new((now, wall), batch, records, self.progress.started());
-            if contained(stage.as_mut(), &mut self.outputs, |stage| stage.admit(&mut admission)).is_none() {
-                continue;
-            }
-            let decided = admission.decided;
-            if let Some((keep, until)) = decided.cut {
-                records.truncate(keep);
-                wait = wait.max(Some(until));
-            }
-            for &(record, verdict) in &decided.skipped {
-                match verdict == Verdict::Consumed || self.rules.marks == Marks::Automatic {
-                    true => self.progress.mark_one(record),
-                    false => self.progress.left(record),
-                }
-                tell_skipped(&mut self.outputs, stage.policy(), self.progress.offset(record));
-            }
-            if !decided.skipped.is_empty() {
-                records.retain(|&record| self.progress.is_pending(record));
-            }
-            pause = pause.max(decided.pause);
-            seek = seek.into_iter().chain(decided.seek).min();
-            if records.is_empty() {
-                break;
-            }
-        }
-        // A pause goes before a seek, and is for what comes behind the records that run.
-        self.detour = seek.filter(|_| pause.is_none());
-        self.pauses.filter = if records.is_empty() { wait.max(pause) } else { pause };
+        self.state = State::Running(JobKind::Consume, lanes);
     }
 
     /// What is done may be committed.
@@ -612,39 +572,10 @@ impl Coordinator {
         if self.ending == Some(Ending::Lost) {
             return;
         }
-        if let Some(offset) = self.progress.take_committable() {
-            for stage in &mut self.rules.stages {
-                let _ = contained(stage.as_mut(), &mut self.outputs, |stage| stage.advanced(offset));
-            }
-            self.outputs.push_back(Output::Mark(offset));
+        if let Some(done) = self.progress.take_done() {
+            self.stages.advanced(P::end(&done), &mut self.outputs);
+            self.outputs.push_back(Output::Mark(done));
         }
-    }
-}
-
-/// Calls a stage; `None`, and an output that tells of it, if it panics.
-fn contained<T>(
-    stage: &mut dyn Stage,
-    outputs: &mut VecDeque<Output>,
-    call: impl FnOnce(&mut dyn Stage) -> T,
-) -> Option<T> {
-    match catch_unwind(AssertUnwindSafe(|| call(stage))) {
-        Ok(answer) => Some(answer),
-        Err(_) => {
-            let (context, error) = stage.panicked();
-            outputs.push_back(Output::Panicked(context, error));
-            None
-        }
-    }
-}
-
-/// Adds a record to those that listeners will be told of.
-fn tell_skipped(outputs: &mut VecDeque<Output>, by: &'static str, offset: i64) {
-    match outputs.back_mut() {
-        Some(Output::Skipped { policy, offsets, records }) if *policy == by => {
-            offsets.1 = offset;
-            *records += 1;
-        }
-        _ => outputs.push_back(Output::Skipped { policy: by, offsets: (offset, offset), records: 1 }),
     }
 }
 

@@ -22,7 +22,7 @@ use super::workers::Workers;
 use crate::app::command::{Command, Commands};
 use crate::app::instrument::{Event, Monitor};
 use crate::app::settings::Settings;
-use crate::app::snapshot::PartitionPhase;
+use crate::app::snapshot::{JobKind, PartitionPhase};
 use crate::app::source::Source;
 use crate::app::stop::Stop;
 use crate::client::{Client, ConditionEvent, ConditionEvents};
@@ -39,6 +39,12 @@ const SWEEP: Duration = Duration::from_millis(500);
 enum Report {
     Finished(Finished),
     Dispatched { partition: TopicPartition, record: u32, attempts: u32, result: Result<()> },
+}
+
+/// What came of a partition that has not begun yet.
+enum Waiting {
+    Batch(Batch),
+    End,
 }
 
 /// What the listeners of an application share.
@@ -90,8 +96,8 @@ pub(crate) struct GroupListener {
     lives: Lives,
     /// Of every partition that has a life.
     partitions: BTreeMap<TopicPartition, PartitionState>,
-    /// Batches of partitions whose former handlers still run.
-    waiting: BTreeMap<TopicPartition, Batch>,
+    /// What came of partitions whose former handlers still run.
+    waiting: BTreeMap<TopicPartition, Waiting>,
     /// Deadlines of the coordinators.
     timers: BTreeSet<(Instant, TopicPartition)>,
     revocations: BTreeMap<u64, Revocation>,
@@ -307,8 +313,7 @@ impl GroupListener {
             SourceEvent::CommitFailed { partition, offset: _, error } => {
                 self.emit_error("offsets.commit.error", Some(&partition), &error);
             }
-            // Only with a setting that is off.
-            SourceEvent::PartitionEnd { .. } => {}
+            SourceEvent::PartitionEnd { partition, offset: _ } => self.on_partition_end(partition),
         }
     }
 
@@ -332,13 +337,23 @@ impl GroupListener {
         let partition = batch.topic_partition().clone();
         if self.lives.phase(&partition) != Some(PartitionPhase::Active) {
             // The partition went and came back while a handler was running: its successor waits for it.
-            self.waiting.insert(partition, batch);
+            self.waiting.insert(partition, Waiting::Batch(batch));
             return;
         }
         let Some(state) = self.partitions.get_mut(&partition) else { return };
         state.assignment = Some(batch.assignment());
         let wall = state.coordinator.reads_wall_clock().then(|| self.runtime.timestamp());
         state.coordinator.handle_batch(Instant::now(), wall, batch, self.shared.workers.size());
+        self.carry_out(&partition);
+    }
+
+    fn on_partition_end(&mut self, partition: TopicPartition) {
+        if self.lives.phase(&partition) != Some(PartitionPhase::Active) {
+            self.waiting.insert(partition, Waiting::End);
+            return;
+        }
+        let Some(state) = self.partitions.get_mut(&partition) else { return };
+        state.coordinator.handle_partition_end(Instant::now());
         self.carry_out(&partition);
     }
 
@@ -367,12 +382,12 @@ impl GroupListener {
     }
 
     fn on_finished(&mut self, finished: Finished) {
-        let Finished { partition, lane, consumer, error_context, result } = finished;
+        let Finished { partition, kind, lane, consumer, error_context, result } = finished;
         let dice = self.dice.u64(..);
         let now = Instant::now();
         let monitor = &self.shared.monitor;
         let Some(state) = self.partitions.get_mut(&partition) else { return };
-        let Some(run) = state.runs.remove(&lane) else { return };
+        let Some(run) = state.runs.remove(&(kind, lane)) else { return };
         state.consumers.extend(consumer.map(|consumer| (lane, consumer)));
         if let Some(Err(error)) = &result {
             monitor.emit(&Event::Error { context: error_context, partition: Some(&partition), error });
@@ -392,12 +407,11 @@ impl GroupListener {
             Some(Ok(())) => Outcome::Success,
         };
         if let Some(result) = &result {
-            monitor.emit(&Event::Consumed {
-                partition: &partition,
-                lane,
-                records: run.records,
-                success: result.is_ok(),
-                time: now - run.context.begun().unwrap_or(now),
+            let (partition, success) = (&partition, result.is_ok());
+            let (records, time) = (run.records, now - run.context.begun().unwrap_or(now));
+            monitor.emit(&match kind {
+                JobKind::Consume => Event::Consumed { partition, lane, records, success, time },
+                kind => Event::Called { kind, partition, lane, success, time },
             });
         }
         let asked = run.context.take_requests();
@@ -479,8 +493,14 @@ impl GroupListener {
         if self.quiet {
             state.coordinator.handle_quiet(Instant::now(), true);
         }
+        state.coordinator.handle_assigned(Instant::now());
         self.partitions.insert(partition.clone(), state);
-        self.waiting.remove(&partition).into_iter().for_each(|batch| self.on_batch(batch));
+        self.carry_out(&partition);
+        match self.waiting.remove(&partition) {
+            Some(Waiting::Batch(batch)) => self.on_batch(batch),
+            Some(Waiting::End) => self.on_partition_end(partition),
+            None => {}
+        }
     }
 
     fn remove(&mut self, partition: &TopicPartition) {

@@ -13,7 +13,7 @@ use super::route::Route;
 use super::run::Instance;
 use crate::app::context::Context;
 use crate::app::policy::Ending;
-use crate::app::snapshot::{JobSnapshot, PartitionPhase, PartitionSnapshot, PauseSnapshot};
+use crate::app::snapshot::{JobKind, JobSnapshot, PartitionPhase, PartitionSnapshot, PauseSnapshot};
 use crate::consumer::{Batch, Mark};
 use crate::runtime::AbortOnDrop;
 use crate::runtime::watch;
@@ -27,7 +27,7 @@ pub(super) struct PartitionState {
     pub(super) assignment: Option<u64>,
     /// Consumers that do not run at the moment, by lane.
     pub(super) consumers: BTreeMap<u32, Instance>,
-    pub(super) runs: BTreeMap<u32, Run>,
+    pub(super) runs: BTreeMap<(JobKind, u32), Run>,
     /// Tells handlers that the partition goes away: what the coordinator was told.
     pub(super) ending: watch::Sender<Option<Ending>>,
     /// A dead letter is not accepted: the partition stands until it is.
@@ -117,7 +117,7 @@ impl PartitionState {
     pub(super) fn find_stuck(&mut self, now: Instant, health: &Health) -> Vec<(u32, Duration)> {
         let Some(limit) = self.route.stuck_after else { return Vec::new() };
         let mut found = Vec::new();
-        for (&lane, run) in &mut self.runs {
+        for (&(_, lane), run) in &mut self.runs {
             let Some(since) = run.context.running_since() else {
                 run.stuck = None;
                 continue;
@@ -138,7 +138,8 @@ impl PartitionState {
         phase: PartitionPhase,
         (position, high_watermark): (Option<Offset>, Option<Offset>),
     ) -> PartitionSnapshot {
-        let job = |(&lane, run): (&u32, &Run)| JobSnapshot {
+        let job = |(&(kind, lane), run): (&(JobKind, u32), &Run)| JobSnapshot {
+            kind,
             lane,
             records: run.records,
             attempt: run.context.attempt(),
@@ -162,7 +163,7 @@ impl PartitionState {
 
     /// Hands the marks that running handlers made so far to the coordinator.
     pub(super) fn collect_marks(&mut self) {
-        for (&lane, run) in &self.runs {
+        for (&(_, lane), run) in &self.runs {
             if let Some(offset) = run.context.marked() {
                 self.coordinator.handle_mark(lane, offset);
             }

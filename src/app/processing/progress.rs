@@ -1,9 +1,71 @@
-//! How far one assignment of a partition is done: the only place that knows which offset may be committed.
-//!
-//! A mark says that its lane has done a record and all before it *of that lane*. What a lane has not marked holds the
-//! offset back, whichever batch it was in: of batches that are gone, a lane's span of unmarked offsets is kept.
+//! Machine: how far one assignment of a partition is done, and what the cluster may be told of it.
 
 use std::collections::BTreeMap;
+use std::fmt::Debug;
+
+/// The records of one assignment, batch by batch, as the coordinator needs them. Records are indexes in the held batch.
+///
+/// What a coordinator does with a batch does not depend on what it is told of it at the end: an offset below which all is
+/// done ([`Contiguous`]), or one day an acknowledgement for each record (share groups). That is [`Done`](Self::Done).
+pub(crate) trait Progress: Debug + Default {
+    /// What the cluster is told.
+    type Done: Debug;
+
+    /// A batch came: nothing of it is done yet. `offsets` ascend; `next_offset` follows the batch (it may lie beyond the
+    /// last record when compaction or control records left a gap); `lanes` names the lane of each record.
+    fn begin(&mut self, offsets: Vec<i64>, next_offset: i64, lanes: Option<Vec<u32>>);
+
+    /// The batch is done with.
+    fn finish(&mut self);
+
+    /// Reading goes on elsewhere: nothing that is known here counts there.
+    fn reset(&mut self);
+
+    /// Offset of a record.
+    fn offset(&self, record: u32) -> i64;
+
+    /// True if the batch has several lanes.
+    fn is_split(&self) -> bool;
+
+    /// The lane that handles a record.
+    fn lane(&self, record: u32) -> u32;
+
+    /// Records from this one on were never handed out.
+    fn started(&self) -> u32;
+
+    /// Hands a record to a lane, which may be another than before.
+    fn start(&mut self, record: u32, lane: u32);
+
+    /// A handler succeeded on a record.
+    fn handled(&mut self, record: u32);
+
+    /// A record went elsewhere and is not to be handled again.
+    fn left(&mut self, record: u32);
+
+    /// One record counts as consumed.
+    fn mark_one(&mut self, record: u32);
+
+    /// Everything up to `offset` that was handed to `lane` counts as consumed, of earlier batches too.
+    fn mark(&mut self, lane: u32, offset: i64);
+
+    /// What `lane` handled from `offset` on and nobody marked is to be handled again.
+    fn reopen(&mut self, lane: u32, offset: i64);
+
+    /// The records still to be handled, in order.
+    fn pending(&self) -> impl Iterator<Item = u32> + '_;
+
+    /// True if a record is still to be handled.
+    fn is_pending(&self, record: u32) -> bool;
+
+    /// What the cluster may be told, if that is more than this has returned before.
+    fn take_done(&mut self) -> Option<Self::Done>;
+
+    /// What it could be told if this record were marked too.
+    fn done_with(&self, record: u32) -> Self::Done;
+
+    /// The offset below which everything is done when this was told.
+    fn end(done: &Self::Done) -> i64;
+}
 
 /// State of one record of the held batch; ordered by how far it has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -25,10 +87,15 @@ struct Rest {
     last: i64,
 }
 
-/// Progress over the records of one assignment. `pending_from <= len`, every record of the held batch before it is not
-/// pending; `marked_to <= len`, every record before it is marked; those from `started` on were never handed out.
+/// Progress as one offset: the only place that knows which one may be committed.
+///
+/// A mark says that its lane has done a record and all before it *of that lane*. What a lane has not marked holds the
+/// offset back, whichever batch it was in: of batches that are gone, a lane's span of unmarked offsets is kept.
+///
+/// Invariants: `pending_from <= len`, every record of the held batch before it is not pending; `marked_to <= len`, every
+/// record before it is marked; those from `started` on were never handed out.
 #[derive(Debug, Default)]
-pub(crate) struct Progress {
+pub(crate) struct Contiguous {
     offsets: Vec<i64>,
     states: Vec<State>,
     /// Which lane handles each record, where there are several.
@@ -42,10 +109,10 @@ pub(crate) struct Progress {
     committed: Option<i64>,
 }
 
-impl Progress {
-    /// A batch came: nothing of it is done yet. `offsets` ascend; `next_offset` follows the batch (it may lie beyond the
-    /// last record when compaction or control records left a gap); `lanes` names the lane of each record.
-    pub(crate) fn begin(&mut self, offsets: Vec<i64>, next_offset: i64, lanes: Option<Vec<u32>>) {
+impl Progress for Contiguous {
+    type Done = i64;
+
+    fn begin(&mut self, offsets: Vec<i64>, next_offset: i64, lanes: Option<Vec<u32>>) {
         debug_assert!(offsets.is_sorted() && offsets.last().is_none_or(|&last| last < next_offset));
         let first = offsets.first().copied().unwrap_or(next_offset - 1);
         if first < self.next_offset {
@@ -60,8 +127,8 @@ impl Progress {
         (self.pending_from, self.marked_to, self.started) = (0, 0, 0);
     }
 
-    /// The batch is done with; what its lanes have not marked is remembered.
-    pub(crate) fn finish(&mut self) {
+    fn finish(&mut self) {
+        // What the lanes have not marked is remembered.
         for index in self.marked_to..self.states.len() {
             if self.states[index] == State::Handled {
                 let (lane, offset) = (self.lane(index as u32), self.offsets[index]);
@@ -72,56 +139,46 @@ impl Progress {
         (self.pending_from, self.marked_to, self.started) = (0, 0, 0);
     }
 
-    /// Reading goes on elsewhere: nothing that is known here counts there.
-    pub(crate) fn reset(&mut self) {
+    fn reset(&mut self) {
         *self = Self::default();
     }
 
-    /// Offset of the record at `index`.
-    pub(crate) fn offset(&self, index: u32) -> i64 {
+    fn offset(&self, index: u32) -> i64 {
         self.offsets[index as usize]
     }
 
-    /// True if the batch has several lanes.
-    pub(crate) fn is_split(&self) -> bool {
+    fn is_split(&self) -> bool {
         self.lanes.is_some()
     }
 
-    /// The lane that handles the record.
-    pub(crate) fn lane(&self, index: u32) -> u32 {
+    fn lane(&self, index: u32) -> u32 {
         self.lanes.as_ref().map_or(0, |lanes| lanes[index as usize])
     }
 
-    /// Hands the record to a lane, which may be another than before.
-    pub(crate) fn start(&mut self, index: u32, lane: u32) {
+    fn start(&mut self, index: u32, lane: u32) {
         self.started = self.started.max(index as usize + 1);
         if let Some(lanes) = &mut self.lanes {
             lanes[index as usize] = lane;
         }
     }
 
-    /// Records from this index on were never handed out.
-    pub(crate) fn started(&self) -> u32 {
+    fn started(&self) -> u32 {
         self.started as u32
     }
 
-    /// Notes that a handler succeeded on the record.
-    pub(crate) fn handled(&mut self, index: u32) {
+    fn handled(&mut self, index: u32) {
         self.raise(index, State::Handled);
     }
 
-    /// Notes that the record went elsewhere and is not to be handled again.
-    pub(crate) fn left(&mut self, index: u32) {
+    fn left(&mut self, index: u32) {
         self.raise(index, State::Left);
     }
 
-    /// Marks one record as consumed.
-    pub(crate) fn mark_one(&mut self, index: u32) {
+    fn mark_one(&mut self, index: u32) {
         self.raise(index, State::Marked);
     }
 
-    /// Marks everything up to `offset` that was handed to `lane`.
-    pub(crate) fn mark(&mut self, lane: u32, offset: i64) {
+    fn mark(&mut self, lane: u32, offset: i64) {
         if let Some(rest) = self.rests.get_mut(&lane) {
             rest.from = rest.from.max(offset.saturating_add(1));
             if rest.from > rest.last {
@@ -137,8 +194,7 @@ impl Progress {
         self.settle();
     }
 
-    /// Makes every record of `lane` from `offset` on pending again, unless it is marked.
-    pub(crate) fn reopen(&mut self, lane: u32, offset: i64) {
+    fn reopen(&mut self, lane: u32, offset: i64) {
         let from = self.offsets.partition_point(|&o| o < offset);
         for index in from..self.states.len() {
             if self.states[index] == State::Handled && self.lane(index as u32) == lane {
@@ -148,26 +204,17 @@ impl Progress {
         }
     }
 
-    /// Indexes of the records still to be handled, in order.
-    pub(crate) fn pending(&self) -> impl Iterator<Item = u32> + '_ {
+    fn pending(&self) -> impl Iterator<Item = u32> + '_ {
         (self.pending_from..self.states.len())
             .filter(|&index| self.states[index] == State::Pending)
             .map(|index| index as u32)
     }
 
-    /// True if the record is still to be handled.
-    pub(crate) fn is_pending(&self, index: u32) -> bool {
+    fn is_pending(&self, index: u32) -> bool {
         self.states[index as usize] == State::Pending
     }
 
-    /// The offset up to which every record is marked.
-    fn committable(&self) -> i64 {
-        let held = self.offsets.get(self.marked_to).copied().unwrap_or(self.next_offset);
-        self.rests.values().map(|rest| rest.from).min().map_or(held, |rest| rest.min(held))
-    }
-
-    /// What may be committed once `index` is marked too; see [`take_committable`](Self::take_committable).
-    pub(crate) fn committable_with(&self, index: u32) -> i64 {
+    fn done_with(&self, index: u32) -> i64 {
         if self.marked_to < index as usize || !self.rests.is_empty() {
             return self.committable();
         }
@@ -176,13 +223,24 @@ impl Progress {
         gap.map_or(self.next_offset, |found| self.offsets[index as usize + 1 + found])
     }
 
-    /// The offset to commit, if it is beyond what this has returned before: that of the first record that is not marked,
-    /// or the end of the batch.
-    pub(crate) fn take_committable(&mut self) -> Option<i64> {
+    fn take_done(&mut self) -> Option<i64> {
+        // That of the first record that is not marked, or the end of the batch.
         let committable = self.committable();
         let committed = self.committed.as_mut().filter(|committed| **committed < committable)?;
         *committed = committable;
         Some(committable)
+    }
+
+    fn end(done: &i64) -> i64 {
+        *done
+    }
+}
+
+impl Contiguous {
+    /// The offset up to which every record is marked.
+    fn committable(&self) -> i64 {
+        let held = self.offsets.get(self.marked_to).copied().unwrap_or(self.next_offset);
+        self.rests.values().map(|rest| rest.from).min().map_or(held, |rest| rest.min(held))
     }
 
     fn raise(&mut self, index: u32, state: State) {

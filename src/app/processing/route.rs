@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::coordinator::Rules;
+use super::coordinator::{Callbacks, Rules};
 use crate::app::policies::{self, DeadLetter, Retry};
 use crate::app::policy::{Facts, Marks, Policies};
 use crate::app::routing::{Factory, TopicRoute};
@@ -15,6 +15,7 @@ pub(crate) struct Route {
     pub(super) marks: Marks,
     pub(super) dead_letter_topic: Option<TopicName>,
     pub(super) stuck_after: Option<Duration>,
+    pub(super) callbacks: Callbacks,
     max_messages: usize,
     policies: Policies,
 }
@@ -32,6 +33,11 @@ impl Route {
             marks: route.marks,
             dead_letter_topic: policies.get().map(|dead_letter: &DeadLetter| dead_letter.topic().clone()),
             stuck_after: route.stuck_after,
+            callbacks: Callbacks {
+                initialized: route.initialized,
+                eofed: route.eofed,
+                every: route.periodic,
+            },
             max_messages: route.max_messages,
             policies,
         })
@@ -40,7 +46,8 @@ impl Route {
     /// What the machine of one partition goes by.
     pub(super) fn rules(&self) -> Rules {
         let facts = Facts { topic: &self.topic, marks: self.marks, policies: &self.policies };
-        Rules { marks: self.marks, max_messages: self.max_messages, stages: policies::stages(&facts) }
+        let (callbacks, stages) = (self.callbacks, policies::stages(&facts));
+        Rules { marks: self.marks, max_messages: self.max_messages, stages, callbacks }
     }
 }
 

@@ -12,23 +12,44 @@ use crate::app::context::Context;
 use crate::app::instrument::{Event, Monitor};
 use crate::app::routing::Factory;
 use crate::app::scheduler::WaitingJob;
+use crate::app::snapshot::JobKind;
 use crate::app::stop::Stop;
 use crate::consumer::Batch;
 use crate::types::TopicPartition;
 use crate::{Error, ErrorKind, Result};
 
+/// Context of errors of `initialized`, whichever job it comes before.
+const INITIALIZED: &str = "consumer.initialized.error";
+
 /// What user code is asked to do.
 pub(super) enum Job {
+    Initialized,
     Consume(Batch),
+    Eofed,
+    Tick,
     Revoked,
     Shutdown,
 }
 
 impl Job {
+    pub(super) fn kind(&self) -> JobKind {
+        match self {
+            Self::Initialized => JobKind::Initialized,
+            Self::Consume(_) => JobKind::Consume,
+            Self::Eofed => JobKind::Eofed,
+            Self::Tick => JobKind::Tick,
+            Self::Revoked => JobKind::Revoked,
+            Self::Shutdown => JobKind::Shutdown,
+        }
+    }
+
     /// Context of an error, in Karafka's dotted form.
     pub(super) fn error_context(&self) -> &'static str {
         match self {
+            Self::Initialized => INITIALIZED,
             Self::Consume(_) => "consumer.consume.error",
+            Self::Eofed => "consumer.eofed.error",
+            Self::Tick => "consumer.tick.error",
             Self::Revoked => "consumer.revoked.error",
             Self::Shutdown => "consumer.shutdown.error",
         }
@@ -53,7 +74,10 @@ impl Instance {
     async fn call(&mut self, job: Job, context: &mut Context) -> Result<Result<()>> {
         let Some(handler) = &mut self.handler else { return Ok(Ok(())) };
         let called = match job {
+            Job::Initialized => handler.initialized(context),
             Job::Consume(batch) => handler.consume(batch, context),
+            Job::Eofed => handler.eofed(context),
+            Job::Tick => handler.tick(context),
             Job::Revoked => handler.revoked(context),
             Job::Shutdown => handler.shutdown(context),
         };
@@ -75,6 +99,8 @@ impl Drop for Instance {
 /// What a run needs of its listener.
 pub(super) struct Means {
     pub(super) factory: Factory,
+    /// New consumers are initialized.
+    pub(super) initialized: bool,
     pub(super) workers: Workers,
     pub(super) monitor: Monitor,
     pub(super) stop: Stop,
@@ -83,6 +109,7 @@ pub(super) struct Means {
 /// A run that ended. After a panic there is no consumer any more: its state is not to be trusted.
 pub(super) struct Finished {
     pub(super) partition: TopicPartition,
+    pub(super) kind: JobKind,
     pub(super) lane: u32,
     pub(super) consumer: Option<Instance>,
     pub(super) error_context: &'static str,
@@ -97,23 +124,30 @@ pub(super) async fn run(
     mut context: Context,
     means: Means,
 ) -> Finished {
-    let (partition, lane, error_context) = (context.partition().clone(), context.lane(), job.error_context());
+    let (kind, mut error_context) = (job.kind(), job.error_context());
+    let (partition, lane) = (context.partition().clone(), context.lane());
     // Last calls wait for nobody: a partition without work is given back however busy the workers are.
     let permit = match &job {
-        Job::Consume(batch) => {
-            let Some(permit) = permit(&context, &means, batch.len()).await else {
-                return Finished { partition, lane, consumer, error_context, result: None };
+        Job::Revoked | Job::Shutdown => None,
+        Job::Initialized | Job::Consume(_) | Job::Eofed | Job::Tick => {
+            let records = if let Job::Consume(batch) = &job { batch.len() } else { 0 };
+            let Some(permit) = permit(&context, &means, records).await else {
+                return Finished { partition, kind, lane, consumer, error_context, result: None };
             };
-            let (records, attempt) = (batch.len(), context.attempt());
-            means.monitor.emit(&Event::Consume { partition: &partition, lane, records, attempt });
+            if kind == JobKind::Consume {
+                let attempt = context.attempt();
+                means.monitor.emit(&Event::Consume { partition: &partition, lane, records, attempt });
+            }
             Some(permit)
         }
-        Job::Revoked | Job::Shutdown => None,
     };
     context.begin(Instant::now());
     let instance = match consumer {
         Some(instance) => Ok(instance),
-        None => Instance::make(&means.factory, &context, means.monitor),
+        None => new(kind, &mut context, &means).await.map_err(|(context, panic)| {
+            error_context = context.unwrap_or(error_context);
+            panic
+        }),
     };
     let (consumer, result) = match instance {
         Ok(mut instance) => match instance.call(job, &mut context).await {
@@ -125,7 +159,26 @@ pub(super) async fn run(
     // The worker is free while the output is on its way.
     drop(permit);
     let settled = context.settle().await;
-    Finished { partition, lane, consumer, error_context, result: Some(result.and(settled)) }
+    Finished { partition, kind, lane, consumer, error_context, result: Some(result.and(settled)) }
+}
+
+/// Makes a consumer for a job of this kind, and initializes it unless that is the job. The error is a panic, with its
+/// context if it is not that of the job.
+async fn new(
+    kind: JobKind,
+    context: &mut Context,
+    means: &Means,
+) -> Result<Instance, (Option<&'static str>, Error)> {
+    let made = Instance::make(&means.factory, context, means.monitor.clone());
+    let mut instance = made.map_err(|panic| (None, panic))?;
+    if means.initialized && kind != JobKind::Initialized {
+        let called = instance.call(Job::Initialized, context).await;
+        if let Err(error) = called.map_err(|panic| (Some(INITIALIZED), panic))? {
+            let partition = Some(context.partition());
+            means.monitor.emit(&Event::Error { context: INITIALIZED, partition, error: &error });
+        }
+    }
+    Ok(instance)
 }
 
 /// Waits for a worker; `None` if the partition goes away before there is one.

@@ -177,8 +177,12 @@ impl Queue {
 
     /// The latest runs count most: an eighth of what is known gives way to each.
     fn learn(&mut self, timing: Timing) {
+        // Callbacks without records say nothing of them.
+        if timing.records == 0 {
+            return;
+        }
         let took = u64::try_from(timing.begun.elapsed().as_nanos()).unwrap_or(u64::MAX);
-        let latest = took / timing.records.max(1) as u64;
+        let latest = took / timing.records as u64;
         let pace = self.paces.entry(timing.topic).or_insert(latest);
         *pace = *pace - *pace / 8 + latest / 8;
     }

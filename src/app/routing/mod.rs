@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::batch::{Batch, Message};
-use super::consumer::{BatchFn, BlockingFn, Consumer, Handler, MessageFn, erase};
+use super::consumer::{self, BatchFn, BlockingFn, Consumer, Handler, MessageFn, erase};
 use super::context::Context;
 use super::handler_error::HandlerResult;
 use super::payload::Payload;
@@ -103,6 +103,10 @@ impl GroupRoute {
 pub struct TopicRoute {
     pub(crate) topic: TopicName,
     pub(crate) factory: Option<Factory>,
+    /// The consumer has something to do before its first batch.
+    pub(crate) initialized: bool,
+    pub(crate) eofed: bool,
+    pub(crate) periodic: Option<Duration>,
     pub(crate) marks: Marks,
     pub(crate) policies: Policies,
     pub(crate) max_messages: usize,
@@ -114,6 +118,9 @@ impl TopicRoute {
         Self {
             topic,
             factory: None,
+            initialized: false,
+            eofed: false,
+            periodic: None,
             marks: Marks::Automatic,
             policies: Policies::default(),
             max_messages: usize::MAX,
@@ -124,6 +131,7 @@ impl TopicRoute {
     /// Handles the topic with a [`Consumer`]; `make` is called once for each partition (and virtual partition).
     pub fn consumer<C: Consumer>(&mut self, make: impl Fn() -> C + Send + Sync + 'static) -> &mut Self {
         self.factory = Some(Arc::new(move || erase(make())));
+        self.initialized = consumer::is_initialized::<C>();
         self
     }
 
@@ -180,6 +188,20 @@ impl TopicRoute {
         self
     }
 
+    /// Calls the consumer's [`eofed`](Consumer::eofed) when it has handled everything up to the end of a partition. Default:
+    /// no. A topic that is added to a group while it runs needs another one there that wants it. Karafka's `eofed`.
+    pub fn eofed(&mut self, wanted: bool) -> &mut Self {
+        self.eofed = wanted;
+        self
+    }
+
+    /// Calls the consumer's [`tick`](Consumer::tick) whenever nothing ran in a partition for this long, at least a
+    /// millisecond. Default: never. Karafka's `periodic`.
+    pub fn periodic(&mut self, every: Duration) -> &mut Self {
+        self.periodic = Some(every);
+        self
+    }
+
     /// Reports a handler that has been running for this long ([`Event::Stuck`](super::Event::Stuck)), and fails liveness
     /// until it returns ([`ServerHandle::is_live`](super::ServerHandle::is_live)). Its partition waits; membership and
     /// other partitions do not. Looked at twice a second. Default: never.
@@ -201,6 +223,12 @@ impl TopicRoute {
         let what = "has no consumer; call consumer(), handler(), batch_handler() or blocking_handler()";
         problems.check(self.factory.is_some(), "", what);
         problems.check(self.max_messages > 0, "max_messages", "is 0; it must be at least 1");
+        let ticks = self.periodic.is_none_or(|every| every >= Duration::from_millis(1));
+        problems.check(
+            ticks,
+            "periodic",
+            "is shorter than a millisecond; ticks would follow each other without end",
+        );
         for policy in self.policies.iter() {
             problems.within(policy.name(), |problems| {
                 policy.check(&self.facts(), &mut |setting, what| problems.add(setting, what));
@@ -217,6 +245,8 @@ impl fmt::Debug for TopicRoute {
             .field("marks", &self.marks)
             .field("policies", &self.policies)
             .field("max_messages", &self.max_messages)
+            .field("eofed", &self.eofed)
+            .field("periodic", &self.periodic)
             .field("stuck_after", &self.stuck_after)
             .finish()
     }

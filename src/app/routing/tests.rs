@@ -38,6 +38,12 @@ impl Set for TopicRoute {
             let _ = route.max_messages(10);
         },
         |route| {
+            let _ = route.eofed(true);
+        },
+        |route| {
+            let _ = route.periodic(Duration::from_secs(2));
+        },
+        |route| {
             let _ = route.stuck_after(Duration::from_secs(9));
         },
     ];

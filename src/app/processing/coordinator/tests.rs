@@ -1,5 +1,7 @@
 //! The decision table: what a partition does for each combination of policies, told as scripts.
 
+mod acknowledged;
+mod calls;
 mod stages;
 
 use std::sync::Mutex;
@@ -7,7 +9,7 @@ use std::sync::Mutex;
 use super::*;
 use crate::app::Throttle;
 use crate::app::policies::{Again, Dispatch as DeadLetterPolicy};
-use crate::app::policy::{Definition, Facts};
+use crate::app::policy::{Admission, Definition, Facts, Stage, Verdict};
 use crate::backoff::Backoff;
 use crate::types::{TopicName, TopicPartition};
 
@@ -65,13 +67,17 @@ impl Script {
         Self::filtered(policy, Vec::new())
     }
 
-    fn filtered(policy: Policy, mut stages: Vec<Box<dyn Stage>>) -> Self {
+    fn filtered(policy: Policy, stages: Vec<Box<dyn Stage>>) -> Self {
+        Self::with(policy, stages, Callbacks::default())
+    }
+
+    fn with(policy: Policy, mut stages: Vec<Box<dyn Stage>>, callbacks: Callbacks) -> Self {
         let Policy { marks, retry, dead_letter, max_messages } = policy;
         let lanes = Arc::default();
         stages.push(Box::new(Lanes(Arc::clone(&lanes))));
         stages.extend(dead_letter.map(|dead_letter| Box::new(dead_letter) as Box<dyn Stage>));
         stages.push(Box::new(Again(retry)));
-        let coordinator = Coordinator::new(Rules { marks, max_messages, stages });
+        let coordinator = Coordinator::new(Rules { marks, max_messages, stages, callbacks });
         Self { coordinator, now: Instant::now(), lanes }
     }
 
@@ -126,6 +132,7 @@ impl Script {
         while let Some(output) = self.coordinator.poll_output() {
             out.push(match output {
                 Output::Run { lane, records, attempt } => format!("run {lane} {records:?} #{attempt}"),
+                Output::Call { kind, lane } => format!("{kind:?} {lane}").to_lowercase(),
                 Output::Mark(offset) => format!("mark {offset}"),
                 Output::Dispatch { record, attempts, atomic: None } => {
                     format!("dispatch {record} #{attempts}")

@@ -11,6 +11,7 @@ use crate::app::processing::coordinator::Output;
 use crate::app::processing::letter::Letter;
 use crate::app::processing::partition::Run;
 use crate::app::processing::run::{Job, Means, run};
+use crate::app::snapshot::JobKind;
 use crate::types::{Offset, TopicPartition};
 
 impl GroupListener {
@@ -20,6 +21,7 @@ impl GroupListener {
             let Some(output) = state.coordinator.poll_output() else { break };
             match output {
                 Output::Run { lane, records, attempt } => self.start(partition, lane, &records, attempt),
+                Output::Call { kind, lane } => self.call(partition, kind, lane),
                 Output::Mark(offset) => self.store(partition, offset),
                 Output::Dispatch { record, attempts, .. } => self.dispatch(partition, record, attempts),
                 Output::Retrying { attempt, offset, delay } => {
@@ -66,6 +68,20 @@ impl GroupListener {
         self.spawn(partition, lane, attempt, Job::Consume(batch));
     }
 
+    /// Runs a callback other than `consume`.
+    fn call(&mut self, partition: &TopicPartition, kind: JobKind, lane: u32) {
+        let job = match kind {
+            JobKind::Initialized => Job::Initialized,
+            JobKind::Eofed => Job::Eofed,
+            JobKind::Tick => Job::Tick,
+            JobKind::Revoked => Job::Revoked,
+            JobKind::Shutdown => Job::Shutdown,
+            // Needs its records: see `start`.
+            JobKind::Consume => return,
+        };
+        self.spawn(partition, lane, 1, job);
+    }
+
     fn spawn(&mut self, partition: &TopicPartition, lane: u32, attempt: u32, job: Job) {
         let Some(state) = self.partitions.get_mut(partition) else { return };
         let consumer = state.consumers.remove(&lane);
@@ -87,10 +103,12 @@ impl GroupListener {
         let reporter = self.reporter.clone();
         let means = Means {
             factory: state.route.factory.clone(),
+            initialized: state.route.callbacks.initialized,
             workers: self.shared.workers.clone(),
             monitor: self.shared.monitor.clone(),
             stop: self.stop.clone(),
         };
+        let kind = job.kind();
         let future = run(consumer, job, context.clone(), means);
         let task = self.runtime.spawn(
             "handler",
@@ -100,7 +118,7 @@ impl GroupListener {
             }),
         );
         let run = Run { context, records, stuck: None, _task: task.abort_on_drop() };
-        state.runs.insert(lane, run);
+        state.runs.insert((kind, lane), run);
     }
 
     /// Sends a record of the held batch to the dead letter topic.
@@ -131,8 +149,8 @@ impl GroupListener {
         let Some(state) = self.partitions.get(partition) else { return };
         let lanes: Vec<u32> = state.consumers.keys().copied().collect();
         for lane in lanes {
-            let job = if ending == Ending::Stopped { Job::Shutdown } else { Job::Revoked };
-            self.spawn(partition, lane, 1, job);
+            let kind = if ending == Ending::Stopped { JobKind::Shutdown } else { JobKind::Revoked };
+            self.call(partition, kind, lane);
         }
     }
 

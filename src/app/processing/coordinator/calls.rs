@@ -1,0 +1,78 @@
+//! Machine: which callbacks besides `consume` are due in a partition. When nothing else runs there the coordinator asks.
+
+use std::collections::BTreeSet;
+
+use tokio::time::Instant;
+
+use super::output::Callbacks;
+use crate::app::snapshot::JobKind;
+use crate::deadline;
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Calls {
+    wanted: Callbacks,
+    /// The partition came, and nobody was told.
+    initialize: bool,
+    /// The end of the partition was reached, and nobody was told.
+    at_end: bool,
+    /// When the next tick is due, if nothing runs before.
+    pub(super) tick_at: Option<Instant>,
+    /// Lanes that ran. Only where callbacks are for all of them.
+    lanes: BTreeSet<u32>,
+}
+
+impl Calls {
+    pub(super) fn new(wanted: Callbacks) -> Self {
+        Self { wanted, initialize: false, at_end: false, tick_at: None, lanes: BTreeSet::new() }
+    }
+
+    /// The partition was assigned.
+    pub(super) fn assigned(&mut self, now: Instant) {
+        self.initialize = self.wanted.initialized;
+        self.rest(now);
+    }
+
+    /// A handler runs in this lane.
+    pub(super) fn ran(&mut self, lane: u32) {
+        if self.wanted.eofed || self.wanted.every.is_some() {
+            self.lanes.insert(lane);
+        }
+    }
+
+    /// What ran has ended: the time to the next tick begins.
+    pub(super) fn rest(&mut self, now: Instant) {
+        self.tick_at = self.wanted.every.map(|every| deadline::after(now, every));
+    }
+
+    /// The end of the partition was reached, or is left again.
+    pub(super) fn set_at_end(&mut self, at_end: bool) {
+        self.at_end = at_end && self.wanted.eofed;
+    }
+
+    /// True if the consumer has to be told that the partition came before anything else runs.
+    pub(super) fn initializes(&self) -> bool {
+        self.initialize
+    }
+
+    /// True if the consumer has to be told of the end of the partition.
+    pub(super) fn is_at_end(&self) -> bool {
+        self.at_end
+    }
+
+    /// The lanes of a callback that runs now: those that have a consumer, or the first one.
+    pub(super) fn begin(&mut self, kind: JobKind) -> Vec<u32> {
+        match kind {
+            JobKind::Initialized => self.initialize = false,
+            JobKind::Eofed => self.at_end = false,
+            _ => {}
+        }
+        if self.lanes.is_empty() {
+            self.ran(0);
+        }
+        if kind == JobKind::Initialized || self.lanes.is_empty() {
+            return vec![0];
+        }
+        self.lanes.iter().copied().collect()
+    }
+}
