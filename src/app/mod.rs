@@ -58,7 +58,7 @@ pub use policy::Policy;
 pub use routing::{GroupRoute, Routes, TopicRoute};
 pub use scheduler::{LongestFirst, Scheduler, WaitingJob};
 pub use server::Server;
-pub use settings::AppConfig;
+pub use settings::{AppConfig, RouteConfig};
 pub use snapshot::{
     JobKind, JobSnapshot, ListenerSnapshot, ListenerState, PartitionPhase, PartitionSnapshot, PauseCause,
     PauseSnapshot, ServerState, Snapshot, WorkersSnapshot,
@@ -282,15 +282,19 @@ impl App {
     /// # Errors
     /// [`ErrorKind::Config`], naming all problems of settings and routes at once.
     pub async fn build(mut self) -> Result<Server> {
-        let groups: Vec<GroupId> = self.routes.groups.iter().map(|group| group.id.clone()).collect();
+        let topics = |group: &GroupRoute| group.topics.iter().map(|route| route.topic.clone()).collect();
+        let groups: Vec<_> =
+            self.routes.groups.iter().map(|group| (group.id.clone(), topics(group))).collect();
         if let Some(servers) = self.bootstrap_servers {
             self.wishes.client.push(move |client| client.bootstrap_servers(servers.as_str()));
         }
-        let Settled { client, of_client, producer, settings, mut problems } =
+        let Settled { client, of_client, producer, settings, routes, mut problems } =
             self.wishes.settle(&self.name, &groups);
         if !settings.app.group_id.is_empty() {
             self.routes.groups[0].id = GroupId::from(settings.app.group_id.as_str());
         }
+        let of_routes = self.routes.groups.iter_mut().flat_map(|group| &mut group.topics);
+        of_routes.zip(routes.into_iter().flatten()).for_each(|(route, given)| route.given = given);
         let own = self.routes.groups[0].id.clone();
         routing::check(&mut self.routes.groups, &own, &mut problems);
         for group in &self.routes.groups {

@@ -1,6 +1,7 @@
 //! Goes through properties and variables, and finds everything that is wrong with them.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use super::nearest::suggestion;
 use super::{Problems, Row, Table};
@@ -18,8 +19,15 @@ enum Origin {
 }
 
 /// Names and values by origin, as they were given.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Given(Vec<(Origin, String, String)>);
+
+/// Values may be secrets.
+impl fmt::Debug for Given {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.0.iter().map(|(origin, name, _)| (origin, name))).finish()
+    }
+}
 
 /// Settings that are loaded, without their type.
 pub(crate) trait Section {

@@ -150,6 +150,7 @@ macro_rules! settings {
 
     (@type ms unset) => { Option<std::time::Duration> };
     (@type ms $default:tt) => { std::time::Duration };
+    (@type count unset) => { Option<usize> };
     (@type bytes $default:tt) => { usize };
     (@type count $default:tt) => { usize };
     (@type number unset) => { Option<i32> };
@@ -158,6 +159,7 @@ macro_rules! settings {
     (@type $Type:ident $default:tt) => { $Type };
 
     (@argument ms unset) => { impl Into<Option<std::time::Duration>> };
+    (@argument count unset) => { impl Into<Option<usize>> };
     (@argument number unset) => { impl Into<Option<i32>> };
     (@argument text $default:tt) => { impl Into<String> };
     (@argument ms $default:tt) => { std::time::Duration };

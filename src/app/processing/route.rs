@@ -23,6 +23,7 @@ pub(crate) struct Route {
 impl Route {
     /// `None` for a route without a consumer, which the check of the routes refuses.
     pub(crate) fn new(route: TopicRoute) -> Option<Self> {
+        let config = route.config();
         let mut policies = route.policies;
         if policies.get::<Retry>().is_none() {
             policies.set(Retry::default());
@@ -32,13 +33,13 @@ impl Route {
             factory: route.factory?,
             marks: route.marks,
             dead_letter_topic: policies.get().map(|dead_letter: &DeadLetter| dead_letter.topic().clone()),
-            stuck_after: route.stuck_after,
+            stuck_after: config.stuck_after,
             callbacks: Callbacks {
                 initialized: route.initialized,
                 eofed: route.eofed,
                 every: route.periodic,
             },
-            max_messages: route.max_messages,
+            max_messages: config.max_messages.unwrap_or(usize::MAX),
             policies,
         })
     }

@@ -14,9 +14,9 @@ use super::context::Context;
 use super::handler_error::HandlerResult;
 use super::payload::Payload;
 use super::policy::{Facts, Marks, Policies, Policy};
-use super::settings::Changes;
+use super::settings::{Changes, RouteConfig};
 use crate::consumer::{ConsumerConfig, FirstStart, OutOfRange, Truncation};
-use crate::settings::Problems;
+use crate::settings::{Problems, Table};
 use crate::types::{GroupId, TopicName};
 
 /// Makes the handler of one partition (and lane).
@@ -109,8 +109,9 @@ pub struct TopicRoute {
     pub(crate) periodic: Option<Duration>,
     pub(crate) marks: Marks,
     pub(crate) policies: Policies,
-    pub(crate) max_messages: usize,
-    pub(crate) stuck_after: Option<Duration>,
+    /// What properties and variables say.
+    pub(crate) given: RouteConfig,
+    changes: Changes<RouteConfig>,
 }
 
 impl TopicRoute {
@@ -123,8 +124,8 @@ impl TopicRoute {
             periodic: None,
             marks: Marks::Automatic,
             policies: Policies::default(),
-            max_messages: usize::MAX,
-            stuck_after: None,
+            given: RouteConfig::new(),
+            changes: Changes::default(),
         }
     }
 
@@ -184,8 +185,7 @@ impl TopicRoute {
     /// Hands at most this many records to one run (Karafka's `max_messages`), at least 1. Default: a batch as it was
     /// fetched.
     pub fn max_messages(&mut self, records: usize) -> &mut Self {
-        self.max_messages = records;
-        self
+        self.configure(move |route| route.max_messages(records))
     }
 
     /// Calls the consumer's [`eofed`](Consumer::eofed) when it has handled everything up to the end of a partition. Default:
@@ -206,8 +206,21 @@ impl TopicRoute {
     /// until it returns ([`ServerHandle::is_live`](super::ServerHandle::is_live)). Its partition waits; membership and
     /// other partitions do not. Looked at twice a second. Default: never.
     pub fn stuck_after(&mut self, time: Duration) -> &mut Self {
-        self.stuck_after = Some(time);
+        self.configure(move |route| route.stuck_after(time))
+    }
+
+    /// Changes settings of the route that belong to no policy.
+    pub fn configure(
+        &mut self,
+        change: impl Fn(RouteConfig) -> RouteConfig + Send + Sync + 'static,
+    ) -> &mut Self {
+        self.changes.push(change);
         self
+    }
+
+    /// Its settings: what setters say goes before what is given otherwise.
+    pub(crate) fn config(&self) -> RouteConfig {
+        self.changes.apply(self.given.clone())
     }
 
     /// The route as its policies see it.
@@ -222,7 +235,7 @@ impl TopicRoute {
         }
         let what = "has no consumer; call consumer(), handler(), batch_handler() or blocking_handler()";
         problems.check(self.factory.is_some(), "", what);
-        problems.check(self.max_messages > 0, "max_messages", "is 0; it must be at least 1");
+        Table::check(&self.config(), problems);
         let ticks = self.periodic.is_none_or(|every| every >= Duration::from_millis(1));
         problems.check(
             ticks,
@@ -244,10 +257,9 @@ impl fmt::Debug for TopicRoute {
             .field("consumer", &self.factory.is_some())
             .field("marks", &self.marks)
             .field("policies", &self.policies)
-            .field("max_messages", &self.max_messages)
+            .field("config", &self.config())
             .field("eofed", &self.eofed)
             .field("periodic", &self.periodic)
-            .field("stuck_after", &self.stuck_after)
             .finish()
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::fmt::Write;
 
-use super::AppConfig;
+use super::{AppConfig, RouteConfig};
 use crate::client::ClientConfig;
 use crate::consumer::ConsumerConfig;
 use crate::producer::ProducerConfig;
@@ -14,15 +14,19 @@ const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/configuration.md")
 const INTRODUCTION: &str = "\
 # Configuration
 
-Each setting has a setter (`ClientConfig`, `ProducerConfig`, `ConsumerConfig`, `AppConfig`), a name in properties and a variable of the
-environment. A setter goes before a variable, a variable before a property, a property before the default.
+Each setting has a setter (`ClientConfig`, `ProducerConfig`, `ConsumerConfig`, `AppConfig`, `RouteConfig`), a name in
+properties and a variable of the environment. A setter goes before a variable, a variable before a property, a property
+before the default.
 
 `ClientSettings` loads properties and variables, and so do applications (`App::properties`, `App::environment`). Properties
-have the names of Java's clients or librdkafka. `group.id` names the group of consumers. Settings of producers, consumers and
-applications may be named below their scope, as `producer.linger.ms`; where a section further up has a setting of the same name, they
-must be. The consumers of one group of an application are set by `groups.<id>.consumer.fetch.max.bytes` and the like, which goes before
-what is said of all. A variable is `CARAFE_` and the property's name in capital letters, with `_` for each dot:
-`CARAFE_LINGER_MS`, `CARAFE_PRODUCER_REQUEST_TIMEOUT_MS`. `CARAFE_TEST_…` is left to this crate's tests.
+have the names of Java's clients or librdkafka; `group.id` names the group of consumers. Settings of producers, consumers and
+applications may be named below their scope, as `producer.linger.ms`; where a section further up has a setting of the same
+name, they must be. In an application, `groups.<id>.consumer.fetch.max.bytes` is for the consumer of one group, and goes
+before what is said of all; `routes.<topic>.max.messages` is for one route, `groups.<id>.routes.<topic>.max.messages` where
+the group is not the application's own.
+
+A variable is `CARAFE_` and the property's name in capital letters, with `_` for each dot: `CARAFE_LINGER_MS`,
+`CARAFE_PRODUCER_REQUEST_TIMEOUT_MS`. `CARAFE_TEST_…` is left to this crate's tests.
 
 Everything that is wrong is reported at once: unknown names with the nearest known one, values with their range, refused
 settings with the reason. Nothing is ignored. A refused setting may be given with the values that say what happens anyway.
@@ -39,6 +43,7 @@ pub(super) fn document() -> String {
     section::<ProducerConfig>(&mut text, "Producers", &mut taken);
     section::<ConsumerConfig>(&mut text, "Consumers", &mut taken);
     section::<AppConfig>(&mut text, "Applications", &mut taken);
+    section::<RouteConfig>(&mut text, "Routes of topics", &mut taken);
     text
 }
 
@@ -65,6 +70,9 @@ fn section<T: Table + Default>(text: &mut String, title: &str, taken: &mut BTree
         let default = (row.get)(&defaults).map(|value| value.to_string()).unwrap_or_default();
         let range = row.kind.range();
         let _ = writeln!(text, "| {name} | {others} | {range} | {default} | {} |", plain(row.text));
+    }
+    if !T::rows().any(|row| refused(&row)) {
+        return;
     }
     let _ = write!(text, "\nRefused:\n\n| Name | Other names | Except | Reason |\n|---|---|---|---|\n");
     for row in T::rows().filter(refused) {

@@ -22,7 +22,7 @@ use crate::consumer::{ConsumerConfig, OutOfRange};
 use crate::producer::ProducerConfig;
 use crate::settings::load::{Given, Section};
 use crate::settings::{Problems, Table, UNBOUNDED, settings};
-use crate::types::GroupId;
+use crate::types::{GroupId, TopicName};
 
 settings! {
     /// Settings of an [`App`](super::App) itself.
@@ -43,6 +43,24 @@ settings! {
     revoke_timeout: ms = 30_000, 0..=UNBOUNDED => "revoke.timeout.ms";
 }
 
+settings! {
+    /// Settings of a [`TopicRoute`](super::TopicRoute) that belong to no policy.
+    pub struct RouteConfig in "", others &[];
+
+    /// How many records one run gets at most (Karafka's `max_messages`). Not set, it gets a batch as it was fetched.
+    max_messages: count = unset, 1..=UNBOUNDED => "max.messages";
+
+    /// Reports a handler that has been running for this long, and fails liveness until it returns. Its partition waits;
+    /// membership and other partitions do not. Looked at twice a second. Not set, it is never reported.
+    stuck_after: ms = unset, 0..=UNBOUNDED => "stuck.after.ms";
+}
+
+impl RouteConfig {
+    /// Nothing depends on anything.
+    #[expect(clippy::unused_self, reason = "other settings do depend on each other")]
+    fn check_together(&self, _: &mut Problems) {}
+}
+
 impl AppConfig {
     /// Nothing depends on anything.
     #[expect(clippy::unused_self, reason = "other settings do depend on each other")]
@@ -58,7 +76,7 @@ impl<C> Changes<C> {
         self.0.push(Arc::new(change));
     }
 
-    fn apply(&self, config: C) -> C {
+    pub(crate) fn apply(&self, config: C) -> C {
         self.0.iter().fold(config, |config, change| change(config))
     }
 }
@@ -96,6 +114,8 @@ pub(super) struct Settled {
     pub(super) of_client: bool,
     pub(super) producer: ProducerConfig,
     pub(super) settings: Settings,
+    /// What properties and variables say of the routes of each group.
+    pub(super) routes: Vec<Vec<RouteConfig>>,
     pub(super) problems: Problems,
 }
 
@@ -110,18 +130,28 @@ pub(crate) struct Settings {
 }
 
 impl Wishes {
-    /// Puts everything together for an application of this name with these groups.
-    pub(super) fn settle<'a>(self, name: &str, groups: impl IntoIterator<Item = &'a GroupId>) -> Settled {
+    /// Puts everything together for an application of this name with these groups and their topics; its own group is the
+    /// first.
+    pub(super) fn settle(self, name: &str, groups: &[(GroupId, Vec<TopicName>)]) -> Settled {
         let Self { given, mut problems, app, client, producer, consumer } = self;
         let before = ClientConfig::new().client_id(name);
         let mut of_client = before.clone();
         let mut of_producer = ProducerConfig::new();
         let mut of_consumers = framework();
         let mut of_app = AppConfig::new();
-        let mut of_groups: Vec<GroupSection> = groups.into_iter().map(GroupSection::new).collect();
+        let mut of_groups: Vec<_> = groups.iter().map(|(group, _)| Apart::of_group(group)).collect();
+        let own = groups.first().map(|(group, _)| group);
+        let mut of_routes: Vec<Vec<_>> = groups
+            .iter()
+            .map(|(group, topics)| {
+                let below = if Some(group) == own { String::new() } else { format!("groups.{group}.") };
+                topics.iter().map(|topic| Apart::of_route(&below, topic)).collect()
+            })
+            .collect();
         let mut sections: Vec<&mut dyn Section> =
             vec![&mut of_client, &mut of_producer, &mut of_consumers, &mut of_app];
         sections.extend(of_groups.iter_mut().map(|group| group as &mut dyn Section));
+        sections.extend(of_routes.iter_mut().flatten().map(|route| route as &mut dyn Section));
         given.load(&mut sections, &mut problems);
 
         let app = app.apply(of_app);
@@ -131,13 +161,21 @@ impl Wishes {
         app.check(&mut problems);
         producer.check(&mut problems);
         check(&consumer, &mut problems);
-        let groups = of_groups.into_iter().filter(|group| !group.given.is_empty());
-        let groups = groups.map(|group| (group.id, group.given)).collect();
+        let mut ids: Vec<GroupId> = groups.iter().map(|(group, _)| group.clone()).collect();
+        // Properties name a group as the routes do, whatever it is called in the end.
+        if let (false, Some(own)) = (app.group_id.is_empty(), ids.first_mut()) {
+            *own = GroupId::from(app.group_id.as_str());
+        }
+        let groups = ids.into_iter().zip(of_groups.into_iter().map(|group| group.given)).collect();
         Settled {
             of_client: of_client != before,
             client: of_client,
             producer,
             settings: Settings { app, consumer, groups },
+            routes: of_routes
+                .into_iter()
+                .map(|routes| routes.into_iter().map(|route| route.tried).collect())
+                .collect(),
             problems,
         }
     }
@@ -183,22 +221,27 @@ fn check(config: &ConsumerConfig, problems: &mut Problems) {
     }
 }
 
-/// What is said of the consumer of one group: kept, since it goes before what setters say of all groups.
-struct GroupSection {
-    id: GroupId,
+/// What is said of one group or route. It is kept, since it goes before what setters say of all groups.
+struct Apart<T> {
     scope: String,
-    tried: ConsumerConfig,
+    tried: T,
     given: Vec<(usize, String)>,
 }
 
-impl GroupSection {
-    fn new(group: &GroupId) -> Self {
+impl Apart<ConsumerConfig> {
+    fn of_group(group: &GroupId) -> Self {
         let scope = format!("groups.{group}.{}", ConsumerConfig::SCOPE);
-        Self { id: group.clone(), scope, tried: framework(), given: Vec::new() }
+        Self { scope, tried: framework(), given: Vec::new() }
     }
 }
 
-impl Section for GroupSection {
+impl Apart<RouteConfig> {
+    fn of_route(below: &str, topic: &TopicName) -> Self {
+        Self { scope: format!("{below}routes.{topic}"), tried: RouteConfig::new(), given: Vec::new() }
+    }
+}
+
+impl<T: Table> Section for Apart<T> {
     fn scope(&self) -> &str {
         &self.scope
     }

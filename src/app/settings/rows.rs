@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::fmt::Debug;
 
-use super::AppConfig;
+use super::{AppConfig, RouteConfig};
 use crate::client::ClientConfig;
 use crate::consumer::ConsumerConfig;
 use crate::producer::ProducerConfig;
@@ -113,6 +113,7 @@ fn default_bounds_loaders_and_documentation_agree() {
     agree::<ProducerConfig>();
     agree::<ConsumerConfig>();
     agree::<AppConfig>();
+    agree::<RouteConfig>();
 }
 
 /// The checks know the same bounds as the loaders: what a setter sets beyond them is refused.
@@ -139,6 +140,7 @@ fn setters_have_the_bounds_of_the_loaders() {
     beyond::<ProducerConfig>();
     beyond::<ConsumerConfig>();
     beyond::<AppConfig>();
+    beyond::<RouteConfig>();
 }
 
 #[test]
@@ -165,4 +167,5 @@ fn every_name_has_one_meaning_and_refusals_have_reasons() {
     names::<ProducerConfig>(&mut taken);
     names::<ConsumerConfig>(&mut taken);
     names::<AppConfig>(&mut taken);
+    names::<RouteConfig>(&mut taken);
 }

@@ -12,7 +12,8 @@ fn settle(text: &str, say: impl FnOnce(&mut Wishes)) -> Settled {
     let mut wishes = Wishes::default();
     wishes.given.text(text, &mut wishes.problems);
     say(&mut wishes);
-    wishes.settle("shop", &[GroupId::from("shop"), GroupId::from("bills")])
+    let groups = [("shop", "orders"), ("bills", "orders")];
+    wishes.settle("shop", &groups.map(|(group, topic)| (GroupId::from(group), vec![TopicName::from(topic)])))
 }
 
 fn problems(settled: Settled) -> Vec<String> {
@@ -47,6 +48,35 @@ fn setters_go_before_variables_before_properties_and_one_group_before_all() {
     own.push(|consumer: ConsumerConfig| consumer.max_bytes(5000));
     assert_eq!(group("bills", &own), bills.max_bytes(5000));
     assert_eq!(problems(settled), Vec::<String>::new());
+}
+
+#[test]
+fn routes_and_groups_are_named_as_the_application_names_them() {
+    let properties = "group.id=elsewhere\nroutes.orders.max.messages=5\ngroups.bills.routes.orders.max.messages=6\n\
+                      groups.shop.consumer.fetch.max.bytes=7\n";
+    let settled = settle(properties, |wishes| {
+        wishes.given.environment([("CARAFE_ROUTES_ORDERS_STUCK_AFTER_MS", "8")]);
+    });
+    let own = RouteConfig::new().max_messages(5).stuck_after(ms(8));
+    assert_eq!(settled.routes, [vec![own], vec![RouteConfig::new().max_messages(6)]]);
+    let config = settled.settings.consumer(&GroupId::from("elsewhere"), &Changes::default());
+    assert_eq!(config, framework().max_bytes(7));
+    assert_eq!(problems(settled), Vec::<String>::new());
+    let found = problems(settle("routes.orders.max.messages=0\nroutes.order.max.messages=1\n", |_| ()));
+    assert_eq!(found.len(), 2, "{found:?}");
+    assert!(
+        found.iter().any(|problem| problem.starts_with("routes.orders.max.messages: \"0\" is not valid"))
+    );
+    assert!(found.iter().any(|problem| problem.ends_with("did you mean routes.orders.max.messages?")));
+}
+
+#[test]
+fn values_are_not_shown_while_they_are_kept() {
+    let app = crate::app::App::new("shop").properties([("sasl.password", "hunter2")]);
+    let shown = format!("{app:?}");
+    assert!(shown.contains("sasl.password") && !shown.contains("hunter2"), "{shown}");
+    let loader = crate::client::ClientSettings::loader().environment([("CARAFE_SASL_PASSWORD", "hunter2")]);
+    assert!(!format!("{loader:?}").contains("hunter2"));
 }
 
 #[test]

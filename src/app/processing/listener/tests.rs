@@ -56,7 +56,7 @@ impl Stand {
                 Ok(())
             }
         });
-        let settings = Wishes::default().settle("app", []).settings;
+        let settings = Wishes::default().settle("app", &[]).settings;
         let plan = Plan::new(routes.groups.remove(0), &settings);
         // Nobody is there, and nobody is asked.
         let sim: Arc<dyn Runtime> = SimRuntime::new(1);
