@@ -89,7 +89,7 @@ pub mod consumer;
 mod net;
 #[cfg(feature = "client")]
 pub mod producer;
-#[cfg(feature = "client")]
+#[cfg(any(feature = "client", feature = "broker"))]
 mod sync;
 
 #[cfg(feature = "broker")]

@@ -9,7 +9,7 @@ use std::fmt;
 use std::future;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Buf, Bytes};
@@ -19,6 +19,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::error::Phase;
 use crate::runtime::{Runtime, Stream, Task, watch};
+use crate::sync::{Mutex, MutexGuard, lock};
 use crate::wire::frame::{FrameError, FrameReader, RequestHead, decode_request_header, encode_response};
 use crate::wire::{ApiKey, Reader, Str};
 use crate::{Error, ErrorKind, Result};
@@ -80,7 +81,7 @@ impl Shared {
 
     /// The machine. A panic elsewhere does not make it unusable.
     pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 
     /// The time that the machine is told.
@@ -89,11 +90,11 @@ impl Shared {
     }
 
     fn sockets(&self) -> MutexGuard<'_, BTreeMap<i32, Socket>> {
-        self.sockets.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.sockets)
     }
 
     fn ending(&self) -> MutexGuard<'_, BTreeMap<i32, Task>> {
-        self.ending.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.ending)
     }
 
     /// Lets the timer look at the deadlines again.
@@ -159,7 +160,7 @@ impl Shared {
         for node in nodes {
             self.stop_listening(node);
         }
-        let timer = self.timer_task.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let timer = lock(&self.timer_task).take();
         if let Some(timer) = timer {
             timer.abort();
         }
@@ -247,7 +248,7 @@ pub(crate) fn start_timer(shared: &Arc<Shared>) {
         }
     };
     let task = shared.runtime.spawn("broker-timer", Box::pin(run));
-    *shared.timer_task.lock().unwrap_or_else(PoisonError::into_inner) = Some(task);
+    *lock(&shared.timer_task) = Some(task);
 }
 
 /// Serves one connection until it ends.

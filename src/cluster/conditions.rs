@@ -252,12 +252,16 @@ impl Conditions {
             .collect();
         self.clear_where(now, |key| forgotten.contains(key));
         let mut due = Vec::new();
+        // While no broker answers, nobody says whether a partition still lacks its leader: that they are gone says it all.
+        let silent = self.lasting.contains_key(&(CLIENT, Subject::Cluster, ConditionKind::Unreachable));
         // What the client itself tells (its owner is the lowest) reaches everybody: its parts need not tell it too.
         let mut said = BTreeSet::new();
         for (key, state) in &mut self.lasting {
             let (owner, subject, kind) = key;
             let is_said = *owner != CLIENT && said.contains(&(subject.clone(), *kind));
-            if state.tell_at <= now && is_said {
+            if state.tell_at <= now && silent && *kind == ConditionKind::NoLeader && !state.told {
+                state.tell_at = now + kind.patience();
+            } else if state.tell_at <= now && is_said {
                 state.tell_at = now + REPEAT;
             } else if state.tell_at <= now {
                 let stage = if state.told { ConditionStage::Lasts } else { ConditionStage::Began };
@@ -476,5 +480,29 @@ mod tests {
         conditions.handle_timeout(now + secs(3));
         assert_eq!((conditions.lasting.len(), conditions.log.len()), (CONDITIONS_MAX, LOG_MAX));
         assert_eq!(conditions.events(0).0.len(), LOG_MAX);
+    }
+
+    #[test]
+    fn a_leader_that_is_missing_when_all_brokers_vanish_is_told_when_they_are_back() {
+        let (mut conditions, now) = (Conditions::default(), Instant::now());
+        let partition = Subject::Partition(TopicPartition::new("t", 0));
+        let fail = |kind| Error::new(kind, "failed");
+        for owner in [CLIENT, 7] {
+            let error = fail(ErrorKind::Broker);
+            conditions.raise(now, owner, partition.clone(), ConditionKind::NoLeader, error);
+        }
+        let error = fail(ErrorKind::Network);
+        conditions.raise(now + secs(1), CLIENT, Subject::Cluster, ConditionKind::Unreachable, error);
+        for second in 2..30 {
+            conditions.handle_timeout(now + secs(second));
+            assert!(conditions.next_deadline().is_some_and(|at| at > now + secs(second)));
+        }
+        let told: Vec<_> =
+            conditions.told(now + secs(30)).into_iter().map(|(_, told)| told.subject).collect();
+        assert_eq!(told, [Subject::Cluster]);
+        conditions.clear_where(now + secs(30), |(_, subject, _)| *subject == Subject::Cluster);
+        conditions.handle_timeout(now + secs(33));
+        let told = conditions.told(now + secs(33));
+        assert_eq!((told.len(), &told[0].1.subject), (1, &partition), "once, from the client itself");
     }
 }

@@ -2,8 +2,9 @@
 //! that goes away while it looks leaves the place to the next.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
+use crate::sync::{Mutex, lock};
 use crate::types::NodeId;
 
 /// What is coordinated; the number is the key type of FindCoordinator.
@@ -28,7 +29,7 @@ pub(super) struct Coordinators {
 impl Coordinators {
     /// The place of a key.
     pub(super) fn cell(&self, kind: CoordinatorKind, key: &str) -> Cell {
-        let mut cells = self.cells.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut cells = lock(&self.cells);
         Arc::clone(cells.entry((kind, key.to_owned())).or_default())
     }
 
@@ -41,7 +42,7 @@ impl Coordinators {
 
     /// Forgets every key that `node` was thought to coordinate, because it cannot be reached.
     pub(super) fn forget_node(&self, node: NodeId) {
-        let cells = self.cells.lock().unwrap_or_else(PoisonError::into_inner);
+        let cells = lock(&self.cells);
         for cell in cells.values() {
             if let Ok(mut known) = cell.try_lock()
                 && *known == Some(node)

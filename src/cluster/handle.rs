@@ -8,7 +8,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::net::Connection;
 use crate::runtime::{Runtime, watch};
-use crate::types::{LeaderEpoch, NodeId, Partition, TopicName, TopicPartition};
+use crate::types::{LeaderEpoch, NodeId, Partition, TopicName, TopicPartition, Uuid};
 use crate::wire::produce::{CurrentLeader, NodeEndpoint};
 use crate::{Error, ErrorCode, ErrorKind, Result};
 
@@ -274,18 +274,19 @@ impl Cluster {
         self.want_topic(topic, false);
     }
 
-    /// Applies a leader that a Produce or Fetch response named (KIP-951); true if it is news, in which case a retry need
-    /// not wait. Asks for news of the topic either way.
+    /// Applies a leader that a Produce or Fetch response named (KIP-951) for the topic `id` (zero: not known) of that name;
+    /// true if it is news, in which case a retry need not wait. Asks for news of the topic either way.
     pub(crate) fn leader_hint(
         &self,
         topic: &TopicName,
+        id: Uuid,
         partition: Partition,
         hint: CurrentLeader,
         endpoints: &[NodeEndpoint],
     ) -> bool {
         let news = {
             let mut updater = self.shared.updater();
-            updater.handle_hint(topic, partition, hint, endpoints).then(|| Arc::clone(updater.current()))
+            updater.handle_hint(topic, id, partition, hint, endpoints).then(|| Arc::clone(updater.current()))
         };
         self.want_topic(topic, false);
         match news {

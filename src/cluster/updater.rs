@@ -493,10 +493,12 @@ impl Updater {
         }
     }
 
-    /// Takes a leader that a broker named in passing; true if it is news (KIP-951).
+    /// Takes a leader that a broker named in passing; true if it is news (KIP-951). `id` is the topic that the broker was
+    /// asked about, zero where that is not known: what is said of one that was replaced is nothing about its successor.
     pub(super) fn handle_hint(
         &mut self,
         topic: &str,
+        id: Uuid,
         partition: Partition,
         hint: CurrentLeader,
         endpoints: &[NodeEndpoint],
@@ -506,6 +508,9 @@ impl Updater {
             return false;
         }
         let Some(known) = self.current.topic(topic) else { return false };
+        if ![known.id, id].contains(&Uuid::default()) && known.id != id {
+            return false;
+        }
         let Some(info) = known.partition(partition) else { return false };
         let endpoint = endpoints.iter().find(|endpoint| endpoint.node_id == hint.leader_id);
         let endpoint = endpoint.and_then(|endpoint| Some((endpoint, u16::try_from(endpoint.port).ok()?)));

@@ -414,9 +414,9 @@ impl Driver {
                     name => Some(TopicName::from(name.to_owned())),
                 };
                 if let Some(name) = name {
-                    let partition = Partition(answer.partition);
-                    news |=
-                        self.shared.cluster.leader_hint(&name, partition, leader, &response.node_endpoints);
+                    let (id, partition) = (topic.topic_id, Partition(answer.partition));
+                    let endpoints = &response.node_endpoints;
+                    news |= self.shared.cluster.leader_hint(&name, id, partition, leader, endpoints);
                 }
             }
         }

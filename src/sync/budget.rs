@@ -7,11 +7,13 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::task::{Poll, Waker};
 
 use bytes::Bytes;
+
+use super::atomic::{AtomicUsize, Ordering};
+use super::{Mutex, MutexGuard, lock};
 
 /// Buffers are allocated in multiples of this, so that they fit the next answer too.
 pub(crate) const BUFFER_STEP: usize = 4096;
@@ -83,7 +85,7 @@ fn wake(waiters: BTreeMap<u64, Waker>) {
 
 impl Shared {
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 
     fn give_back(&self, bytes: usize, buffer: Option<Vec<u8>>) {
@@ -105,7 +107,7 @@ impl Shared {
 impl MemoryBudget {
     /// A budget of `limit_bytes`.
     pub fn new(limit_bytes: usize) -> Self {
-        Self(Arc::new(Shared { limit: limit_bytes.max(1), state: Mutex::default() }))
+        Self(Arc::new(Shared { limit: limit_bytes.max(1), state: Mutex::new(State::default()) }))
     }
 
     /// The limit in bytes.
@@ -457,7 +459,16 @@ impl AsRef<[u8]> for Attached {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, carafe_shuttle))]
+impl MemoryBudget {
+    /// Those who wait for memory, or for somebody who lacks it.
+    pub(crate) fn waiting(&self) -> usize {
+        let state = self.0.state();
+        state.returned.waiters.len() + state.pressed.waiters.len()
+    }
+}
+
+#[cfg(all(test, not(carafe_shuttle)))]
 mod tests {
     use super::*;
     use std::time::Duration;

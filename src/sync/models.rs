@@ -73,6 +73,74 @@ fn credit_is_conserved_and_nobody_starves() {
 }
 
 #[test]
+fn memory_comes_back_and_whoever_waits_for_it_is_served() {
+    shuttle::check_random(
+        || {
+            let budget = budget::MemoryBudget::new(8);
+            let takers: Vec<_> = [(2, 4), (8, 8), (3, 5)]
+                .into_iter()
+                .map(|(least, wanted)| {
+                    let budget = budget.clone();
+                    thread::spawn(move || {
+                        let mut credit = block_on(budget.reserve(least, wanted));
+                        assert!((least..=wanted).contains(&credit.bytes()));
+                        assert!(budget.used() <= 8);
+                        // In parts, each of which comes back on its own.
+                        let part = credit.split(1).wrap(Vec::new());
+                        drop(credit);
+                        drop(part);
+                    })
+                })
+                .collect();
+            // One who gives up.
+            let waker = std::task::Waker::noop();
+            let mut fickle = Box::pin(budget.reserve(8, 8));
+            drop(fickle.as_mut().poll(&mut std::task::Context::from_waker(waker)));
+            drop(fickle);
+            for taker in takers {
+                taker.join().expect("a taker that was served");
+            }
+            assert_eq!((budget.used(), budget.waiting()), (0, 0));
+        },
+        SCHEDULES,
+    );
+}
+
+#[test]
+fn what_partitions_hold_adds_up_and_one_at_a_time_overdraws() {
+    shuttle::check_random(
+        || {
+            let budget = budget::MemoryBudget::new(64);
+            let account = budget.account();
+            let seen = budget.returns();
+            let holders: Vec<_> = (0..2)
+                .map(|_| {
+                    let ledger = Arc::clone(account.ledger());
+                    let budget = budget.clone();
+                    thread::spawn(move || {
+                        let mut holding = ledger.hold();
+                        holding.add(8);
+                        let overdraws = holding.overdraw();
+                        budget.press();
+                        assert!(ledger.held() >= 8 && ledger.held() <= 16);
+                        drop(holding);
+                        overdraws
+                    })
+                })
+                .collect();
+            // Both signals come, whenever one began to wait.
+            assert!(block_on(budget.pressed(0)) >= 1);
+            block_on(budget.returned(seen));
+            let overdrew = holders.into_iter().map(|holder| holder.join().expect("it only counts"));
+            assert!(overdrew.filter(|overdrew| *overdrew).count() >= 1);
+            assert_eq!((account.ledger().held(), budget.room().common, budget.waiting()), (0, 32, 0));
+            assert!(account.ledger().hold().overdraw(), "whoever overdrew is gone");
+        },
+        SCHEDULES,
+    );
+}
+
+#[test]
 fn no_letter_is_left_unread() {
     shuttle::check_random(
         || {

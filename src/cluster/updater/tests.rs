@@ -440,7 +440,7 @@ fn leader_hints_are_taken_if_they_are_news_of_reachable_nodes() {
     let hint = |leader_id, leader_epoch| CurrentLeader { leader_id, leader_epoch };
     let at = |node_id| NodeEndpoint { node_id, host: "new".into(), port: 1, rack: None };
     let mut try_hint = |partition, hint, endpoints: &[NodeEndpoint]| {
-        bench.updater.handle_hint("a", Partition(partition), hint, endpoints)
+        bench.updater.handle_hint("a", Uuid([1; 16]), Partition(partition), hint, endpoints)
     };
     assert!(!try_hint(0, hint(2, 5), &[]), "the same epoch");
     assert!(!try_hint(0, hint(-1, 6), &[]));
@@ -462,4 +462,18 @@ fn lying_partition_indexes_reserve_nothing() {
     lie.partitions[1].partition_index = -1;
     let metadata = bench.learn("a", lie);
     assert!(metadata.topic("a").unwrap().partitions.is_empty());
+}
+
+#[test]
+fn a_late_hint_about_a_topic_that_was_replaced_is_none_about_its_successor() {
+    let mut bench = Bench::new();
+    bench.learn("a", topic("a", 2, &[(1, 0)]));
+    let hint = CurrentLeader { leader_id: 2, leader_epoch: 5 };
+    let mut try_hint = |id| bench.updater.handle_hint("a", id, Partition(0), hint, &[]);
+    assert!(!try_hint(Uuid([1; 16])), "the topic before");
+    assert!(try_hint(Uuid([2; 16])));
+    assert_eq!(leaders(bench.updater.current(), "a"), [(2, 5)]);
+    // Old brokers have no ids.
+    let hint = CurrentLeader { leader_id: 1, leader_epoch: 6 };
+    assert!(bench.updater.handle_hint("a", Uuid::default(), Partition(0), hint, &[]));
 }

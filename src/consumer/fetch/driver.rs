@@ -445,7 +445,8 @@ impl Fetcher {
                 self.read(plan, part, total, frame_len, asked, credit).await?
             } else {
                 let news = hint.is_some_and(|hint| {
-                    cluster.leader_hint(&partition.topic, partition.partition, hint, &response.node_endpoints)
+                    let (topic, index) = (&partition.topic, partition.partition);
+                    cluster.leader_hint(topic, plan.topic_id, index, hint, &response.node_endpoints)
                 });
                 if !news && code.needs_metadata() {
                     cluster.leader_failed(&partition.topic);
