@@ -28,11 +28,6 @@ pub(super) fn requested_pause(key: ApiKey, version: i16, body: &[u8]) -> Option<
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::Encode;
-    use crate::wire::messages::{
-        DeleteGroupsResponse, DeleteRecordsResponse, DescribeConfigsResponse, EndTxnResponse, FetchResponse,
-        ListOffsetsResponse, MetadataResponse, OffsetDeleteResponse, RenewDelegationTokenResponse,
-    };
 
     #[test]
     fn only_versions_that_expect_a_pause_give_one() {
@@ -78,6 +73,13 @@ mod tests {
     #[cfg(feature = "broker")]
     #[test]
     fn the_place_is_where_the_message_has_it() {
+        use crate::wire::Encode;
+        use crate::wire::messages::{
+            DeleteGroupsResponse, DeleteRecordsResponse, DescribeConfigsResponse, EndTxnResponse,
+            FetchResponse, ListOffsetsResponse, MetadataResponse, OffsetDeleteResponse,
+            RenewDelegationTokenResponse,
+        };
+
         fn check<T: Encode + Default>(key: ApiKey, version: i16, set: impl Fn(&mut T)) {
             let mut response = T::default();
             set(&mut response);
