@@ -59,7 +59,9 @@ pub(super) async fn report(ledger: Arc<Ledger>, lanes: Arc<Lanes>, started: Inst
             rate = (u128::from(totals.consumed - last.0) * 1000 / since.as_millis().max(1)) as u64;
             last = (totals.consumed, Instant::now());
         }
-        let line = line(started.elapsed(), &totals, rate, lanes.busy.load(Relaxed), lanes.seen());
+        // That a handler has ended is told when its output is settled too: more may seem busy than there are workers.
+        let busy = lanes.busy.load(Relaxed).min(super::WORKERS);
+        let line = line(started.elapsed(), &totals, rate, busy, lanes.seen());
         if terminal {
             let mut out = std::io::stdout();
             let _ = write!(out, "\r{line}\x1b[K").and_then(|()| out.flush());
