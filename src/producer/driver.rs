@@ -698,17 +698,15 @@ impl Drop for Job {
 
 impl Lanes for LaneSet {
     fn collect(&mut self, partition: usize, take: Take, into: &mut Vec<Batch>) -> Left {
-        let Some(lane) = self.lanes.get(partition).cloned() else { return Left::default() };
+        let Some(lane) = self.lanes.get(partition) else { return Left::default() };
         let codec = &self.shared.codec;
         let mut left = lane.collect(codec, take, into);
+        if left.closed > 0 && lane.compress_inline(codec) {
+            left = lane.collect(codec, Take::Ready, into);
+        }
         if left.closed > 0 {
-            if lane.compress_inline(codec) {
-                left = lane.collect(codec, Take::Ready, into);
-            }
-            if left.closed > 0 {
-                self.waiting.push_back(partition);
-                self.start_jobs();
-            }
+            self.waiting.push_back(partition);
+            self.start_jobs();
         }
         left
     }

@@ -14,18 +14,17 @@ use tokio::time::Instant;
 use super::Record;
 use super::batch::{Batch, BatchCell};
 use super::compress::{self, Codec};
-use super::stock::Stock;
+use super::stock::{self, Stock};
 use crate::sync::{Completion, Credit, Held, Mutex, MutexGuard, lock};
 use crate::types::TopicName;
 use crate::wire::compression::Compression;
 use crate::wire::records::{BatchMeta, BatchWriter, RecordSize};
 
-/// Smallest buffer of a batch.
-const CHUNK_MIN: usize = 512;
 /// Most appends between two looks at the wall clock while batches wait for more.
 const CLOCK_APPENDS_MAX: u8 = 64;
-/// Bytes are counted at the broker's gauge in steps of this many.
+/// Bytes are counted at the broker's gauge in steps of this many, and of fewer in a batch that is smaller than this.
 const GAUGE_STEP: usize = 4096;
+const GAUGE_STEP_SMALL: usize = 512;
 /// A broker that finds batches too large does not make them smaller than this.
 const BATCH_SIZE_MIN: usize = 16 * 1024;
 /// For how long batches are smaller after a broker found one too large. Then the size that was asked for is tried again:
@@ -46,9 +45,12 @@ pub(super) struct Gauge {
     pub(super) look: AtomicU64,
 }
 
-/// One partition as appenders see it.
+/// One partition as appenders see it. Where records are spread over thousands of partitions, each append finds its lane in
+/// no cache: what every append touches lies at the beginning, in two lines of 64 bytes.
 #[derive(Debug)]
+#[repr(C, align(64))]
 pub(super) struct Lane {
+    state: Mutex<State>,
     pub(super) id: usize,
     pub(super) topic: TopicName,
     pub(super) partition: i32,
@@ -56,14 +58,15 @@ pub(super) struct Lane {
     pub(super) queued: AtomicI32,
     /// The partition has a leader.
     pub(super) led: AtomicBool,
-    state: Mutex<State>,
 }
 
 #[derive(Debug)]
+#[repr(C)]
 struct State {
-    open: Option<Open>,
-    closed: VecDeque<Closed>,
-    next_closed: u64,
+    /// Time of day in milliseconds, appends until it is read again, and how many that were when it was read.
+    clock: i64,
+    clock_appends: u8,
+    clock_pace: u8,
     /// The sender knows, or has a letter, that the lane is not empty.
     announced: bool,
     /// The sender has a letter about closed batches.
@@ -75,26 +78,26 @@ struct State {
     gauge: Arc<Gauge>,
     /// Largest batch with header.
     batch_size: usize,
+    open: Option<Open>,
+    closed: VecDeque<Closed>,
+    next_closed: u64,
     /// As it was asked for, once a broker's word no longer counts.
     full_size: Option<(usize, Instant)>,
     /// Buffer of the next batch, as large as those before.
     chunk: usize,
-    /// Time of day in milliseconds, appends until it is read again, and how many that were when it was read.
-    clock: i64,
-    clock_appends: u8,
-    clock_pace: u8,
     /// Records of closed batches.
     enqueued: u64,
 }
 
 #[derive(Debug)]
+#[repr(C)]
 struct Open {
     writer: BatchWriter,
     cell: Arc<BatchCell>,
-    held: Held,
-    created: Instant,
     /// Bytes that the gauge knows of.
     counted: usize,
+    held: Held,
+    created: Instant,
 }
 
 #[derive(Debug)]
@@ -208,7 +211,7 @@ impl Lane {
             gauge: Arc::default(),
             batch_size,
             full_size: None,
-            chunk: CHUNK_MIN,
+            chunk: stock::SIZE_MIN,
             clock: 0,
             clock_appends: 0,
             clock_pace: 1,
@@ -471,12 +474,12 @@ impl Appender<'_> {
         reserve: &mut Option<Held>,
         notice: Notice,
     ) -> Result<(), Blocked> {
-        let chunk = self.state.chunk.max(bytes.next_power_of_two());
+        let chunk = self.state.chunk.max(stock::size_for(bytes));
         let credit = &self.stock.credit;
         let held = match take(credit, reserve, chunk) {
             Ok(held) => held,
             // In need, the least that does.
-            Err(_) => take(credit, reserve, bytes.max(CHUNK_MIN))
+            Err(_) => take(credit, reserve, bytes.max(stock::SIZE_MIN))
                 .map_err(|needed| blocked(credit, needed, notice))?,
         };
         let created = clocks.now();
@@ -506,7 +509,7 @@ impl Appender<'_> {
         let state = &mut *self.state;
         let Some(open) = &mut state.open else { return Ok(()) };
         let capacity = open.writer.capacity();
-        let wanted = needed.next_power_of_two().max(capacity * 2);
+        let wanted = needed.next_power_of_two().max(stock::size_for(needed));
         match take(&self.stock.credit, reserve, wanted - capacity) {
             Ok(more) => {
                 open.held.merge(more);
@@ -539,7 +542,8 @@ impl Gauge {
     #[inline]
     fn count(&self, open: &mut Open, before: usize) -> bool {
         let after = open.writer.body_len();
-        if before / GAUGE_STEP == after / GAUGE_STEP {
+        let step = if after < GAUGE_STEP { GAUGE_STEP_SMALL } else { GAUGE_STEP };
+        if before / step == after / step {
             return false;
         }
         let more = after - open.counted;
@@ -554,7 +558,7 @@ impl State {
     fn close_open(&mut self) {
         let Some(open) = self.open.take() else { return };
         self.gauge.bytes.fetch_sub(open.counted, Ordering::Relaxed);
-        self.chunk = open.writer.body_len().next_power_of_two().max(CHUNK_MIN);
+        self.chunk = stock::size_for_next(open.writer.body_len());
         self.enqueued += u64::try_from(open.writer.record_count()).unwrap_or(0);
         let number = self.next_closed;
         self.next_closed += 1;

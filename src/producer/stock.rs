@@ -6,15 +6,50 @@ use bytes::{Bytes, BytesMut};
 
 use crate::sync::{Credit, Mutex, lock};
 
-/// Smaller buffers are cheaper to allocate than to look for.
-const KEPT_MIN: usize = 4096;
+/// Smallest buffer of a batch, and the step between the sizes of small ones: where records are spread over many partitions,
+/// powers of two would leave half of the memory empty.
+pub(super) const SIZE_MIN: usize = 512;
+/// Sizes from here on are powers of two.
+const LARGE_MIN: usize = 4096;
+/// Sizes below [`LARGE_MIN`], and powers of two up to the largest batch.
+const SIZES: usize = LARGE_MIN / SIZE_MIN - 1 + 19;
 
 /// What the lanes of a producer share.
 #[derive(Debug)]
 pub(super) struct Stock {
     pub(super) credit: Arc<Credit>,
-    /// The last one is the one used last, and most likely still in a cache.
-    free: Mutex<Vec<BytesMut>>,
+    free: Mutex<Free>,
+}
+
+/// Buffers that nobody uses.
+#[derive(Debug, Default)]
+struct Free {
+    /// By size. The last one is the one used last, and most likely still in a cache.
+    buffers: [Vec<BytesMut>; SIZES],
+    bytes: usize,
+}
+
+/// The size of a buffer for `bytes`.
+pub(super) fn size_for(bytes: usize) -> usize {
+    if bytes < LARGE_MIN { bytes.next_multiple_of(SIZE_MIN).max(SIZE_MIN) } else { bytes.next_power_of_two() }
+}
+
+/// The size of a buffer for a batch that comes after one of `bytes`: a little more, so that it seldom has to grow.
+pub(super) fn size_for_next(bytes: usize) -> usize {
+    size_for(if bytes < LARGE_MIN { bytes + bytes / 4 } else { bytes })
+}
+
+/// Where buffers of `capacity` bytes are kept; `None` if that is no size that anybody asks for.
+fn place(capacity: usize) -> Option<usize> {
+    if capacity == 0 || size_for(capacity) != capacity {
+        return None;
+    }
+    let small = LARGE_MIN / SIZE_MIN - 1;
+    let place = match capacity {
+        ..LARGE_MIN => capacity / SIZE_MIN - 1,
+        _ => small + (capacity / LARGE_MIN).ilog2() as usize,
+    };
+    (place < SIZES).then_some(place)
 }
 
 impl Stock {
@@ -25,10 +60,11 @@ impl Stock {
     /// An empty buffer of `capacity` bytes. A fresh one costs page faults, and in another thread than the one that freed
     /// the last one often a system call.
     pub(super) fn buffer(&self, capacity: usize) -> BytesMut {
-        if capacity >= KEPT_MIN {
+        if let Some(place) = place(capacity) {
             let mut free = lock(&self.free);
-            if let Some(at) = free.iter().rposition(|buffer| buffer.capacity() == capacity) {
-                return free.remove(at);
+            if let Some(buffer) = free.buffers[place].pop() {
+                free.bytes -= capacity;
+                return buffer;
             }
         }
         BytesMut::with_capacity(capacity)
@@ -38,15 +74,13 @@ impl Stock {
     /// of the memory that batches may take.
     pub(super) fn recycle(&self, body: Bytes) {
         let Ok(mut buffer) = body.try_into_mut() else { return };
-        // Lanes ask for powers of two, so no other buffer would be found again.
-        if buffer.capacity() < KEPT_MIN || !buffer.capacity().is_power_of_two() {
-            return;
-        }
+        let capacity = buffer.capacity();
+        let Some(place) = place(capacity) else { return };
         buffer.clear();
         let mut free = lock(&self.free);
-        let kept: usize = free.iter().map(BytesMut::capacity).sum();
-        if kept + buffer.capacity() <= self.credit.total() / 4 {
-            free.push(buffer);
+        if free.bytes + capacity <= self.credit.total() / 4 {
+            free.bytes += capacity;
+            free.buffers[place].push(buffer);
         }
     }
 }
@@ -71,6 +105,19 @@ mod tests {
         for _ in 0..3 {
             stock.recycle(BytesMut::with_capacity(8192).freeze());
         }
-        assert_eq!(lock(&stock.free).len(), 2, "a quarter is kept");
+        assert_eq!(lock(&stock.free).bytes, 2 * 8192, "a quarter is kept");
+    }
+
+    #[test]
+    fn sizes_are_few_and_close() {
+        for (bytes, size) in
+            [(0, 512), (1, 512), (513, 1024), (2140, 2560), (3585, 4096), (4097, 8192), (1 << 30, 1 << 30)]
+        {
+            assert_eq!(size_for(bytes), size, "{bytes}");
+            assert!(place(size).is_some(), "{bytes}");
+        }
+        let places: Vec<_> = (0..=1 << 16).filter_map(place).collect();
+        assert_eq!(places, (0..12).collect::<Vec<_>>(), "each has its own");
+        assert_eq!((place(1 << 31), place(0)), (None, None));
     }
 }

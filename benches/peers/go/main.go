@@ -1,6 +1,8 @@
 // The workloads of peers on franz-go, with its defaults unless said. Prints what the other sides print.
 //
-//	peers-go WORKLOAD SERVERS TOPIC RECORDS WARM WINDOW
+//	peers-go WORKLOAD SERVERS TOPIC RECORDS WARM WINDOW LINGER
+//
+// LINGER is in milliseconds, or "-" for the default.
 package main
 
 import (
@@ -21,12 +23,16 @@ const (
 	valueLen   = 100
 	warmUp     = 1000
 	partitions = 12
+	// Of the topic that records are spread over.
+	spread = 10000
 )
 
 type job struct {
 	workload, topic       string
 	servers               []string
 	records, warm, window int
+	linger                []kgo.Opt
+	lingerMs              string
 }
 
 func main() {
@@ -37,8 +43,8 @@ func main() {
 }
 
 func run(args []string) error {
-	if len(args) != 6 {
-		return fmt.Errorf("takes six arguments")
+	if len(args) != 7 {
+		return fmt.Errorf("takes seven arguments")
 	}
 	j := job{workload: args[0], servers: strings.Split(args[1], ","), topic: args[2]}
 	for i, into := range []*int{&j.records, &j.warm, &j.window} {
@@ -48,8 +54,17 @@ func run(args []string) error {
 		}
 		*into = n
 	}
+	j.lingerMs = "10"
+	if args[6] != "-" {
+		ms, err := strconv.Atoi(args[6])
+		if err != nil {
+			return err
+		}
+		j.lingerMs = args[6]
+		j.linger = []kgo.Opt{kgo.ProducerLinger(time.Duration(ms) * time.Millisecond)}
+	}
 	switch j.workload {
-	case "fire", "awaited", "single":
+	case "fire", "spread", "awaited", "single":
 		return produce(j)
 	case "drain":
 		return drain(j)
@@ -76,8 +91,21 @@ func values() [][]byte {
 
 func produce(j job) error {
 	ctx := context.Background()
+	all := values()
 	options := []kgo.Opt{kgo.SeedBrokers(j.servers...), kgo.DefaultProduceTopic(j.topic)}
-	settings := "franz-go, linger.ms 10"
+	options = append(options, j.linger...)
+	settings := "franz-go, linger.ms " + j.lingerMs
+	warmUp := warmUp
+	record := func(i int) *kgo.Record {
+		return &kgo.Record{Value: all[i%distinct]}
+	}
+	if j.workload == "spread" {
+		options = append(options, kgo.RecordPartitioner(kgo.ManualPartitioner()))
+		warmUp = spread
+		record = func(i int) *kgo.Record {
+			return &kgo.Record{Value: all[i%distinct], Partition: int32(uint64(i) * 0x9E3779B97F4A7C15 >> 32 % spread)}
+		}
+	}
 	if j.workload == "single" {
 		options = append(options, kgo.ProducerLinger(0))
 		settings = "franz-go, linger.ms 0"
@@ -87,7 +115,6 @@ func produce(j job) error {
 		return err
 	}
 	defer client.Close()
-	all := values()
 	acked := 0
 	var failed error
 	// Promises run one after the other.
@@ -99,7 +126,7 @@ func produce(j job) error {
 		}
 	}
 	for i := range warmUp {
-		client.Produce(ctx, &kgo.Record{Value: all[i]}, count)
+		client.Produce(ctx, record(i), count)
 	}
 	if err := client.Flush(ctx); err != nil {
 		return err
@@ -111,7 +138,7 @@ func produce(j job) error {
 	case "single":
 		for i := range j.records {
 			begin := time.Now()
-			if err := client.ProduceSync(ctx, &kgo.Record{Value: all[i%distinct]}).FirstErr(); err != nil {
+			if err := client.ProduceSync(ctx, record(i)).FirstErr(); err != nil {
 				return err
 			}
 			latencies = append(latencies, time.Since(begin))
@@ -122,7 +149,7 @@ func produce(j job) error {
 		slots := make(chan struct{}, j.window)
 		for i := range j.records {
 			slots <- struct{}{}
-			client.Produce(ctx, &kgo.Record{Value: all[i%distinct]}, func(record *kgo.Record, err error) {
+			client.Produce(ctx, record(i), func(record *kgo.Record, err error) {
 				count(record, err)
 				<-slots
 			})
@@ -132,7 +159,7 @@ func produce(j job) error {
 		}
 	default:
 		for i := range j.records {
-			client.Produce(ctx, &kgo.Record{Value: all[i%distinct]}, count)
+			client.Produce(ctx, record(i), count)
 		}
 		if err := client.Flush(ctx); err != nil {
 			return err

@@ -18,33 +18,40 @@ use carafe::client::Client;
 pub type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 pub const TOPIC_PARTITIONS: i32 = 12;
-/// Records sent before a measured window of a producer.
-pub const WARM_UP: u64 = 1_000;
+/// Of the topic that records are spread over.
+pub const SPREAD_PARTITIONS: i32 = 10_000;
+/// Least records sent before a measured window of a producer.
+const WARM_UP: u64 = 1_000;
 const TOPIC: &str = "peers";
+const SPREAD_TOPIC: &str = "peers-spread";
 
 const USAGE: &str = "\
-Usage: peers [WORKLOAD…] [--records N] [--blocks N] [--runtime multi|task|current] [--bootstrap-servers LIST] [--franz-go]
+Usage: peers [WORKLOAD…] [--records N] [--blocks N] [--runtime multi|task|current] [--linger MS]
+             [--bootstrap-servers LIST] [--franz-go]
 
-Workloads: fire awaited single drain group start (default: all)
+Workloads: fire spread awaited single drain group start (default: all)
   fire      produce, fire and count            carafe enqueue      / BaseProducer
+  spread    as fire, over 10,000 partitions in no order, as keys would have it
   awaited   produce, up to --window acks owed  carafe receipts     / FutureProducer
   single    one awaited record at a time       carafe send         / FutureProducer, linger.ms=0
   drain     consume assigned partitions        PartitionReader     / BaseConsumer
   group     consume in a group                 GroupConsumer       / BaseConsumer
   start     three nodes to the first ack       embedded cluster    / mock cluster
---franz-go adds a third side to fire, awaited, single (linger 0) and drain; it needs Go.
+--franz-go adds a third side to fire, spread, awaited, single (linger 0) and drain; it needs Go.
 
 --records N            records per run (default 2000000; single: a hundredth; group and drain: plus as many to warm up)
 --blocks N             blocks of every side once, and once more in reverse order (default 2)
 --window N             of awaited (default 100000)
 --runtime FLAVOUR      multi: tokio's multi-thread runtime with one worker per core, the workload in its block_on
                        task: the same, the workload in a task of its own; current: current-thread runtime (default multi)
+--linger MS            of producers, except in single (default: each client's own)
 --bootstrap-servers L  a Kafka cluster; by default `peers sink`, the embedded broker in a process of its own
 ";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Workload {
     Fire,
+    Spread,
     Awaited,
     Single,
     Drain,
@@ -54,8 +61,9 @@ pub enum Workload {
 
 const CARAFE: Side = Side { name: "carafe", program: None };
 
-const WORKLOADS: [(&str, Workload); 6] = [
+const WORKLOADS: [(&str, Workload); 7] = [
     ("fire", Workload::Fire),
+    ("spread", Workload::Spread),
     ("awaited", Workload::Awaited),
     ("single", Workload::Single),
     ("drain", Workload::Drain),
@@ -79,6 +87,10 @@ impl Workload {
     fn consumes(self) -> bool {
         matches!(self, Self::Drain | Self::Group)
     }
+
+    fn partitions(self) -> i32 {
+        if self == Self::Spread { SPREAD_PARTITIONS } else { TOPIC_PARTITIONS }
+    }
 }
 
 /// One run of one side.
@@ -91,7 +103,22 @@ pub struct Job {
     /// Records to consume before the measured window.
     pub warm: u64,
     pub window: usize,
+    /// Of producers; each client's own if none.
+    pub linger_ms: Option<u64>,
     runtime: String,
+}
+
+impl Job {
+    /// Records sent before the measured window of a producer, so that most partitions have had one.
+    pub fn warm_up(&self) -> u64 {
+        WARM_UP.max(self.workload.partitions() as u64)
+    }
+
+    /// Where record `index` goes, if the workload says so.
+    pub fn partition(&self, index: u64) -> Option<i32> {
+        let drawn = index.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32;
+        (self.workload == Workload::Spread).then_some((drawn % SPREAD_PARTITIONS as u64) as i32)
+    }
 }
 
 #[derive(Debug)]
@@ -137,7 +164,10 @@ fn runtime(flavour: &str) -> std::io::Result<tokio::runtime::Runtime> {
 /// The same as `carafe broker --discard` or `--replay`: serves until its standard input ends.
 fn sink(mode: &str) -> Result<(), Failure> {
     runtime("current")?.block_on(async {
-        let builder = carafe::broker::Cluster::builder().topic(TOPIC, TOPIC_PARTITIONS).listen("127.0.0.1:0");
+        let builder = carafe::broker::Cluster::builder()
+            .topic(TOPIC, TOPIC_PARTITIONS)
+            .topic(SPREAD_TOPIC, SPREAD_PARTITIONS)
+            .listen("127.0.0.1:0");
         let builder = if mode == "replay" { builder.replay() } else { builder.discard() };
         let cluster = builder.start().await?;
         println!("{}", cluster.bootstrap_servers());
@@ -145,10 +175,10 @@ fn sink(mode: &str) -> Result<(), Failure> {
     })
 }
 
-/// `run SIDE WORKLOAD SERVERS TOPIC RECORDS WARM WINDOW RUNTIME COUNT`
+/// `run SIDE WORKLOAD SERVERS TOPIC RECORDS WARM WINDOW LINGER RUNTIME COUNT`; LINGER is in milliseconds, or `-`.
 fn child(arguments: &[String]) -> Result<(), Failure> {
-    let [side, workload, servers, topic, records, warm, window, flavour, count] = arguments else {
-        return Err("run takes nine arguments".into());
+    let [side, workload, servers, topic, records, warm, window, linger, flavour, count] = arguments else {
+        return Err("run takes ten arguments".into());
     };
     let job = Job {
         workload: Workload::parse(workload).ok_or("unknown workload")?,
@@ -157,6 +187,7 @@ fn child(arguments: &[String]) -> Result<(), Failure> {
         records: records.parse()?,
         warm: warm.parse()?,
         window: window.parse()?,
+        linger_ms: if linger == "-" { None } else { Some(linger.parse()?) },
         runtime: flavour.clone(),
     };
     if count == "true" {
@@ -207,6 +238,7 @@ fn measure(job: &Job, side: &Side, count: bool, settings: &mut String) -> Result
         job.records.to_string(),
         job.warm.to_string(),
         job.window.to_string(),
+        job.linger_ms.map_or("-".to_owned(), |linger| linger.to_string()),
     ]);
     if side.program.is_none() {
         command.args([job.runtime.as_str(), if count { "true" } else { "false" }]);
@@ -256,10 +288,10 @@ fn start_sink(mode: &str) -> Result<(Sink, String), Failure> {
     Ok((process, address.trim().to_owned()))
 }
 
-fn create_topic(servers: &str, name: &str) -> Result<(), Failure> {
+fn create_topic(servers: &str, name: &str, partitions: i32) -> Result<(), Failure> {
     runtime("current")?.block_on(async {
         let client = Client::builder().bootstrap_servers(servers).build().await?;
-        client.admin().create_topics([NewTopic::new(name).partitions(TOPIC_PARTITIONS)]).await?;
+        client.admin().create_topics([NewTopic::new(name).partitions(partitions)]).await?;
         client.close();
         Ok(())
     })
@@ -268,7 +300,7 @@ fn create_topic(servers: &str, name: &str) -> Result<(), Failure> {
 fn drive(arguments: &[String]) -> Result<(), Failure> {
     let (mut workloads, mut servers) = (Vec::new(), None);
     let (mut records, mut blocks, mut window) = (2_000_000_u64, 2, 100_000);
-    let mut flavour = "multi".to_owned();
+    let (mut flavour, mut linger_ms) = ("multi".to_owned(), None);
     let mut sides = vec![CARAFE, Side { name: "rdkafka", program: None }];
     let mut arguments = arguments.iter();
     while let Some(name) = arguments.next() {
@@ -289,6 +321,7 @@ fn drive(arguments: &[String]) -> Result<(), Failure> {
             "--records" => records = value.parse()?,
             "--blocks" => blocks = value.parse()?,
             "--window" => window = value.parse()?,
+            "--linger" => linger_ms = Some(value.parse()?),
             "--runtime" => flavour.clone_from(value),
             "--bootstrap-servers" => servers = Some(value.clone()),
             _ => return Err(format!("{name} is unknown\n{USAGE}").into()),
@@ -299,7 +332,7 @@ fn drive(arguments: &[String]) -> Result<(), Failure> {
     }
     let target = servers.as_deref().unwrap_or("embedded broker, discarding or replaying");
     println!(
-        "{records} records of 100 bytes, {TOPIC_PARTITIONS} partitions, {blocks} blocks of each side twice, \
+        "{records} records of 100 bytes, {blocks} blocks of each side twice, \
          tokio {flavour}, against {target}\n"
     );
     println!("| Workload | Side | CPU-s/M | records/s | allocations/record | peak MiB | p50 µs | p99 µs |");
@@ -313,6 +346,7 @@ fn drive(arguments: &[String]) -> Result<(), Failure> {
             records,
             warm: 0,
             window,
+            linger_ms,
             runtime: flavour.clone(),
         };
         let sides: Vec<_> =
@@ -337,7 +371,7 @@ fn compare(mut job: Job, servers: Option<&str>, blocks: usize, sides: &[Side]) -
             let run = SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis();
             job.topic = format!("{TOPIC}-{}-{run}", workload.name());
             if workload != Workload::Start {
-                create_topic(servers, &job.topic)?;
+                create_topic(servers, &job.topic, workload.partitions())?;
             }
             if workload.consumes() {
                 let fill = Job { workload: Workload::Fire, ..job.clone() };
@@ -348,6 +382,9 @@ fn compare(mut job: Job, servers: Option<&str>, blocks: usize, sides: &[Side]) -
         None => {
             let (sink, address) = start_sink(if workload.consumes() { "replay" } else { "discard" })?;
             job.servers = address;
+            if workload == Workload::Spread {
+                job.topic = SPREAD_TOPIC.to_owned();
+            }
             job.warm = if workload.consumes() { job.records } else { 0 };
             Some(sink)
         }

@@ -8,10 +8,10 @@ use carafe::consumer::{Event, PartitionReader, StartOffset};
 use carafe::producer::{Producer, Record};
 
 use crate::measure::{VALUE_LEN, Values, Window};
-use crate::{Failure, Job, TOPIC_PARTITIONS, WARM_UP, Workload};
+use crate::{Failure, Job, TOPIC_PARTITIONS, Workload};
 
 const MINUTE: Duration = Duration::from_secs(60);
-const PRODUCER: &str = "linger adaptive up to 5 ms, batch 1000000 bytes, buffer 32 MiB, acks all, idempotent";
+const PRODUCER: &str = "batch 1000000 bytes, buffer 32 MiB, acks all, idempotent";
 const CONSUMER: &str = "CRC checked, fetch 50 MiB, 1 MiB per partition, min 1 byte";
 
 pub async fn run(job: &Job) -> Result<(), Failure> {
@@ -20,8 +20,14 @@ pub async fn run(job: &Job) -> Result<(), Failure> {
     }
     let client = Client::builder().bootstrap_servers(job.servers.as_str()).build().await?;
     match job.workload {
-        Workload::Fire | Workload::Awaited | Workload::Single => {
-            let producer = client.producer().build()?;
+        Workload::Fire | Workload::Spread | Workload::Awaited | Workload::Single => {
+            let mut builder = client.producer();
+            if let Some(linger) = job.linger_ms
+                && job.workload != Workload::Single
+            {
+                builder = builder.linger(Duration::from_millis(linger));
+            }
+            let producer = builder.build()?;
             produce(job, &producer).await?;
             producer.close(MINUTE).await?;
         }
@@ -40,8 +46,15 @@ pub async fn run(job: &Job) -> Result<(), Failure> {
 async fn produce(job: &Job, producer: &Producer) -> Result<(), Failure> {
     let values = Values::new();
     let topic = producer.topic(job.topic.as_str()).await?;
-    for index in 0..WARM_UP {
-        let _ = producer.enqueue(Record::to(&topic).value(values.get(index))).await?;
+    let record = |index| {
+        let record = Record::to(&topic).value(values.get(index));
+        match job.partition(index) {
+            Some(partition) => record.partition(partition),
+            None => record,
+        }
+    };
+    for index in 0..job.warm_up() {
+        let _ = producer.enqueue(record(index)).await?;
     }
     producer.flush(MINUTE).await?;
     let before = producer.counters().acked;
@@ -58,7 +71,7 @@ async fn produce(job: &Job, producer: &Producer) -> Result<(), Failure> {
         Workload::Single => {
             for index in 0..job.records {
                 let begin = Instant::now();
-                producer.send(Record::to(&topic).value(values.get(index))).await?;
+                producer.send(record(index)).await?;
                 latencies.push(begin.elapsed());
             }
         }
@@ -69,7 +82,7 @@ async fn produce(job: &Job, producer: &Producer) -> Result<(), Failure> {
                 {
                     oldest.await?;
                 }
-                waiting.push_back(producer.enqueue(Record::to(&topic).value(values.get(index))).await?);
+                waiting.push_back(producer.enqueue(record(index)).await?);
             }
             for receipt in waiting {
                 receipt.await?;
@@ -77,17 +90,18 @@ async fn produce(job: &Job, producer: &Producer) -> Result<(), Failure> {
         }
         _ => {
             for index in 0..job.records {
-                let _ = producer.enqueue(Record::to(&topic).value(values.get(index))).await?;
+                let _ = producer.enqueue(record(index)).await?;
             }
             producer.flush(MINUTE).await?;
         }
     }
     // Whoever awaits its receipts has counted by itself; the counters may follow a moment later.
     let acked = match job.workload {
-        Workload::Fire => producer.counters().acked - before,
+        Workload::Fire | Workload::Spread => producer.counters().acked - before,
         _ => job.records,
     };
-    window.close(acked, &mut latencies, PRODUCER);
+    let linger = job.linger_ms.map_or("adaptive".to_owned(), |ms| format!("{ms} ms"));
+    window.close(acked, &mut latencies, &format!("linger {linger}, {PRODUCER}"));
     if acked != job.records {
         return Err(format!("{acked} of {} records were acknowledged", job.records).into());
     }

@@ -18,7 +18,7 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use rdkafka::types::RDKafkaErrorCode::QueueFull;
 
 use crate::measure::{VALUE_LEN, Values, Window};
-use crate::{Failure, Job, TOPIC_PARTITIONS, WARM_UP, Workload};
+use crate::{Failure, Job, TOPIC_PARTITIONS, Workload};
 
 const MINUTE: Duration = Duration::from_secs(60);
 const PRODUCER: &str =
@@ -48,12 +48,15 @@ impl ProducerContext for Counter {
 fn producer_config(job: &Job) -> ClientConfig {
     let mut config = ClientConfig::new();
     config.set("bootstrap.servers", &job.servers).set("acks", "all").set("enable.idempotence", "true");
+    if let Some(linger) = job.linger_ms {
+        config.set("linger.ms", linger.to_string());
+    }
     config
 }
 
 pub async fn run(job: &Job) -> Result<(), Failure> {
     match job.workload {
-        Workload::Fire => fire(job),
+        Workload::Fire | Workload::Spread => fire(job),
         Workload::Awaited => awaited(job).await,
         Workload::Single => single(job).await,
         Workload::Drain | Workload::Group => drain(job),
@@ -65,14 +68,18 @@ fn fire(job: &Job) -> Result<(), Failure> {
     let values = Values::new();
     let counter = Counter::default();
     let producer: BaseProducer<Counter> = producer_config(job).create_with_context(counter.clone())?;
-    enqueue(job, &producer, &values, WARM_UP)?;
+    enqueue(job, &producer, &values, job.warm_up())?;
     producer.flush(MINUTE)?;
     let before = counter.0.acked.load(Ordering::Relaxed);
     let window = Window::open();
     enqueue(job, &producer, &values, job.records)?;
     producer.flush(MINUTE)?;
     let acked = counter.0.acked.load(Ordering::Relaxed) - before;
-    window.close(acked, &mut [], &format!("BaseProducer, linger.ms 5, {PRODUCER}"));
+    window.close(
+        acked,
+        &mut [],
+        &format!("BaseProducer, linger.ms {}, {PRODUCER}", job.linger_ms.unwrap_or(5)),
+    );
     if acked != job.records {
         return Err(format!("{acked} of {} records were acknowledged", job.records).into());
     }
@@ -87,6 +94,7 @@ fn enqueue(
 ) -> Result<(), Failure> {
     for index in 0..records {
         let mut record = BaseRecord::<(), [u8]>::to(&job.topic).payload(values.get(index));
+        record.partition = job.partition(index);
         while let Err((error, back)) = producer.send(record) {
             if !matches!(error, KafkaError::MessageProduction(QueueFull)) {
                 return Err(error.into());
@@ -135,7 +143,11 @@ async fn awaited(job: &Job) -> Result<(), Failure> {
     for future in waiting {
         settle(future, &mut acked).await?;
     }
-    window.close(acked, &mut [], &format!("FutureProducer, linger.ms 5, {PRODUCER}"));
+    window.close(
+        acked,
+        &mut [],
+        &format!("FutureProducer, linger.ms {}, {PRODUCER}", job.linger_ms.unwrap_or(5)),
+    );
     Ok(())
 }
 

@@ -1,6 +1,7 @@
 //! Machine: what answers, failures and the passing of time do to batches.
 
 use std::collections::BTreeSet;
+use std::collections::btree_map::Entry;
 
 use tokio::time::Instant;
 
@@ -577,10 +578,10 @@ impl Sender {
         lanes.queued(partition, -1);
         let count = u64::from(batch.count());
         *(if written { &mut self.counts.acked } else { &mut self.counts.failed }) += count;
-        if let Some(outstanding) = self.outstanding.get_mut(&batch.id) {
-            outstanding.parts -= 1;
-            if outstanding.parts == 0 {
-                self.outstanding.remove(&batch.id);
+        if let Entry::Occupied(mut outstanding) = self.outstanding.entry(batch.id) {
+            outstanding.get_mut().parts -= 1;
+            if outstanding.get().parts == 0 {
+                outstanding.remove();
             }
         }
     }

@@ -30,7 +30,7 @@ use partition::{Listed, Partition, Readiness, Sent};
 use super::batch::Batch;
 use super::compress::Codec;
 use super::lane::{Gauge, Left, Take};
-use super::linger::{self, Decision, Load};
+use super::linger::{self, Decision, Load, Look};
 use crate::backoff::Backoff;
 use crate::cluster::{ConditionKind, Subject};
 use crate::deadline;
@@ -145,6 +145,8 @@ struct TopicState {
 struct Entry {
     partition: usize,
     ticket: u64,
+    /// When the sender learned of the open batch, if there is one.
+    open_since: Instant,
 }
 
 #[derive(Debug, Default)]
@@ -153,8 +155,12 @@ struct NodeState {
     open: VecDeque<Entry>,
     /// When the oldest of `open` was opened, at the latest.
     open_since: Option<Instant>,
-    /// Open batches shall leave at once.
-    hurry: bool,
+    /// So many at the front of `open` shall leave at once.
+    hurry: usize,
+    /// What waited a moment ago.
+    look: Option<Look>,
+    /// Records come as fast as before.
+    growing: bool,
     in_flight: usize,
     /// Most partitions of its next request.
     partitions_max: usize,
@@ -389,7 +395,7 @@ impl Sender {
     /// Open batches leave as soon as they can: someone waits for their memory.
     pub(super) fn hurry(&mut self) {
         for node in self.nodes.values_mut() {
-            node.hurry |= !node.open.is_empty();
+            node.hurry = node.open.len();
         }
     }
 
@@ -426,6 +432,7 @@ impl Sender {
             return None;
         }
         let partitions_max = state.partitions_max;
+        state.look(now);
         let send_open =
             !state.open.is_empty() && state.decide(now, max, self.config.linger) == Decision::Send;
         let (ready, open) = (state.ready.len(), if send_open { state.open.len() } else { 0 });
@@ -435,14 +442,17 @@ impl Sender {
         let mut request = RequestState { node, records: 0, partitions: Vec::with_capacity(room), doubt_at };
         let mut batches = Vec::with_capacity(room);
         let mut bytes = 0;
-        let mut full = false;
         for step in 0..ready + open {
-            full = bytes >= REQUEST_BYTES_MAX || batches.len() >= partitions_max;
-            if full {
+            if bytes >= REQUEST_BYTES_MAX || batches.len() >= partitions_max {
                 break;
             }
             let Some(state) = self.nodes.get_mut(&node) else { break };
-            let list = if step < ready { &mut state.ready } else { &mut state.open };
+            let list = if step < ready {
+                &mut state.ready
+            } else {
+                state.hurry = state.hurry.saturating_sub(1);
+                &mut state.open
+            };
             let Some(entry) = list.pop_front() else { continue };
             let partition = entry.partition;
             if self.partitions[partition].listed == Listed::No
@@ -469,11 +479,10 @@ impl Sender {
             self.schedule(now, partition);
         }
         let state = self.nodes.get_mut(&node)?;
-        if state.open.is_empty() {
-            state.open_since = None;
-            state.hurry = false;
-        } else if send_open && !full {
-            state.open_since = Some(now); // what is left was opened meanwhile
+        if send_open {
+            // What is left waits for its own time.
+            state.open_since = state.open.iter().map(|entry| entry.open_since).min();
+            state.look = None;
         }
         if batches.is_empty() {
             return None;
@@ -488,9 +497,9 @@ impl Sender {
     /// The driver has nothing more to send to `node` in its look number `look`. If batches wait there, a timer or an answer
     /// makes it look again, so that appenders need not.
     pub(super) fn rest(&self, node: NodeId, look: u64) {
-        if let Some(state) = self.nodes.get(&node)
-            && (!state.open.is_empty() || state.in_flight >= self.config.in_flight_max)
-        {
+        let Some(state) = self.nodes.get(&node) else { return };
+        state.set_gauge(self.config.in_flight_max, self.config.linger);
+        if !state.open.is_empty() || state.in_flight >= self.config.in_flight_max {
             state.gauge.look.store(look, Ordering::Relaxed);
         }
     }
@@ -736,14 +745,28 @@ impl NodeState {
         Self { partitions_max: REQUEST_PARTITIONS_MAX, ..Self::default() }
     }
 
+    /// Sees whether records come as fast as before.
+    fn look(&mut self, now: Instant) {
+        let batches = self.open.len();
+        let look = Look::new(now, batches, self.gauge.bytes.load(Ordering::Relaxed));
+        match &self.look {
+            Some(before) if now < before.next(batches) => return,
+            Some(before) => self.growing = look.is_worth_waiting(before, batches),
+            None => self.growing = true,
+        }
+        self.look = Some(look);
+    }
+
     fn decide(&self, now: Instant, in_flight_max: usize, linger: Option<Duration>) -> Decision {
         let load = Load {
             in_flight: self.in_flight,
             in_flight_max,
             recent_records: self.recent_records,
+            batches: self.open.len(),
             waiting_bytes: self.gauge.bytes.load(Ordering::Relaxed),
             oldest: self.open_since.unwrap_or(now),
-            hurry: self.hurry,
+            next_look: self.look.filter(|_| self.growing).map(|look| look.next(self.open.len())),
+            hurry: self.hurry > 0,
         };
         linger::decide(now, &load, linger)
     }
@@ -752,6 +775,7 @@ impl NodeState {
         let busy =
             self.in_flight < in_flight_max && linger::gathers(self.in_flight, self.recent_records, linger);
         self.gauge.busy.store(busy, Ordering::Relaxed);
-        self.gauge.target.store(linger::target(self.in_flight, in_flight_max, linger), Ordering::Relaxed);
+        let target = linger::target(self.in_flight, in_flight_max, self.open.len(), linger);
+        self.gauge.target.store(target, Ordering::Relaxed);
     }
 }

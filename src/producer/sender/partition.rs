@@ -119,7 +119,7 @@ impl Partition {
     pub(super) fn list(&mut self, partition: usize, list: Listed) -> Entry {
         self.listed = list;
         self.ticket += 1;
-        Entry { partition, ticket: self.ticket }
+        Entry { partition, ticket: self.ticket, open_since: self.open_since }
     }
 
     /// Whether a batch can be sent now. `era` is the current one, if it is known.
