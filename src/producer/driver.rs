@@ -1,58 +1,31 @@
-//! The task behind a producer: letters from appenders, connections, requests, answers, timers.
+//! The task behind a producer: commands from appenders, connections, requests, answers, timers.
 //!
-//! Everything is polled from one place, in a fixed order: letters, metadata, answers, the producer id, time; then requests
+//! Everything is polled from one place, in a fixed order: commands, metadata, answers, the producer id, time; then requests
 //! go out. No source can starve another: each is emptied once per round, and what a round brings in is bounded by memory.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::future::Future;
-use std::num::NonZero;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 
-use bytes::Bytes;
-use tokio::sync::oneshot;
 use tokio::time::{Instant, Sleep};
 
-use super::batch::Batch;
 use super::config::Acks;
-use super::handle::Shared;
-use super::lane::{Gauge, Lane, Left, Take, Work};
-use super::sender::{Effect, Lanes, Outgoing, Sender, SenderConfig, Unfinished};
-use crate::cluster::{self, Cluster, Connection, Duty, Metadata, Pending, RequestError, SlowLane};
+use super::lane::{Lane, Take};
+use super::lanes::LaneSet;
+use super::questions::{ask_producer_id, next_metadata};
+use super::sender::{Effect, Outgoing, Sender, SenderConfig, Unfinished};
+use super::shared::{Command, Done, Shared};
+use crate::cluster::{self, Connection, Duty, Metadata, Pending, RequestError};
 use crate::deadline;
 use crate::runtime::BoxFuture;
 use crate::types::{NodeId, Partition, TopicName};
 use crate::wire::compression::Compression;
-use crate::wire::messages::{InitProducerIdRequest, InitProducerIdResponse};
 use crate::wire::produce::{self, RequestHead, Response};
 use crate::wire::{ApiKey, Uuid, VersionRange};
-use crate::{Error, ErrorCode, ErrorKind, Result};
-
-/// What appenders and handles tell the driver.
-#[derive(Debug)]
-pub(super) enum Letter {
-    /// A lane turned non-empty, or has closed batches.
-    Lane(usize),
-    /// A request is full.
-    Nudge,
-    /// Someone waits for memory.
-    Pressure,
-    /// A body was compressed.
-    Compressed(usize),
-    /// New lanes, in order of their numbers.
-    Lanes(Vec<Arc<Lane>>),
-    /// Send everything and tell when it is settled, or at the deadline what is not.
-    Flush { deadline: Instant, done: Done },
-    /// Send everything, end at the deadline at the latest, and tell what was given up.
-    Close { deadline: Instant, done: Done },
-    /// No handle is left.
-    Orphaned,
-}
-
-/// Where somebody waits to hear that all is settled, or what is not.
-pub(super) type Done = oneshot::Sender<std::result::Result<(), Unfinished>>;
+use crate::{Error, ErrorKind, Result};
 
 /// The way to one broker.
 #[derive(Default)]
@@ -88,7 +61,7 @@ pub(super) struct Driver {
     sender: Sender,
     lanes: LaneSet,
     links: BTreeMap<NodeId, Link>,
-    letters: Vec<Letter>,
+    commands: Vec<Command>,
     /// Number of the latest look into the mailbox.
     look: u64,
     /// Keeps its room between rounds.
@@ -105,18 +78,7 @@ pub(super) struct Driver {
     seen: BTreeMap<TopicName, Arc<cluster::Topic>>,
     producer_id: Option<BoxFuture<'static, Result<(i64, i16)>>>,
     sleep: Pin<Box<Sleep>>,
-    dice: fastrand::Rng,
-}
-
-/// The lanes, and those who compress for them.
-struct LaneSet {
-    shared: Arc<Shared>,
-    lanes: Vec<Arc<Lane>>,
-    /// Bodies being compressed where blocking is allowed.
-    jobs: usize,
-    jobs_max: usize,
-    /// Lanes with bodies to compress.
-    waiting: VecDeque<usize>,
+    random: fastrand::Rng,
 }
 
 impl Driver {
@@ -130,14 +92,8 @@ impl Driver {
             backoff: config.backoff(shared.cluster.config().retry_backoff),
             codec: Arc::clone(&shared.codec),
         });
-        let lanes = LaneSet {
-            shared: Arc::clone(&shared),
-            lanes: Vec::new(),
-            jobs: 0,
-            jobs_max: std::thread::available_parallelism().map_or(1, NonZero::get),
-            waiting: VecDeque::new(),
-        };
-        let dice = shared.cluster.runtime().dice();
+        let lanes = LaneSet::new(Arc::clone(&shared));
+        let random = shared.cluster.runtime().dice();
         let metadata = next_metadata(&shared.cluster, 0);
         let cluster = shared.cluster.clone();
         let client = Box::pin(async move { cluster.closed().await });
@@ -146,7 +102,7 @@ impl Driver {
             sender,
             lanes,
             links: BTreeMap::new(),
-            letters: Vec::new(),
+            commands: Vec::new(),
             look: 0,
             nodes: Vec::new(),
             flushes: Vec::new(),
@@ -158,7 +114,7 @@ impl Driver {
             seen: BTreeMap::new(),
             producer_id: None,
             sleep: Box::pin(tokio::time::sleep_until(Instant::now())),
-            dice,
+            random,
         }
     }
 
@@ -170,11 +126,11 @@ impl Driver {
         loop {
             let now = Instant::now();
             let mut progress = self.poll_client(now, context);
-            progress |= self.poll_letters(now, context);
+            progress |= self.poll_commands(now, context);
             progress |= self.poll_metadata(now, context);
             progress |= self.poll_links(now, context);
             progress |= self.poll_producer_id(now, context);
-            self.sender.handle_time(now, &mut self.lanes);
+            self.sender.handle_timeout(now, &mut self.lanes);
             progress |= self.pump(now);
             self.run_effects();
             self.publish_counts();
@@ -188,33 +144,32 @@ impl Driver {
         }
     }
 
-    fn poll_letters(&mut self, now: Instant, context: &mut Context<'_>) -> bool {
-        let mut letters = std::mem::take(&mut self.letters);
+    fn poll_commands(&mut self, now: Instant, context: &mut Context<'_>) -> bool {
+        let mut commands = std::mem::take(&mut self.commands);
         self.look += 1;
-        let received = self.shared.mailbox.poll_receive(self.look, &mut letters, context).is_ready();
-        for letter in letters.drain(..) {
-            match letter {
-                Letter::Lane(lane) => self.sender.handle_lane(now, lane, &mut self.lanes),
-                Letter::Nudge => {}
-                Letter::Pressure => self.sender.hurry(),
-                Letter::Compressed(lane) => {
-                    self.lanes.jobs = self.lanes.jobs.saturating_sub(1);
-                    self.lanes.start_jobs();
+        let received = self.shared.mailbox.poll_receive(self.look, &mut commands, context).is_ready();
+        for command in commands.drain(..) {
+            match command {
+                Command::Lane(lane) => self.sender.handle_lane(now, lane, &mut self.lanes),
+                Command::Nudge => {}
+                Command::Pressure => self.sender.hurry(),
+                Command::Compressed(lane) => {
+                    self.lanes.job_done();
                     self.sender.handle_lane(now, lane, &mut self.lanes);
                 }
-                Letter::Lanes(lanes) => self.add_lanes(now, lanes),
-                Letter::Flush { deadline, done } => {
+                Command::Lanes(lanes) => self.add_lanes(now, lanes),
+                Command::Flush { deadline, done } => {
                     let number = self.flush(now);
                     self.flushes.push(Flush { number, deadline, done });
                 }
-                Letter::Close { deadline, done } => self.begin_close(now, deadline, Some(done)),
-                Letter::Orphaned => {
+                Command::Close { deadline, done } => self.begin_close(now, deadline, Some(done)),
+                Command::Orphaned => {
                     self.orphaned = true;
                     self.sender.handle_flush();
                 }
             }
         }
-        self.letters = letters;
+        self.commands = commands;
         received
     }
 
@@ -262,7 +217,7 @@ impl Driver {
         self.learn_topic(now, &topic, &metadata);
     }
 
-    /// Everything that was enqueued so far shall leave. Asks the lanes themselves: the letter about a record may still be in
+    /// Everything that was enqueued so far shall leave. Asks the lanes themselves: the command about a record may still be in
     /// the hands of one appender while another, who found it announced, waits here for a record behind it.
     fn flush(&mut self, now: Instant) -> u64 {
         for lane in 0..self.lanes.lanes.len() {
@@ -371,7 +326,7 @@ impl Driver {
         connection: &Connection,
         answer: std::result::Result<cluster::Answer, RequestError>,
     ) {
-        let dice = self.dice.u64(..);
+        let random = self.random.u64(..);
         let answer = match answer {
             Ok(_) if self.shared.config.acks == Acks::None => {
                 self.sender.handle_written(now, request, &mut self.lanes);
@@ -379,7 +334,7 @@ impl Driver {
             }
             Ok(answer) => answer,
             Err(RequestError { error, unsent }) => {
-                self.sender.handle_failure(now, request, error, unsent, dice, &mut self.lanes);
+                self.sender.handle_failure(now, request, error, unsent, random, &mut self.lanes);
                 return;
             }
         };
@@ -391,12 +346,12 @@ impl Driver {
                     u64::try_from(response.throttle_time_ms).unwrap_or(0),
                 ));
                 self.take_hints(now, &response);
-                self.sender.handle_answer(now, request, &response, dice, &mut self.lanes);
+                self.sender.handle_answer(now, request, &response, random, &mut self.lanes);
             }
             Err(error) => {
                 connection.fail(&error);
                 let error = error.with_peer(connection.peer().to_string()).with_retriable(true);
-                self.sender.handle_failure(now, request, error, false, dice, &mut self.lanes);
+                self.sender.handle_failure(now, request, error, false, random, &mut self.lanes);
             }
         }
     }
@@ -432,8 +387,8 @@ impl Driver {
             && let Poll::Ready(answer) = asking.as_mut().poll(context)
         {
             self.producer_id = None;
-            let dice = self.dice.u64(..);
-            self.sender.handle_producer_id(now, answer, dice, &mut self.lanes);
+            let random = self.random.u64(..);
+            self.sender.handle_producer_id(now, answer, random, &mut self.lanes);
             progress = true;
         }
         if self.producer_id.is_none() && self.sender.poll_producer_id(now) {
@@ -464,7 +419,7 @@ impl Driver {
                         failures => {
                             let shared = &self.shared;
                             let backoff = shared.config.backoff(shared.cluster.config().retry_backoff);
-                            Some(backoff.delay(failures, self.dice.u64(..)))
+                            Some(backoff.delay(failures, self.random.u64(..)))
                         }
                     };
                     let deadline = deadline::after(now, self.shared.request_timeout);
@@ -514,8 +469,8 @@ impl Driver {
                 self.links.entry(node).or_default().flight.push_back(flight);
             }
             Err(error) => {
-                let dice = self.dice.u64(..);
-                self.sender.handle_failure(now, request, error, true, dice, &mut self.lanes);
+                let random = self.random.u64(..);
+                self.sender.handle_failure(now, request, error, true, random, &mut self.lanes);
             }
         }
     }
@@ -558,24 +513,24 @@ impl Driver {
 
     /// Gives up what is left.
     fn end(&mut self, now: Instant) {
-        for letter in self.shared.mailbox.close() {
-            match letter {
-                Letter::Lane(lane) | Letter::Compressed(lane) => {
+        for command in self.shared.mailbox.close() {
+            match command {
+                Command::Lane(lane) | Command::Compressed(lane) => {
                     self.sender.handle_lane(now, lane, &mut self.lanes);
                 }
-                Letter::Lanes(lanes) => self.add_lanes(now, lanes),
-                Letter::Close { done, .. } => {
+                Command::Lanes(lanes) => self.add_lanes(now, lanes),
+                Command::Close { done, .. } => {
                     if let Some(closing) = &mut self.closing {
                         closing.done.push(done);
                     }
                 }
-                Letter::Flush { .. } | Letter::Nudge | Letter::Pressure | Letter::Orphaned => {}
+                Command::Flush { .. } | Command::Nudge | Command::Pressure | Command::Orphaned => {}
             }
         }
         let error =
             Error::new(ErrorKind::State, "the producer was closed before the record was acknowledged");
         self.give_up(now, |sender, lanes| sender.abort(now, &error, lanes));
-        // If a panic ended the task, the letter about a lane may have gone with it. Batches that are dropped say so.
+        // If a panic ended the task, the command about a lane may have gone with it. Batches that are dropped say so.
         for lane in self.shared.lanes() {
             lane.shut();
             lane.collect(&self.shared.codec, Take::All, &mut Vec::new());
@@ -619,119 +574,5 @@ impl Drop for Driver {
     /// If the task is dropped, with its runtime or for a panic, nobody waits for ever.
     fn drop(&mut self) {
         self.end(Instant::now());
-    }
-}
-
-/// The next snapshot after the one with generation `seen`.
-fn next_metadata(cluster: &Cluster, seen: u64) -> BoxFuture<'static, Option<Arc<Metadata>>> {
-    let mut snapshots = cluster.subscribe();
-    Box::pin(async move {
-        loop {
-            {
-                let current = snapshots.borrow_and_update();
-                if current.generation > seen {
-                    return Some(Arc::clone(&current));
-                }
-            }
-            snapshots.changed().await.ok()?;
-        }
-    })
-}
-
-async fn ask_producer_id(cluster: Cluster, deadline: Instant) -> Result<(i64, i16)> {
-    let request = InitProducerIdRequest {
-        transactional_id: None,
-        // Ignored without transactional id.
-        transaction_timeout_ms: i32::MAX,
-        producer_id: -1,
-        producer_epoch: -1,
-    };
-    // The broker waits for a log or for the controller.
-    let lane = SlowLane::new(cluster.clone());
-    let code = |response: &InitProducerIdResponse| ErrorCode(response.error_code);
-    let response = cluster.request_any(&request, lane.call(deadline), code).await?;
-    Ok((response.producer_id, response.producer_epoch))
-}
-
-impl LaneSet {
-    fn start_jobs(&mut self) {
-        while self.jobs < self.jobs_max
-            && let Some(id) = self.waiting.front().copied()
-        {
-            let Some(work) = self.lanes[id].work(usize::MAX) else {
-                self.waiting.pop_front();
-                continue;
-            };
-            self.jobs += 1;
-            let (lane, shared) = (Arc::clone(&self.lanes[id]), Arc::clone(&self.shared));
-            let mut job = Job { lane, shared, work: Some(work) };
-            self.shared.cluster.runtime().run_blocking("carafe-compress", Box::new(move || job.run()));
-        }
-    }
-}
-
-/// A body that is compressed where blocking is allowed. The driver hears of it once it is done, and as well if the runtime
-/// drops it unrun: then the body stays plain.
-struct Job {
-    lane: Arc<Lane>,
-    shared: Arc<Shared>,
-    work: Option<Work>,
-}
-
-impl Job {
-    fn run(&mut self) {
-        if let Some(work) = self.work.take() {
-            self.lane.run(work, &self.shared.codec);
-        }
-    }
-}
-
-impl Drop for Job {
-    fn drop(&mut self) {
-        if let Some(work) = self.work.take() {
-            self.lane.give_back(work);
-        }
-        // The driver may have ended already.
-        let _ = self.shared.mailbox.send(Letter::Compressed(self.lane.id));
-    }
-}
-
-impl Lanes for LaneSet {
-    fn collect(&mut self, partition: usize, take: Take, into: &mut Vec<Batch>) -> Left {
-        let Some(lane) = self.lanes.get(partition) else { return Left::default() };
-        let codec = &self.shared.codec;
-        let mut left = lane.collect(codec, take, into);
-        if left.closed > 0 && lane.compress_inline(codec) {
-            left = lane.collect(codec, Take::Ready, into);
-        }
-        if left.closed > 0 {
-            self.waiting.push_back(partition);
-            self.start_jobs();
-        }
-        left
-    }
-
-    fn attach(&mut self, partition: usize, gauge: Option<&Arc<Gauge>>) {
-        let Some(lane) = self.lanes.get(partition) else { return };
-        lane.led.store(gauge.is_some(), Ordering::Relaxed);
-        if let Some(gauge) = gauge {
-            lane.attach(gauge);
-        }
-    }
-
-    fn queued(&mut self, partition: usize, change: i32) {
-        if let Some(lane) = self.lanes.get(partition) {
-            lane.queued.fetch_add(change, Ordering::Relaxed);
-        }
-    }
-
-    fn recycle(&mut self, body: Bytes) {
-        self.shared.stock.recycle(body);
-    }
-
-    fn shrink(&mut self, now: Instant, partition: usize, bytes: usize) {
-        if let Some(lane) = self.lanes.get(partition) {
-            lane.shrink(now, bytes);
-        }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::Record;
+use super::{Receipts, Record};
 use crate::{Error, ErrorCode, ErrorKind};
 
 /// What is known of a record's fate.
@@ -176,6 +176,46 @@ impl std::error::Error for TryEnqueueError<'_> {
             Self::Refused(error) => error.source(),
             _ => None,
         }
+    }
+}
+
+/// Why [`Producer::enqueue_all`] stopped.
+#[derive(Debug)]
+pub struct EnqueueAllError {
+    pub(super) enqueued: Receipts,
+    pub(super) error: ProduceError,
+    pub(super) rest: Vec<Record<'static>>,
+}
+
+impl EnqueueAllError {
+    /// The first record that was not enqueued, and why.
+    pub fn error(&self) -> &ProduceError {
+        &self.error
+    }
+
+    /// Receipts of the records that were enqueued; the error, with the record behind them; and at most 63 records that were
+    /// taken behind that one. Those after them are still with the caller's iterator.
+    pub fn into_parts(self) -> (Receipts, ProduceError, Vec<Record<'static>>) {
+        (self.enqueued, self.error, self.rest)
+    }
+}
+
+impl fmt::Display for EnqueueAllError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "after {} records: {}", self.enqueued.len(), self.error)
+    }
+}
+
+impl std::error::Error for EnqueueAllError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        // The error itself is part of what is displayed.
+        self.error.source()
+    }
+}
+
+impl From<EnqueueAllError> for Error {
+    fn from(error: EnqueueAllError) -> Self {
+        error.error.into()
     }
 }
 

@@ -1,29 +1,26 @@
 //! The producer that users hold.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::future::Future;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 
-use super::compress::Codec;
-use super::driver::{Driver, Letter};
-use super::error::TryEnqueueError;
+use super::driver::Driver;
+use super::error::{EnqueueAllError, TryEnqueueError};
 use super::lane::{Blocked, Clocks, Lane, Notice, Run};
 use super::receipt::{Delivery, Receipt, Receipts};
 use super::record::Destination;
-use super::sender::Unfinished;
-use super::stock::Stock;
+use super::shared::{Command, Shared};
 use super::topic::{Refusal, Topic, TopicCell, UNKNOWN_PARTITION};
 use super::{ProduceError, ProducerBuilder, ProducerConfig, Record};
-use crate::cluster::{Cluster, Duty, Subject};
+use crate::cluster::{Cluster, Subject};
 use crate::deadline;
 use crate::runtime::Runtime;
-use crate::sync::{Held, Mailbox};
+use crate::sync::{Held, lock};
 use crate::types::TopicName;
 use crate::{Error, ErrorKind, Result};
 
@@ -43,37 +40,8 @@ struct Life(Arc<Shared>);
 impl Drop for Life {
     fn drop(&mut self) {
         // The driver may have ended already.
-        let _ = self.0.mailbox.send(Letter::Orphaned);
+        let _ = self.0.mailbox.send(Command::Orphaned);
     }
-}
-
-/// What handles and driver share.
-pub(super) struct Shared {
-    pub(super) id: u64,
-    pub(super) config: ProducerConfig,
-    pub(super) codec: Arc<Codec>,
-    pub(super) cluster: Cluster,
-    pub(super) stock: Stock,
-    pub(super) mailbox: Mailbox<Letter>,
-    topics: RwLock<Topics>,
-    dice: Mutex<fastrand::Rng>,
-    pub(super) closed: AtomicBool,
-    /// What the driver gave up when it ended and nobody waited to hear of it.
-    ended: Mutex<Option<Unfinished>>,
-    /// Time that a broker gets for an answer.
-    pub(super) request_timeout: Duration,
-    /// Whose connections the requests go over.
-    pub(super) duty: Duty,
-    /// Enqueuers that wait for memory.
-    pub(super) starving: AtomicUsize,
-    pub(super) acked: AtomicU64,
-    pub(super) failed: AtomicU64,
-}
-
-#[derive(Default)]
-struct Topics {
-    by_name: BTreeMap<TopicName, Topic>,
-    next_lane: usize,
 }
 
 /// Counts of a producer since it was made.
@@ -122,27 +90,7 @@ impl Producer {
     /// `Config` with all that is wrong with `config`.
     pub(crate) fn new(cluster: Cluster, config: ProducerConfig) -> Result<Self> {
         config.validate()?;
-        let dice = cluster.runtime().dice();
-        let id = cluster.next_id();
-        let of_client = cluster.config().connection.request_timeout;
-        let request_timeout = config.patience(of_client);
-        let shared = Arc::new(Shared {
-            id,
-            codec: Arc::new(Codec::new(config.compression, config.level())),
-            stock: Stock::new(config.buffer_memory),
-            mailbox: Mailbox::default(),
-            topics: RwLock::default(),
-            dice: Mutex::new(dice),
-            closed: AtomicBool::new(false),
-            ended: Mutex::default(),
-            request_timeout,
-            duty: if request_timeout < of_client { Duty::HastyProduce(id) } else { Duty::Produce },
-            starving: AtomicUsize::new(0),
-            acked: AtomicU64::new(0),
-            failed: AtomicU64::new(0),
-            config,
-            cluster,
-        });
+        let shared = Arc::new(Shared::new(cluster, config));
         let driver = Driver::new(Arc::clone(&shared));
         shared.cluster.runtime().spawn("carafe-producer", Box::pin(driver.run()));
         Ok(Self { _life: Arc::new(Life(Arc::clone(&shared))), shared })
@@ -312,7 +260,7 @@ impl Producer {
     pub async fn flush(&self, timeout: Duration) -> Result<()> {
         let (done, waits) = oneshot::channel();
         let deadline = deadline::after(Instant::now(), timeout);
-        if self.shared.mailbox.send(Letter::Flush { deadline, done }).is_err() {
+        if self.shared.mailbox.send(Command::Flush { deadline, done }).is_err() {
             return Err(closed());
         }
         let Ok(outcome) = waits.await else { return Err(closed()) };
@@ -335,7 +283,7 @@ impl Producer {
         self.shared.closed.store(true, Ordering::Relaxed);
         let (done, waits) = oneshot::channel();
         let deadline = deadline::after(Instant::now(), timeout);
-        let sent = self.shared.mailbox.send(Letter::Close { deadline, done });
+        let sent = self.shared.mailbox.send(Command::Close { deadline, done });
         if sent.is_ok()
             && let Ok(outcome) = waits.await
         {
@@ -349,7 +297,7 @@ impl Producer {
             });
         }
         // The driver has ended; whoever closes first learns what it left.
-        match self.shared.ended.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        match lock(&self.shared.ended).take() {
             None => Ok(()),
             Some(left) => {
                 let message = format!(
@@ -372,7 +320,7 @@ impl Producer {
         let shared = &self.shared;
         // Outcomes first, so that they never exceed what was enqueued.
         let (acked, failed) = (shared.acked.load(Ordering::Acquire), shared.failed.load(Ordering::Acquire));
-        let topics = shared.topics.read().unwrap_or_else(PoisonError::into_inner);
+        let topics = shared.topics();
         let enqueued =
             topics.by_name.values().flat_map(|topic| topic.0.lanes.iter().map(|lane| lane.enqueued())).sum();
         let buffered_bytes = shared.stock.credit.total() - shared.stock.credit.available();
@@ -392,7 +340,7 @@ impl Producer {
                 self.append(&topic.0, records, reserve)
             }
             destination => {
-                let topics = shared.topics.read().unwrap_or_else(PoisonError::into_inner);
+                let topics = shared.topics();
                 match topics.by_name.get(destination.name()) {
                     Some(topic) => self.append(&topic.0, records, reserve),
                     None if shared.closed.load(Ordering::Relaxed) => Err(Obstacle::Refused(closed())),
@@ -416,30 +364,30 @@ impl Producer {
         if topic.lanes.count() == 0 {
             return Err(Obstacle::Metadata);
         }
-        let dice = || shared.dice.lock().unwrap_or_else(PoisonError::into_inner).u64(..);
-        let choose = |record| topic.choose(record, shared.config.partitioner, &dice);
+        let draw = || shared.draw();
+        let choose = |record| topic.choose(record, shared.config.partitioner, &draw);
         let (partition, sticky) = choose(&records[0]).map_err(|refusal| match refusal {
             Refusal::Unknown(partition) => Obstacle::Partition(partition),
             Refusal::Bad(error) => Obstacle::Refused(error),
         })?;
         let Some(lane) = topic.lanes.get(partition) else { return Err(Obstacle::Metadata) };
         let clocks = RuntimeClocks(&**shared.cluster.runtime());
-        let stuck = |bytes| {
+        let count_sticky = |bytes| {
             if sticky {
-                topic.stuck(bytes, shared.config.sticky_bytes, &dice);
+                topic.count_sticky(bytes, shared.config.sticky_bytes, &draw);
             }
         };
         let mut appender = lane.appender(&shared.stock);
         let mut appended = appender.append(&records[0], &clocks, reserve);
         if let Ok(run) = &mut appended {
-            stuck(run.bytes);
+            count_sticky(run.bytes);
             for record in &records[1..] {
                 let same = record.topic_name() == topic.name.as_str()
                     && choose(record).is_ok_and(|chosen| chosen == (partition, sticky));
                 let Some(bytes) = same.then(|| appender.continue_run(run, record, &clocks)).flatten() else {
                     break;
                 };
-                stuck(bytes);
+                count_sticky(bytes);
             }
         }
         drop(appender);
@@ -475,11 +423,11 @@ impl Producer {
         let mailbox = &self.shared.mailbox;
         // The driver may have ended already: then nobody has to be told.
         if notice.closed && lane.compress_inline(&self.shared.codec) {
-            let _ = mailbox.send(Letter::Lane(lane.id));
+            let _ = mailbox.send(Command::Lane(lane.id));
         } else if notice.announce {
-            let _ = mailbox.leave(Letter::Lane(lane.id), notice.look);
+            let _ = mailbox.leave(Command::Lane(lane.id), notice.look);
         } else if notice.nudge {
-            let _ = mailbox.send(Letter::Nudge);
+            let _ = mailbox.send(Command::Nudge);
         }
         notice.closed || notice.nudge
     }
@@ -532,12 +480,12 @@ impl Producer {
 
     /// Someone wants memory: open batches shall leave.
     fn press(&self) {
-        let _ = self.shared.mailbox.send(Letter::Pressure);
+        let _ = self.shared.mailbox.send(Command::Pressure);
     }
 
     async fn resolve(&self, name: &TopicName, deadline: Instant) -> Result<Topic> {
         let shared = &self.shared;
-        if let Some(topic) = shared.topics.read().unwrap_or_else(PoisonError::into_inner).by_name.get(name)
+        if let Some(topic) = shared.topics().by_name.get(name)
             && topic.partition_count() > 0
         {
             return Ok(topic.clone());
@@ -582,64 +530,6 @@ impl Drop for Starving {
     }
 }
 
-impl Shared {
-    /// The driver has ended and given this up, and nobody was there to hear of it.
-    pub(super) fn end(&self, lost: Option<Unfinished>) {
-        if lost.is_some() {
-            *self.ended.lock().unwrap_or_else(PoisonError::into_inner) = lost;
-        }
-    }
-
-    /// All lanes that were ever made.
-    pub(super) fn lanes(&self) -> Vec<Arc<Lane>> {
-        let topics = self.topics.read().unwrap_or_else(PoisonError::into_inner);
-        topics.by_name.values().flat_map(|topic| topic.0.lanes.iter().cloned()).collect()
-    }
-
-    /// Takes on topic `name` with as many partitions as it has by now, more or fewer than before. `None` if nothing is known
-    /// of it. Appenders and the driver call this, each time with what is known at that moment, so the latest word counts.
-    pub(super) fn learn(&self, name: &TopicName) -> Option<Topic> {
-        let mut topics = self.topics.write().unwrap_or_else(PoisonError::into_inner);
-        let metadata = self.cluster.metadata();
-        let count = metadata.topic(name).map_or(0, |topic| topic.partition_count());
-        if count == 0 {
-            return None;
-        }
-        Some(self.resize(&mut topics, name, count))
-    }
-
-    fn resize(&self, topics: &mut Topics, name: &TopicName, count: usize) -> Topic {
-        let Topics { by_name, next_lane } = topics;
-        let known = by_name.get(name).map_or(0, |topic| topic.0.lanes.made());
-        let lanes: Vec<_> = (known..count)
-            .map(|partition| {
-                let id = *next_lane;
-                *next_lane += 1;
-                Lane::new(id, name.clone(), partition as i32, self.config.batch_size)
-            })
-            .collect();
-        if !lanes.is_empty() {
-            // The driver hears of lanes in the order of their numbers, and before any of their records.
-            if self.mailbox.send(Letter::Lanes(lanes.clone())).is_err() {
-                // It has ended: nobody would ever send them.
-                lanes.iter().for_each(|lane| lane.shut());
-            }
-        }
-        match by_name.get(name) {
-            Some(topic) => {
-                topic.0.lanes.resize(count, lanes);
-                topic.clone()
-            }
-            None => {
-                let dice = self.dice.lock().unwrap_or_else(PoisonError::into_inner).u64(..);
-                let topic = Topic::new(name.clone(), self.id, dice, lanes);
-                by_name.insert(name.clone(), topic.clone());
-                topic
-            }
-        }
-    }
-}
-
 fn closed() -> Error {
     Error::new(ErrorKind::State, "the producer was closed")
 }
@@ -647,45 +537,5 @@ fn closed() -> Error {
 impl fmt::Debug for Producer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Producer").field("counters", &self.counters()).finish_non_exhaustive()
-    }
-}
-
-/// Why [`Producer::enqueue_all`] stopped.
-#[derive(Debug)]
-pub struct EnqueueAllError {
-    enqueued: Receipts,
-    error: ProduceError,
-    rest: Vec<Record<'static>>,
-}
-
-impl EnqueueAllError {
-    /// The first record that was not enqueued, and why.
-    pub fn error(&self) -> &ProduceError {
-        &self.error
-    }
-
-    /// Receipts of the records that were enqueued; the error, with the record behind them; and at most 63 records that were
-    /// taken behind that one. Those after them are still with the caller's iterator.
-    pub fn into_parts(self) -> (Receipts, ProduceError, Vec<Record<'static>>) {
-        (self.enqueued, self.error, self.rest)
-    }
-}
-
-impl fmt::Display for EnqueueAllError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "after {} records: {}", self.enqueued.len(), self.error)
-    }
-}
-
-impl std::error::Error for EnqueueAllError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        // The error itself is part of what is displayed.
-        self.error.source()
-    }
-}
-
-impl From<EnqueueAllError> for Error {
-    fn from(error: EnqueueAllError) -> Self {
-        error.error.into()
     }
 }

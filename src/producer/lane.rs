@@ -1,7 +1,7 @@
 //! Where appenders and the sender meet: the open batch of one partition, and closed ones that were not collected yet.
 //!
 //! One short lock per append, or per run of records that go to the same lane; never held across an await. The sender gets
-//! a letter when a lane turns non-empty or a batch closes; further records until it collects cost no letter.
+//! a command when a lane turns non-empty or a batch closes; further records until it collects cost no command.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -36,7 +36,7 @@ const SMALLER_FOR: Duration = Duration::from_secs(300);
 pub(super) struct Gauge {
     /// Bytes in open batches of partitions that the broker leads, in steps.
     pub(super) bytes: AtomicUsize,
-    /// The sender wants a letter when `bytes` reaches this.
+    /// The sender wants a command when `bytes` reaches this.
     pub(super) target: AtomicUsize,
     /// Batches wait for others to come, and not for long: while all requests are on the way, they wait for an answer.
     pub(super) busy: AtomicBool,
@@ -67,9 +67,9 @@ struct State {
     clock: i64,
     clock_appends: u8,
     clock_pace: u8,
-    /// The sender knows, or has a letter, that the lane is not empty.
+    /// The sender knows, or has a command, that the lane is not empty.
     announced: bool,
-    /// The sender has a letter about closed batches.
+    /// The sender has a command about closed batches.
     announced_closed: bool,
     /// Appenders are refused: the producer is closed.
     shut: bool,
@@ -250,7 +250,7 @@ impl Lane {
                 into.push(Batch::new(cell, meta, compression, body, held, created));
             }
         }
-        // What is left is known to the sender: the next record needs no letter of its own.
+        // What is left is known to the sender: the next record needs no command of its own.
         let open = state.open.as_ref().map(|open| open.created);
         let left = Left { closed: state.closed.len(), open };
         state.announced = open.is_some();
@@ -538,7 +538,7 @@ fn blocked(credit: &Credit, needed: usize, notice: Notice) -> Blocked {
 }
 
 impl Gauge {
-    /// Counts what `open` has beyond `before` bytes, in whole steps; true if the sender wants a letter.
+    /// Counts what `open` has beyond `before` bytes, in whole steps; true if the sender wants a command.
     #[inline]
     fn count(&self, open: &mut Open, before: usize) -> bool {
         let after = open.writer.body_len();

@@ -4,12 +4,13 @@
 //! * `record`, `receipt`, `error`, `config`: what users see.
 //! * `handle`: [`Producer`], the appender's side: topic, partition, memory, append.
 //! * `topic`, `partitioner`: where a record goes.
-//! * `lane`: the open batch of a partition, shared by appenders and sender.
+//! * `shared`: what handles and driver share, and what handles tell the driver.
+//! * `lane`, `lanes`: the open batch of a partition, shared by appenders and sender, and all of them.
 //! * `stock`: the memory of batches.
 //! * `batch`, `compress`: a closed batch and its completion.
 //! * `linger`: when open batches leave.
 //! * `sender`: the machine: queues, sequences, eras, retries, deadlines.
-//! * `driver`: the task that moves bytes.
+//! * `driver`: the task that moves bytes; `questions`: what it asks the cluster.
 
 mod batch;
 mod compress;
@@ -18,19 +19,22 @@ mod driver;
 mod error;
 mod handle;
 mod lane;
+mod lanes;
 mod linger;
 mod partitioner;
+mod questions;
 mod receipt;
 mod record;
 mod sender;
+mod shared;
 mod stock;
 #[cfg(all(test, feature = "broker"))]
 mod tests;
 mod topic;
 
 pub use config::{Acks, ProducerConfig};
-pub use error::{Outcome, ProduceError, TryEnqueueError};
-pub use handle::{EnqueueAllError, Producer, ProducerCounters};
+pub use error::{EnqueueAllError, Outcome, ProduceError, TryEnqueueError};
+pub use handle::{Producer, ProducerCounters};
 pub use partitioner::Partitioner;
 pub use receipt::{Delivery, Receipt, Receipts};
 pub use record::{Header, Nullable, Payload, Record, Target};

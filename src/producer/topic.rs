@@ -119,9 +119,9 @@ impl Lanes {
 }
 
 impl Topic {
-    pub(super) fn new(name: TopicName, producer: u64, dice: u64, lanes: Vec<Arc<Lane>>) -> Self {
+    pub(super) fn new(name: TopicName, producer: u64, random: u64, lanes: Vec<Arc<Lane>>) -> Self {
         let count = u32::try_from(lanes.len()).unwrap_or(u32::MAX).max(1);
-        let first = partitioner::any(count, dice);
+        let first = partitioner::any(count, random);
         Self(Arc::new(TopicCell {
             name,
             producer,
@@ -169,7 +169,7 @@ impl TopicCell {
         &self,
         record: &Record<'_>,
         partitioner: Partitioner,
-        dice: &dyn Fn() -> u64,
+        draw: &dyn Fn() -> u64,
     ) -> Result<(usize, bool), Refusal> {
         let count = self.lanes.count();
         if let Some(partition) = record.partition {
@@ -189,11 +189,11 @@ impl TopicCell {
                 let mut sticky = (self.sticky.load(Ordering::Relaxed) >> 32) as u32;
                 let led = |lane: &Arc<Lane>| lane.led.load(Ordering::Relaxed);
                 if sticky >= count || !self.lanes.get(sticky as usize).is_some_and(led) {
-                    sticky = self.move_on(count, sticky, dice);
+                    sticky = self.move_on(count, sticky, draw);
                 }
                 Ok((sticky as usize, true))
             }
-            Choice::Random => Ok((partitioner::any(count, dice()) as usize, false)),
+            Choice::Random => Ok((partitioner::any(count, draw()) as usize, false)),
             Choice::Refuse => {
                 let message = format!("a record for {} names no partition", self.name);
                 Err(Refusal::Bad(Error::new(ErrorKind::Config, message).with_advice(
@@ -204,22 +204,22 @@ impl TopicCell {
     }
 
     /// Counts `bytes` that went to the sticky partition, and chooses another after `bytes_max`.
-    pub(super) fn stuck(&self, bytes: usize, bytes_max: usize, dice: &dyn Fn() -> u64) {
+    pub(super) fn count_sticky(&self, bytes: usize, bytes_max: usize, draw: &dyn Fn() -> u64) {
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX / 2);
         // A race between two appenders moves the partition once too often or too late, which does not matter.
         let before = self.sticky.load(Ordering::Relaxed);
         let total = (before as u32).saturating_add(bytes);
         if total as usize >= bytes_max {
             let count = u32::try_from(self.lanes.count()).unwrap_or(u32::MAX);
-            self.move_on(count, (before >> 32) as u32, dice);
+            self.move_on(count, (before >> 32) as u32, draw);
         } else {
             self.sticky.store(before & !0xffff_ffff | u64::from(total), Ordering::Relaxed);
         }
     }
 
     /// Leaves the sticky partition `previous` for another of `count`, and returns that.
-    fn move_on(&self, count: u32, previous: u32, dice: &dyn Fn() -> u64) -> u32 {
-        let next = partitioner::next_sticky(count, previous, dice(), |partition| {
+    fn move_on(&self, count: u32, previous: u32, draw: &dyn Fn() -> u64) -> u32 {
+        let next = partitioner::next_sticky(count, previous, draw(), |partition| {
             let lane = self.lanes.get(partition as usize)?;
             lane.led.load(Ordering::Relaxed).then(|| lane.queued.load(Ordering::Relaxed).max(0) as usize)
         });

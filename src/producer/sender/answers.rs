@@ -6,24 +6,23 @@ use std::collections::btree_map::Entry;
 use tokio::time::Instant;
 
 use super::partition::Listed;
-use super::verdict::{Verdict, verdict};
 use super::{Batch, Effect, Eras, Lanes, NodeId, REQUEST_PARTITIONS_MAX, Sender, UNANSWERED, UNAUTHORIZED};
 use crate::cluster::{ConditionKind, Subject};
 use crate::deadline;
 use crate::producer::Outcome;
 use crate::producer::lane::Take;
 use crate::types::{TopicName, TopicPartition};
-use crate::wire::produce::{PartitionResponse, Response};
+use crate::wire::produce::Response;
 use crate::{Error, ErrorCode, ErrorKind};
 
 impl Sender {
-    /// The broker answered `request`. Answers to requests that are settled already are dropped. `dice` spreads back-off.
+    /// The broker answered `request`. Answers to requests that are settled already are dropped. `random` spreads back-off.
     pub(in crate::producer) fn handle_answer(
         &mut self,
         now: Instant,
         request: u64,
         response: &Response,
-        dice: u64,
+        random: u64,
         lanes: &mut impl Lanes,
     ) {
         let Some(state) = self.requests.remove(&request) else { return };
@@ -42,7 +41,7 @@ impl Sender {
             });
             let Some(partition) = found else { continue };
             if let Some(batch) = self.partitions[partition].take_sent(request) {
-                self.settle(now, partition, batch, answer, state.node, dice, lanes);
+                self.settle(Answer { now, partition, node: state.node, random }, batch, answer, lanes);
             }
         }
         // Whatever the broker did not mention.
@@ -52,7 +51,8 @@ impl Sender {
                     ErrorKind::Protocol,
                     format!("the answer says nothing about {}", self.describe(*partition)),
                 );
-                self.retry(now, *partition, batch, error, true, dice, lanes);
+                let answer = Answer { now, partition: *partition, node: state.node, random };
+                self.retry(answer, batch, error, true, lanes);
             }
         }
         for partition in state.partitions {
@@ -67,7 +67,7 @@ impl Sender {
         request: u64,
         error: Error,
         unsent: bool,
-        dice: u64,
+        random: u64,
         lanes: &mut impl Lanes,
     ) {
         let Some(state) = self.requests.remove(&request) else { return };
@@ -82,7 +82,8 @@ impl Sender {
             if let Some(batch) = self.partitions[*partition].take_sent(request) {
                 self.refresh(*partition);
                 if error.is_retriable() {
-                    self.retry(now, *partition, batch, error.clone(), !unsent, dice, lanes);
+                    let answer = Answer { now, partition: *partition, node: state.node, random };
+                    self.retry(answer, batch, error.clone(), !unsent, lanes);
                 } else {
                     self.fail(*partition, batch, error.clone(), !unsent, lanes);
                 }
@@ -110,17 +111,16 @@ impl Sender {
         &mut self,
         now: Instant,
         answer: Result<(i64, i16), Error>,
-        dice: u64,
+        random: u64,
         lanes: &mut impl Lanes,
     ) {
         let waiting = std::mem::take(&mut self.waiting_for_era);
         match answer.and_then(|(id, epoch)| self.eras.answered(id, epoch)) {
             Ok(()) => {
                 self.era_failures = 0;
-                if self.era_error.take().is_some() {
-                    for kind in [ConditionKind::NotAuthorized, ConditionKind::Refused] {
-                        self.effects.push(Effect::Clear(Subject::Cluster, kind));
-                    }
+                self.era_error = None;
+                for kind in std::mem::take(&mut self.era_conditions) {
+                    self.effects.push(Effect::Clear(Subject::Cluster, kind));
                 }
                 for partition in waiting {
                     self.schedule(now, partition);
@@ -128,12 +128,13 @@ impl Sender {
             }
             Err(error) => {
                 self.era_failures = self.era_failures.saturating_add(1);
-                let pause = self.config.backoff.delay(self.era_failures, dice);
+                let pause = self.config.backoff.delay(self.era_failures, random);
                 self.eras = Eras::Wanted(Some(deadline::after(now, pause)));
                 let retriable = error.is_retriable();
                 self.era_error = Some(error.clone());
                 if error.code().is_some() {
-                    let kind = trouble(&error);
+                    let kind = ConditionKind::of(&error);
+                    self.era_conditions.insert(kind);
                     self.effects.push(Effect::Raise(Subject::Cluster, kind, error.clone()));
                 }
                 for partition in waiting {
@@ -165,7 +166,7 @@ impl Sender {
     }
 
     /// Lets pauses end and gives up what is too old.
-    pub(in crate::producer) fn handle_time(&mut self, now: Instant, lanes: &mut impl Lanes) {
+    pub(in crate::producer) fn handle_timeout(&mut self, now: Instant, lanes: &mut impl Lanes) {
         while let Some((at, partition)) = self.timers.first().copied()
             && at <= now
         {
@@ -262,167 +263,7 @@ impl Sender {
         }
     }
 
-    #[expect(clippy::too_many_arguments, reason = "an answer has many sides")]
-    fn settle(
-        &mut self,
-        now: Instant,
-        partition: usize,
-        mut batch: Batch,
-        answer: &PartitionResponse,
-        node: NodeId,
-        dice: u64,
-        lanes: &mut impl Lanes,
-    ) {
-        let code = answer.error_code;
-        let error = || {
-            let mut what = format!("producing to {} failed", self.describe(partition));
-            if let Some(message) = &answer.error_message {
-                what = format!("{what}: {message}");
-            }
-            Error::from_code(code, what)
-        };
-        match verdict(code) {
-            Verdict::Written => {
-                self.succeed(partition, batch, answer.base_offset, answer.log_append_time_ms, lanes);
-            }
-            Verdict::Duplicate => self.succeed(partition, batch, answer.base_offset, -1, lanes),
-            Verdict::Retry { unsure, refresh } => {
-                let error = error();
-                if refresh {
-                    self.refresh(partition);
-                } else {
-                    self.report(partition, &error);
-                }
-                self.retry(now, partition, batch, error, unsure, dice, lanes);
-                // The answer, or metadata, may have named another leader already.
-                let state = &mut self.partitions[partition];
-                if refresh && state.leader.is_some_and(|leader| leader != node) {
-                    state.retry_at = None;
-                }
-            }
-            Verdict::RetryOnce if !batch.damaged => {
-                let error = error();
-                batch.damaged = true;
-                self.retry(now, partition, batch, error, false, dice, lanes);
-            }
-            Verdict::Gap => {
-                let error = error();
-                let order = batch.order();
-                let state = &self.partitions[partition];
-                if batch.maybe_written && !state.has_earlier(order) && state.has_witness(order) {
-                    batch.doubted = true;
-                    batch.last_error = Some(error);
-                    self.put_back(partition, batch, lanes);
-                    return;
-                }
-                // A gap proves that neither this batch nor one behind it is in the log, and that what was doubted before it
-                // is not either.
-                batch.maybe_written = false;
-                let doubted = state.queue.front().filter(|front| front.doubted);
-                let first = doubted.map_or(order, Batch::order);
-                let explained = self.partitions[partition].has_earlier(order)
-                    || self.partitions[partition].spoiled
-                    || batch.settled;
-                batch.last_error = Some(error);
-                self.put_back(partition, batch, lanes);
-                self.partitions[partition].absent_from(first);
-                if !explained {
-                    tracing::warn!(
-                        partition = self.describe(partition),
-                        "the broker misses records of this producer that it had acknowledged or never got: \
-                         going on with a new epoch"
-                    );
-                    self.spoil(partition);
-                    self.back_off(now, partition, 1, dice);
-                }
-            }
-            Verdict::Forgotten | Verdict::OldEpoch => {
-                let error = error();
-                if verdict(code) == Verdict::OldEpoch {
-                    let era = self.partitions[partition].era;
-                    self.eras.abandon(era);
-                }
-                self.spoil(partition);
-                if batch.maybe_written {
-                    // Nobody can tell any more.
-                    self.fail(partition, batch, error, false, lanes);
-                } else {
-                    let attempts = batch.attempts + 1;
-                    batch.attempts = attempts;
-                    batch.last_error = Some(error);
-                    self.put_back(partition, batch, lanes);
-                    self.back_off(now, partition, attempts, dice);
-                }
-            }
-            Verdict::TooLarge => {
-                lanes.shrink(now, partition, batch.wire_len());
-                // If the whole may be in the log, its parts would be written a second time.
-                let whole = batch.settled || batch.maybe_written;
-                let parts = if whole { None } else { batch.split(&self.config.codec) };
-                match parts {
-                    Some([first, second]) => {
-                        if let Some(outstanding) = self.outstanding.get_mut(&batch.id) {
-                            outstanding.parts += 1;
-                        }
-                        lanes.queued(partition, 1);
-                        self.put_back(partition, first, lanes);
-                        self.put_back(partition, second, lanes);
-                    }
-                    None => {
-                        let error = error();
-                        self.fail(partition, batch, error, false, lanes);
-                    }
-                }
-            }
-            Verdict::BadRecords if !answer.record_errors.is_empty() && !batch.maybe_written => {
-                let count = batch.count();
-                let alone = count == 1;
-                let reasons: Vec<_> = answer
-                    .record_errors
-                    .iter()
-                    .filter_map(|bad| {
-                        let text = bad.message.as_deref().or(answer.error_message.as_deref());
-                        let what = format!(
-                            "the record was refused by {}: {}",
-                            self.describe(partition),
-                            text.unwrap_or("no reason was given")
-                        );
-                        Some((u32::try_from(bad.index).ok()?, Error::from_code(code, what)))
-                    })
-                    .collect();
-                let others = if alone {
-                    error()
-                } else {
-                    Error::new(
-                        ErrorKind::Broker,
-                        format!(
-                            "other records of the same batch were refused by {}",
-                            self.describe(partition)
-                        ),
-                    )
-                    .with_advice("send it again")
-                    .with_retriable(true)
-                };
-                let settled = batch.settled;
-                batch.refused(&reasons, others);
-                self.finish(partition, &batch, settled, false, lanes);
-                self.spoil_behind(partition, &batch);
-            }
-            Verdict::RetryOnce | Verdict::BadRecords | Verdict::Refused => {
-                let error = error();
-                if trouble(&error) == ConditionKind::NotAuthorized {
-                    let number = self.partitions[partition].topic;
-                    self.forbidden.insert(number, now);
-                    let subject = Subject::Topic(self.topics[number].name.clone());
-                    let raise = Effect::Raise(subject, ConditionKind::NotAuthorized, error.clone());
-                    self.effects.push(raise);
-                }
-                self.fail(partition, batch, error, false, lanes);
-            }
-        }
-    }
-
-    fn succeed(
+    pub(super) fn succeed(
         &mut self,
         partition: usize,
         mut batch: Batch,
@@ -449,7 +290,7 @@ impl Sender {
     }
 
     /// The broker refuses what is sent to `partition`, and may go on doing so.
-    fn report(&mut self, partition: usize, error: &Error) {
+    pub(super) fn report(&mut self, partition: usize, error: &Error) {
         self.partitions[partition].troubled = true;
         let subject = Subject::Partition(self.name(partition));
         self.effects.push(Effect::Raise(subject, ConditionKind::Refused, error.clone()));
@@ -461,33 +302,30 @@ impl Sender {
     }
 
     /// Sends `batch` again later. `unsure`: it may have been written.
-    #[expect(clippy::too_many_arguments, reason = "a failure has many sides")]
-    fn retry(
+    pub(super) fn retry(
         &mut self,
-        now: Instant,
-        partition: usize,
+        answer: Answer,
         mut batch: Batch,
         error: Error,
         unsure: bool,
-        dice: u64,
         lanes: &mut impl Lanes,
     ) {
         batch.maybe_written |= unsure;
         batch.attempts = batch.attempts.saturating_add(1);
         batch.last_error = Some(error);
         let attempts = batch.attempts;
-        self.put_back(partition, batch, lanes);
-        self.back_off(now, partition, attempts, dice);
+        self.put_back(answer.partition, batch, lanes);
+        self.back_off(answer, attempts);
     }
 
-    fn back_off(&mut self, now: Instant, partition: usize, attempts: u32, dice: u64) {
-        let at = deadline::after(now, self.config.backoff.delay(attempts, dice));
-        let state = &mut self.partitions[partition];
+    pub(super) fn back_off(&mut self, answer: Answer, attempts: u32) {
+        let at = deadline::after(answer.now, self.config.backoff.delay(attempts, answer.random));
+        let state = &mut self.partitions[answer.partition];
         state.retry_at = state.retry_at.max(Some(at));
     }
 
     /// Puts a batch back into the queue, unless everybody was told of its fate already.
-    fn put_back(&mut self, partition: usize, batch: Batch, lanes: &mut impl Lanes) {
+    pub(super) fn put_back(&mut self, partition: usize, batch: Batch, lanes: &mut impl Lanes) {
         self.partitions[partition].probing = true;
         if batch.settled {
             self.finish(partition, &batch, true, false, lanes);
@@ -500,7 +338,7 @@ impl Sender {
     }
 
     /// Gives `batch` up. `unsure`: this attempt, too, may have been written.
-    fn fail(
+    pub(super) fn fail(
         &mut self,
         partition: usize,
         mut batch: Batch,
@@ -544,7 +382,7 @@ impl Sender {
     }
 
     /// Sequences behind a batch that is not in the log, or may not be, have a gap.
-    fn spoil_behind(&mut self, partition: usize, batch: &Batch) {
+    pub(super) fn spoil_behind(&mut self, partition: usize, batch: &Batch) {
         if batch.sequence.is_some() {
             self.spoil(partition);
         }
@@ -560,7 +398,7 @@ impl Sender {
     }
 
     /// Counts a batch whose fate is known to everybody. `settled`: it was counted before.
-    fn finish(
+    pub(super) fn finish(
         &mut self,
         partition: usize,
         batch: &Batch,
@@ -618,15 +456,18 @@ impl Sender {
     }
 }
 
+/// Where and when something came back for a batch, or nothing did.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Answer {
+    pub(super) now: Instant,
+    pub(super) partition: usize,
+    /// Who answered, or was to.
+    pub(super) node: NodeId,
+    /// Spreads the back-off.
+    pub(super) random: u64,
+}
+
 /// No right for `topic` is missing, as far as one knows.
 fn authorized(topic: &TopicName) -> Effect {
     Effect::Clear(Subject::Topic(topic.clone()), ConditionKind::NotAuthorized)
-}
-
-/// Which condition a refusal by the broker is.
-fn trouble(error: &Error) -> ConditionKind {
-    match error.kind() {
-        ErrorKind::Authorization => ConditionKind::NotAuthorized,
-        _ => ConditionKind::Refused,
-    }
 }

@@ -3,41 +3,43 @@
 //! * [`era`]: producer ids and epochs.
 //! * [`partition`]: what waits and what is on the way, per partition.
 //! * [`verdict`]: what an error code means.
-//! * [`answers`]: what answers, failures and the passing of time do to batches.
+//! * [`node`]: what waits for a broker, and when it leaves; [`requests`]: what goes into a request.
+//! * [`answers`]: what answers, failures and the passing of time do to batches; [`settle`]: what a broker says of one.
 //!
 //! Per broker there are two lists: partitions with closed batches, and partitions with open ones. A partition stands on
 //! one of them, or on none while something has to happen first; no step but a flush looks at partitions without data.
 //!
-//! Time and dice are handed in; lanes are reached through [`Lanes`], which the driver implements.
+//! Time and random are handed in; lanes are reached through [`Lanes`], which the driver implements.
 
 mod answers;
 mod era;
+mod node;
 mod partition;
+mod requests;
+mod settle;
 #[cfg(test)]
 mod tests;
 mod verdict;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use era::Eras;
-use partition::{Listed, Partition, Readiness, Sent};
+use node::{Entry, NodeState};
+use partition::{Listed, Partition, Readiness};
 
 use super::batch::Batch;
 use super::compress::Codec;
 use super::lane::{Gauge, Left, Take};
-use super::linger::{self, Decision, Load, Look};
+use super::linger::Decision;
 use crate::backoff::Backoff;
 use crate::cluster::{ConditionKind, Subject};
-use crate::deadline;
 use crate::types::{NodeId, TopicName};
 use crate::wire::Uuid;
 use crate::wire::produce::PartitionBatch;
-use crate::wire::records::HEADER_LEN;
 use crate::{Error, ErrorKind};
 
 /// Most bytes of one request; a single batch may be larger.
@@ -139,37 +141,6 @@ struct TopicState {
     used: bool,
 }
 
-/// A partition on a list. Entries are not looked for when a partition leaves its list: one whose ticket is not the
-/// partition's latest is stale, and never comes back to life.
-#[derive(Clone, Copy, Debug)]
-struct Entry {
-    partition: usize,
-    ticket: u64,
-    /// When the sender learned of the open batch, if there is one.
-    open_since: Instant,
-}
-
-#[derive(Debug, Default)]
-struct NodeState {
-    ready: VecDeque<Entry>,
-    open: VecDeque<Entry>,
-    /// When the oldest of `open` was opened, at the latest.
-    open_since: Option<Instant>,
-    /// So many at the front of `open` shall leave at once.
-    hurry: usize,
-    /// What waited a moment ago.
-    look: Option<Look>,
-    /// Records come as fast as before.
-    growing: bool,
-    in_flight: usize,
-    /// Most partitions of its next request.
-    partitions_max: usize,
-    recent_records: usize,
-    gauge: Arc<Gauge>,
-    /// Why there is no connection.
-    unreachable: Option<Error>,
-}
-
 #[derive(Debug)]
 struct RequestState {
     node: NodeId,
@@ -213,6 +184,8 @@ pub(super) struct Sender {
     /// Why there is no producer id, and how often in a row that was so.
     era_error: Option<Error>,
     era_failures: u32,
+    /// Conditions that were raised for it.
+    era_conditions: BTreeSet<ConditionKind>,
     /// Batches with smaller numbers do not wait for others.
     flush_to: u64,
     /// Why nothing is sent any more.
@@ -243,6 +216,7 @@ impl Sender {
             eras,
             era_error: None,
             era_failures: 0,
+            era_conditions: BTreeSet::new(),
             flush_to: 0,
             ended: None,
             effects: Vec::new(),
@@ -419,175 +393,6 @@ impl Sender {
             .map(|(id, _)| *id)
     }
 
-    /// The next request for `node`, if it is time for one. `lanes` gives up open batches.
-    pub(super) fn poll_request(
-        &mut self,
-        now: Instant,
-        node: NodeId,
-        lanes: &mut impl Lanes,
-    ) -> Option<Outgoing> {
-        let max = self.config.in_flight_max;
-        let state = self.nodes.get_mut(&node)?;
-        if state.in_flight >= max {
-            return None;
-        }
-        let partitions_max = state.partitions_max;
-        state.look(now);
-        let send_open =
-            !state.open.is_empty() && state.decide(now, max, self.config.linger) == Decision::Send;
-        let (ready, open) = (state.ready.len(), if send_open { state.open.len() } else { 0 });
-        let id = self.next_request;
-        let room = (ready + open).min(partitions_max);
-        let doubt_at = now + UNANSWERED;
-        let mut request = RequestState { node, records: 0, partitions: Vec::with_capacity(room), doubt_at };
-        let mut batches = Vec::with_capacity(room);
-        let mut bytes = 0;
-        for step in 0..ready + open {
-            if bytes >= REQUEST_BYTES_MAX || batches.len() >= partitions_max {
-                break;
-            }
-            let Some(state) = self.nodes.get_mut(&node) else { break };
-            let list = if step < ready {
-                &mut state.ready
-            } else {
-                state.hurry = state.hurry.saturating_sub(1);
-                &mut state.open
-            };
-            let Some(entry) = list.pop_front() else { continue };
-            let partition = entry.partition;
-            if self.partitions[partition].listed == Listed::No
-                || self.partitions[partition].ticket != entry.ticket
-            {
-                continue; // its leader changed, or it stands on another list by now
-            }
-            let next = self.partitions[partition].next();
-            if step < ready
-                && bytes > 0
-                && next.is_some_and(|next| bytes + next.wire_len() > REQUEST_BYTES_MAX)
-            {
-                state.ready.push_front(entry); // it begins the next request
-                break;
-            }
-            self.partitions[partition].listed = Listed::No;
-            if let Some(drained) = self.drain(now, partition, node, id, bytes, lanes) {
-                bytes += HEADER_LEN + drained.body.len();
-                request.records +=
-                    self.partitions[partition].sent.back().map_or(0, |sent| sent.batch.count() as usize);
-                request.partitions.push(partition);
-                batches.push(drained);
-            }
-            self.schedule(now, partition);
-        }
-        let state = self.nodes.get_mut(&node)?;
-        if send_open {
-            // What is left waits for its own time.
-            state.open_since = state.open.iter().map(|entry| entry.open_since).min();
-            state.look = None;
-        }
-        if batches.is_empty() {
-            return None;
-        }
-        state.in_flight += 1;
-        state.set_gauge(max, self.config.linger);
-        self.next_request += 1;
-        self.requests.insert(id, request);
-        Some(Outgoing { id, batches })
-    }
-
-    /// The driver has nothing more to send to `node` in its look number `look`. If batches wait there, a timer or an answer
-    /// makes it look again, so that appenders need not.
-    pub(super) fn rest(&self, node: NodeId, look: u64) {
-        let Some(state) = self.nodes.get(&node) else { return };
-        state.set_gauge(self.config.in_flight_max, self.config.linger);
-        if !state.open.is_empty() || state.in_flight >= self.config.in_flight_max {
-            state.gauge.look.store(look, Ordering::Relaxed);
-        }
-    }
-
-    /// Takes the front batch of `partition`, if it can be sent to `node` now and fits behind `bytes`.
-    fn drain(
-        &mut self,
-        now: Instant,
-        partition: usize,
-        node: NodeId,
-        request: u64,
-        bytes: usize,
-        lanes: &mut impl Lanes,
-    ) -> Option<PartitionBatch> {
-        let era = self.eras.current();
-        let ready = Readiness::Ready(node);
-        if self.partitions[partition].readiness(now, self.config.in_flight_max, era) != ready {
-            return None;
-        }
-        if self.partitions[partition].next().is_none() {
-            self.collect(now, partition, Take::Open, lanes);
-            if self.partitions[partition].readiness(now, self.config.in_flight_max, era) != ready {
-                return None;
-            }
-        }
-        let state = &mut self.partitions[partition];
-        if bytes > 0 && bytes + state.next()?.wire_len() > REQUEST_BYTES_MAX {
-            return None;
-        }
-        state.prepare_next(era);
-        let batch = state.take_next()?;
-        let mut header = batch.meta.header(batch.compression);
-        if let Some(sequence) = batch.sequence {
-            header.producer_id = state.era.producer_id;
-            header.producer_epoch = state.era.epoch;
-            header.base_sequence = sequence;
-        }
-        let topic = &mut self.topics[state.topic];
-        topic.used = true;
-        let drained = PartitionBatch {
-            topic: topic.name.clone().into_inner(),
-            topic_id: topic.id,
-            partition: state.index,
-            header: header.encode(&batch.body),
-            body: batch.body.clone(),
-        };
-        state.sent_to = node;
-        state.sent.push_back(Sent { request, batch });
-        Some(drained)
-    }
-
-    /// Takes batches over from the lane of `partition`.
-    fn collect(&mut self, now: Instant, partition: usize, take: Take, lanes: &mut impl Lanes) {
-        let mut batches = std::mem::take(&mut self.scratch);
-        let left = lanes.collect(partition, take, &mut batches);
-        if !batches.is_empty() {
-            lanes.queued(partition, batches.len() as i32);
-        }
-        for mut batch in batches.drain(..) {
-            batch.id = match self.partitions[partition].pending.pop_front() {
-                Some(id) => id,
-                None => self.begin_batch(batch.created, partition),
-            };
-            self.partitions[partition].queue.push_back(batch);
-        }
-        self.scratch = batches;
-        let state = &mut self.partitions[partition];
-        let open = left.open.is_some();
-        if open && !state.open {
-            state.open_since = now;
-        }
-        state.open = open;
-        let expected = left.closed + usize::from(open);
-        while self.partitions[partition].pending.len() < expected {
-            // The letter about it may have waited for an answer of a broker that is stuck.
-            let id = self.begin_batch(left.open.unwrap_or(now), partition);
-            self.partitions[partition].pending.push_back(id);
-        }
-    }
-
-    fn begin_batch(&mut self, created: Instant, partition: usize) -> u64 {
-        let id = self.next_batch;
-        self.next_batch += 1;
-        let deadline = deadline::after(created, self.config.delivery_timeout);
-        self.outstanding.insert(id, Outstanding { partition, deadline, parts: 1 });
-        id
-    }
-
     /// Puts `partition` on the list that it belongs to.
     fn schedule(&mut self, now: Instant, partition: usize) {
         let era = self.eras.current();
@@ -642,7 +447,7 @@ impl Sender {
         self.effects.drain(..)
     }
 
-    /// When [`handle_time`](Self::handle_time) or [`poll_request`](Self::poll_request) may have something to do next.
+    /// When [`handle_timeout`](Self::handle_timeout) or [`poll_request`](Self::poll_request) may have something to do next.
     /// Brokers that `can_send` denies are left out.
     pub(super) fn next_deadline(&self, now: Instant, can_send: impl Fn(NodeId) -> bool) -> Option<Instant> {
         let max = self.config.in_flight_max;
@@ -737,45 +542,5 @@ impl Sender {
         };
         let unreachable = self.nodes.get(&leader).and_then(|leader| leader.unreachable.as_ref());
         last.or(unreachable).or(self.era_error.as_ref()).cloned()
-    }
-}
-
-impl NodeState {
-    fn new() -> Self {
-        Self { partitions_max: REQUEST_PARTITIONS_MAX, ..Self::default() }
-    }
-
-    /// Sees whether records come as fast as before.
-    fn look(&mut self, now: Instant) {
-        let batches = self.open.len();
-        let look = Look::new(now, batches, self.gauge.bytes.load(Ordering::Relaxed));
-        match &self.look {
-            Some(before) if now < before.next(batches) => return,
-            Some(before) => self.growing = look.is_worth_waiting(before, batches),
-            None => self.growing = true,
-        }
-        self.look = Some(look);
-    }
-
-    fn decide(&self, now: Instant, in_flight_max: usize, linger: Option<Duration>) -> Decision {
-        let load = Load {
-            in_flight: self.in_flight,
-            in_flight_max,
-            recent_records: self.recent_records,
-            batches: self.open.len(),
-            waiting_bytes: self.gauge.bytes.load(Ordering::Relaxed),
-            oldest: self.open_since.unwrap_or(now),
-            next_look: self.look.filter(|_| self.growing).map(|look| look.next(self.open.len())),
-            hurry: self.hurry > 0,
-        };
-        linger::decide(now, &load, linger)
-    }
-
-    fn set_gauge(&self, in_flight_max: usize, linger: Option<Duration>) {
-        let busy =
-            self.in_flight < in_flight_max && linger::gathers(self.in_flight, self.recent_records, linger);
-        self.gauge.busy.store(busy, Ordering::Relaxed);
-        let target = linger::target(self.in_flight, in_flight_max, self.open.len(), linger);
-        self.gauge.target.store(target, Ordering::Relaxed);
     }
 }

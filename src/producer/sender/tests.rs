@@ -1,5 +1,7 @@
 //! The machine alone: scripted answers, no time but what the test says.
 
+mod pace;
+
 use bytes::Bytes;
 
 use super::*;
@@ -181,7 +183,7 @@ impl World {
 
     fn pass(&mut self, millis: u64) {
         self.now += Duration::from_millis(millis);
-        self.sender.handle_time(self.now, &mut self.lanes);
+        self.sender.handle_timeout(self.now, &mut self.lanes);
     }
 }
 
@@ -562,88 +564,6 @@ fn requests_are_bounded_and_begin_elsewhere_each_time() {
     assert_eq!(order, [0, 1, 2, 0, 1, 2]);
 }
 
-#[test]
-fn open_batches_leave_by_linger_flush_and_memory() {
-    let mut world = World::new(2);
-    let first = world.open(0);
-    let (request, ..) = world.one(ONE);
-    let second = world.open(1);
-    assert!(world.poll(ONE).is_none(), "one is on the way");
-    assert_eq!(world.sender.next_deadline(world.now, |_| true), Some(world.now + Duration::from_millis(1)));
-    assert_eq!(world.sender.next_deadline(world.now, |_| false), Some(world.now + UNANSWERED));
-    let flush = world.sender.handle_flush();
-    let (other, ..) = world.one(ONE);
-    let third = world.open(0);
-    assert!(world.poll(ONE).is_none(), "the flush was before it");
-    world.answer(request, 0, ErrorCode::NONE);
-    assert!(!world.sender.is_flushed(flush));
-    world.answer(other, 1, ErrorCode::NONE);
-    assert!(world.sender.is_flushed(flush));
-    let (last, ..) = world.one(ONE);
-    world.answer(last, 0, ErrorCode::NONE);
-    for cell in [first, second, third] {
-        assert!(offset(&cell).is_some());
-    }
-    assert!(world.sender.is_idle());
-}
-
-/// Where a request has no room for all that waits, something always does.
-#[test]
-fn what_was_opened_later_waits_for_its_own_time() {
-    let linger = Duration::from_millis(100);
-    for ask in [|_: &mut World| {}, |world: &mut World| world.sender.hurry()] {
-        let mut world = World::new(2 * REQUEST_PARTITIONS_MAX);
-        world.sender.config.linger = Some(linger);
-        for partition in 0..2 * REQUEST_PARTITIONS_MAX {
-            world.open(partition);
-        }
-        assert!(world.poll(ONE).is_none());
-        world.pass(99);
-        ask(&mut world);
-        if world.sender.nodes[&ONE].hurry == 0 {
-            world.pass(1);
-        }
-        world.poll(ONE).expect("half of them");
-        for partition in 0..REQUEST_PARTITIONS_MAX {
-            world.open(partition);
-        }
-        let (_, seen) = world.poll(ONE).expect("the other half");
-        assert_eq!(seen[0].partition, REQUEST_PARTITIONS_MAX as i32);
-        assert!(world.poll(ONE).is_none(), "the first half was opened a moment ago");
-        let due = world.now + linger;
-        assert_eq!(world.sender.next_deadline(world.now, |_| true), Some(due));
-        world.pass(100);
-        assert_eq!(world.poll(ONE).map(|(_, seen)| seen.len()), Some(REQUEST_PARTITIONS_MAX));
-    }
-}
-
-#[test]
-fn many_small_batches_wait_as_long_as_records_keep_coming() {
-    let mut world = World::new(1001);
-    let gauge = Arc::clone(&world.sender.nodes[&ONE].gauge);
-    world.open(1000);
-    world.poll(ONE).expect("the first leaves at once");
-    for partition in 0..1000 {
-        world.open(partition);
-    }
-    assert!(world.poll(ONE).is_none());
-    for _ in 0..9 {
-        gauge.bytes.fetch_add(20_000, Ordering::Relaxed);
-        world.pass(1);
-        assert!(world.poll(ONE).is_none(), "ten milliseconds for a thousand");
-    }
-    world.pass(1);
-    assert_eq!(world.poll(ONE).map(|(_, seen)| seen.len()), Some(1000));
-    for partition in 0..1000 {
-        world.open(partition);
-    }
-    assert!(world.poll(ONE).is_none());
-    world.pass(1);
-    assert!(world.poll(ONE).is_none());
-    world.pass(1);
-    assert_eq!(world.poll(ONE).map(|(_, seen)| seen.len()), Some(1000), "no more came");
-}
-
 /// A broker that knows nothing of the producer accepts any first sequence.
 #[test]
 fn the_first_batch_goes_alone_so_that_none_behind_it_is_written_before_it() {
@@ -709,19 +629,8 @@ fn an_open_batch_is_as_old_as_its_first_record_whenever_the_sender_hears_of_it()
     world.now += Duration::from_secs(30);
     world.sender.handle_lane(world.now, 0, &mut world.lanes);
     world.now += Duration::from_secs(90);
-    world.sender.handle_time(world.now, &mut world.lanes);
+    world.sender.handle_timeout(world.now, &mut world.lanes);
     assert!(matches!(cell.completion.get(0), Some(Fate::Failed(_))), "120 seconds have passed");
-}
-
-#[test]
-fn appenders_read_the_clock_each_time_while_a_broker_has_no_room() {
-    let mut world = World::new(1);
-    for flight in 0..5 {
-        assert_eq!(world.sender.nodes[&ONE].gauge.busy.load(Ordering::Relaxed), flight > 0);
-        world.add(0, 1);
-        world.poll(ONE).expect("there is room");
-    }
-    assert!(!world.sender.nodes[&ONE].gauge.busy.load(Ordering::Relaxed), "an answer may take its time");
 }
 
 /// Four batches of one record each, on the way to node 1, whose connection breaks; then the first is asked for again.
@@ -1002,6 +911,37 @@ fn a_producer_id_that_is_refused_is_asked_for_less_and_less() {
         world.now = next;
     }
     assert_eq!(pauses, [100, 200, 400, 800, 1000, 1000]);
+}
+
+#[test]
+fn whatever_stood_in_the_way_of_a_producer_id_is_over_once_there_is_one() {
+    let mut world = World::without_id(1);
+    let refusals = [
+        (ErrorCode::COORDINATOR_LOAD_IN_PROGRESS, ConditionKind::NoCoordinator),
+        (ErrorCode::CLUSTER_AUTHORIZATION_FAILED, ConditionKind::NotAuthorized),
+    ];
+    for (code, expected) in refusals {
+        assert!(world.sender.poll_producer_id(world.now));
+        let refused = Error::from_code(code, "no producer id");
+        world.sender.handle_producer_id(world.now, Err(refused), 0, &mut world.lanes);
+        let raised: Vec<_> = world.sender.take_effects().collect();
+        assert!(
+            matches!(&raised[..], [Effect::Raise(Subject::Cluster, kind, _)] if *kind == expected),
+            "{raised:?}"
+        );
+        world.pass(1000);
+    }
+    assert!(world.sender.poll_producer_id(world.now));
+    world.sender.handle_producer_id(world.now, Ok((7, 0)), 0, &mut world.lanes);
+    let mut cleared = Vec::new();
+    for effect in world.sender.take_effects() {
+        let Effect::Clear(Subject::Cluster, kind) = effect else { panic!("{effect:?}") };
+        cleared.push(kind);
+    }
+    cleared.sort_unstable();
+    let mut expected = refusals.map(|(_, kind)| kind);
+    expected.sort_unstable();
+    assert_eq!(cleared, expected);
 }
 
 #[test]
