@@ -128,29 +128,25 @@ impl<C> Row<C> {
     /// Sets it to what `text` says, or says what is wrong with that, without the setting's name.
     pub(crate) fn apply(&self, config: &mut C, text: &str) -> Result<(), String> {
         let text = text.trim();
-        let wrong = |near: String| Err(format!("{text:?} is not valid: use {}{near}", self.kind.range()));
-        match self.kind {
+        let good = match self.kind {
             Kind::Secret | Kind::Refused([]) => return Err(format!("is not supported: {}", self.text)),
             Kind::Refused(accepted) => {
-                if !accepted.iter().any(|accepted| accepted.eq_ignore_ascii_case(text)) {
-                    let accepted = accepted.join(" or ");
-                    return Err(format!("{text:?} is not supported, only {accepted}: {}", self.text));
+                if accepted.iter().any(|accepted| accepted.eq_ignore_ascii_case(text)) {
+                    return Ok(());
                 }
+                let accepted = accepted.join(" or ");
+                return Err(format!("{text:?} is not supported, only {accepted}: {}", self.text));
             }
-            Kind::Word(words) if !(self.set)(config, text) => return wrong(suggestion(text, words())),
             Kind::Millis(..) | Kind::Bytes(..) | Kind::Number(..) => {
-                let good = text.parse().is_ok_and(|number: i128| self.kind.admits(number));
-                if !good || !(self.set)(config, text) {
-                    return wrong(String::new());
-                }
+                text.parse().is_ok_and(|number: i128| self.kind.admits(number))
             }
-            Kind::Word(_) => {}
-            Kind::Text | Kind::Flag | Kind::List(_) if !(self.set)(config, text) => {
-                return wrong(String::new());
-            }
-            Kind::Text | Kind::Flag | Kind::List(_) => {}
+            Kind::Text | Kind::Flag | Kind::Word(_) | Kind::List(_) => true,
+        };
+        if good && (self.set)(config, text) {
+            return Ok(());
         }
-        Ok(())
+        let near = if let Kind::Word(words) = self.kind { suggestion(text, words()) } else { String::new() };
+        Err(format!("{text:?} is not valid: use {}{near}", self.kind.range()))
     }
 
     /// Notes if the value is out of bounds.
