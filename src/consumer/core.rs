@@ -8,7 +8,7 @@ use tokio::sync::Notify;
 
 use crate::cluster::Subject;
 use crate::consumer::event::Event;
-use crate::consumer::positions::Positions;
+use crate::consumer::positions::{Output, Positions};
 use crate::runtime::watch;
 use crate::types::{GroupId, TopicName};
 use crate::{Error, ErrorKind, Result};
@@ -105,10 +105,8 @@ impl Core {
         let state = self.state();
         match subject {
             Subject::Cluster => true,
-            Subject::Node(node) => state.positions.nodes().contains(node),
-            Subject::Topic(topic) => {
-                state.subscribed.contains(topic) || state.positions.topics().contains(topic)
-            }
+            Subject::Node(node) => state.positions.is_leader(*node),
+            Subject::Topic(topic) => state.subscribed.contains(topic) || state.positions.reads(topic),
             Subject::Partition(partition) => state.positions.is_assigned(partition),
             Subject::Group(group) => state.group.as_ref() == Some(group),
         }
@@ -159,8 +157,9 @@ impl Core {
         if matches!(state.end, Some(End::Closed)) {
             return Some(Err(Error::new(ErrorKind::State, "the consumer is closed")));
         }
-        if let Some((event, used_up)) = state.positions.pop() {
+        if let Some(output) = state.positions.poll_output() {
             drop(state);
+            let Output { event, used_up } = output;
             if used_up {
                 self.wake_tasks();
             }

@@ -18,6 +18,7 @@ mod mark;
 mod message;
 mod positions;
 mod reader;
+mod shared;
 #[cfg(all(test, feature = "broker"))]
 mod tests;
 

@@ -226,22 +226,7 @@ impl<R> Response<R> {
         let topic = |topic: TopicData<R>| TopicData {
             name: topic.name,
             topic_id: topic.topic_id,
-            partitions: topic
-                .partitions
-                .into_iter()
-                .map(|partition| PartitionData {
-                    partition: partition.partition,
-                    error_code: partition.error_code,
-                    high_watermark: partition.high_watermark,
-                    last_stable_offset: partition.last_stable_offset,
-                    log_start_offset: partition.log_start_offset,
-                    diverging_epoch: partition.diverging_epoch,
-                    current_leader: partition.current_leader,
-                    aborted_transactions: partition.aborted_transactions,
-                    preferred_read_replica: partition.preferred_read_replica,
-                    records: map(partition.records),
-                })
-                .collect(),
+            partitions: topic.partitions.into_iter().map(|part| part.map_records(&mut map)).collect(),
         };
         Response {
             throttle_time_ms: self.throttle_time_ms,
@@ -287,6 +272,24 @@ pub struct PartitionData<R = Bytes> {
     pub preferred_read_replica: Option<i32>,
     /// Batches, the last of which may be cut short; empty without news.
     pub records: R,
+}
+
+impl<R> PartitionData<R> {
+    /// The same data with the records replaced.
+    pub fn map_records<S>(self, map: impl FnOnce(R) -> S) -> PartitionData<S> {
+        PartitionData {
+            partition: self.partition,
+            error_code: self.error_code,
+            high_watermark: self.high_watermark,
+            last_stable_offset: self.last_stable_offset,
+            log_start_offset: self.log_start_offset,
+            diverging_epoch: self.diverging_epoch,
+            current_leader: self.current_leader,
+            aborted_transactions: self.aborted_transactions,
+            preferred_read_replica: self.preferred_read_replica,
+            records: map(self.records),
+        }
+    }
 }
 
 impl<R: Default> Default for PartitionData<R> {

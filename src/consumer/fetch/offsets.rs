@@ -10,7 +10,8 @@ use crate::cluster::{Call, Cluster};
 use crate::consumer::config::Isolation;
 use crate::consumer::core::Core;
 use crate::consumer::positions::{Answer, EARLIEST, LATEST, Lookup, Question};
-use crate::types::{NodeId, TopicPartition};
+use crate::consumer::shared::grouped;
+use crate::types::{NodeId, TopicName, TopicPartition};
 use crate::wire::messages::list_offsets::{ListOffsetsPartition, ListOffsetsRequest, ListOffsetsTopic};
 use crate::wire::messages::offset_for_leader_epoch::{
     OffsetForLeaderEpochRequest, OffsetForLeaderPartition, OffsetForLeaderTopic,
@@ -18,7 +19,26 @@ use crate::wire::messages::offset_for_leader_epoch::{
 use crate::{Error, ErrorCode, ErrorKind, Result};
 
 /// How long one round of look-ups may take before it is tried anew.
-pub(crate) const LOOKUP_ROUND: Duration = Duration::from_secs(30);
+const LOOKUP_ROUND: Duration = Duration::from_secs(30);
+
+/// How one round of the consumer with this id is asked.
+pub(super) fn call(now: Instant, id: u64) -> Call {
+    Call::slow(now + LOOKUP_ROUND, id)
+}
+
+/// What can be asked in one request: of one leader, questions of one kind.
+pub(super) fn by_leader(lookups: Vec<Lookup>) -> impl Iterator<Item = (NodeId, Vec<Lookup>)> {
+    let mut rounds: BTreeMap<(NodeId, u8), Vec<Lookup>> = BTreeMap::new();
+    for lookup in lookups {
+        let kind = match lookup.question {
+            Question::Offset(_) => 0,
+            Question::Range => 1,
+            Question::Epoch(_) => 2,
+        };
+        rounds.entry((lookup.leader, kind)).or_default().push(lookup);
+    }
+    rounds.into_iter().map(|((leader, _), lookups)| (leader, lookups))
+}
 
 /// Asks everything in `lookups`, which have one leader and one kind of question, and tells the answers.
 pub(crate) async fn look_up(
@@ -112,28 +132,22 @@ async fn list(
     isolation: Isolation,
     call: Call,
 ) -> Result<Answers> {
-    let mut request = ListOffsetsRequest {
-        replica_id: -1,
-        isolation_level: isolation_level(isolation),
-        timeout_ms: i32::try_from(LOOKUP_ROUND.as_millis()).unwrap_or(i32::MAX),
-        ..ListOffsetsRequest::default()
-    };
-    for lookup in lookups {
+    let partitions = lookups.iter().map(|lookup| {
         let partition = ListOffsetsPartition {
             partition_index: lookup.partition.partition.0,
             current_leader_epoch: lookup.leader_epoch,
             timestamp: timestamp(lookup),
         };
-        match request.topics.last_mut() {
-            Some(topic) if *topic.name == *lookup.partition.topic.as_str() => {
-                topic.partitions.push(partition)
-            }
-            _ => request.topics.push(ListOffsetsTopic {
-                name: lookup.partition.topic.to_byte_string(),
-                partitions: vec![partition],
-            }),
-        }
-    }
+        (&lookup.partition.topic, partition)
+    });
+    let topic =
+        |(topic, partitions): (&TopicName, _)| ListOffsetsTopic { name: topic.to_byte_string(), partitions };
+    let request = ListOffsetsRequest {
+        replica_id: -1,
+        isolation_level: isolation_level(isolation),
+        timeout_ms: i32::try_from(LOOKUP_ROUND.as_millis()).unwrap_or(i32::MAX),
+        topics: grouped(partitions).into_iter().map(topic).collect(),
+    };
     let response = cluster.request_node(leader, &request, call, |_| ErrorCode::NONE).await?;
     let mut answers = Answers::new();
     for topic in response.topics {
@@ -154,25 +168,21 @@ async fn list(
 }
 
 async fn epochs(cluster: &Cluster, leader: NodeId, lookups: &[Lookup], call: Call) -> Result<Answers> {
-    let mut request =
-        OffsetForLeaderEpochRequest { replica_id: -1, ..OffsetForLeaderEpochRequest::default() };
-    for lookup in lookups {
-        let Question::Epoch(epoch) = lookup.question else { continue };
+    let partitions = lookups.iter().filter_map(|lookup| {
+        let Question::Epoch(epoch) = lookup.question else { return None };
         let partition = OffsetForLeaderPartition {
             partition: lookup.partition.partition.0,
             current_leader_epoch: lookup.leader_epoch,
             leader_epoch: epoch,
         };
-        match request.topics.last_mut() {
-            Some(topic) if *topic.topic == *lookup.partition.topic.as_str() => {
-                topic.partitions.push(partition)
-            }
-            _ => request.topics.push(OffsetForLeaderTopic {
-                topic: lookup.partition.topic.to_byte_string(),
-                partitions: vec![partition],
-            }),
-        }
-    }
+        Some((&lookup.partition.topic, partition))
+    });
+    let topic = |(topic, partitions): (&TopicName, _)| OffsetForLeaderTopic {
+        topic: topic.to_byte_string(),
+        partitions,
+    };
+    let topics = grouped(partitions).into_iter().map(topic).collect();
+    let request = OffsetForLeaderEpochRequest { replica_id: -1, topics };
     let response = cluster.request_node(leader, &request, call, |_| ErrorCode::NONE).await?;
     let mut answers = Answers::new();
     for topic in response.topics {

@@ -4,6 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::ErrorCode;
+use crate::consumer::fetch::verdict::{SessionVerdict, session_verdict};
+use crate::consumer::shared::grouped;
 use crate::types::TopicPartition;
 use crate::wire::Uuid;
 use crate::wire::fetch::{ForgottenTopic, PartitionRequest, Request, TopicRequest};
@@ -33,6 +35,19 @@ struct Told {
     request: PartitionRequest,
 }
 
+impl Told {
+    fn of(want: &Want) -> Self {
+        let request = PartitionRequest {
+            partition: want.partition.partition.0,
+            current_leader_epoch: want.leader_epoch,
+            fetch_offset: want.offset,
+            last_fetched_epoch: want.last_epoch,
+            partition_max_bytes: want.max_bytes,
+        };
+        Self { topic_id: want.topic_id, request }
+    }
+}
+
 /// The session with one broker. One request at a time: [`build`](Self::build) or [`again`](Self::again), then exactly one of
 /// [`accept`](Self::accept), [`refuse`](Self::refuse) and [`reset`](Self::reset).
 #[derive(Debug, Default)]
@@ -52,26 +67,14 @@ pub(crate) struct Session {
 }
 
 impl Session {
-    /// The next request: everything in a new session, changes in an existing one. `request` comes with limits filled in.
+    /// The next request: everything in a new session, changes in an existing one. `request` comes with limits filled in,
+    /// `wants` in their order.
     pub(crate) fn build(&mut self, mut request: Request, wants: &[Want], version: i16) -> Request {
         let by_id = version >= TOPIC_IDS;
         if by_id != self.by_id || version < SESSIONS {
             self.reset();
             self.by_id = by_id;
         }
-        let wanted: BTreeMap<&TopicPartition, Told> = wants
-            .iter()
-            .map(|want| {
-                let request = PartitionRequest {
-                    partition: want.partition.partition.0,
-                    current_leader_epoch: want.leader_epoch,
-                    fetch_offset: want.offset,
-                    last_fetched_epoch: want.last_epoch,
-                    partition_max_bytes: want.max_bytes,
-                };
-                (&want.partition, Told { topic_id: want.topic_id, request })
-            })
-            .collect();
         request.session_id = self.id;
         request.session_epoch = self.epoch;
         let full = self.epoch == 0;
@@ -79,60 +82,59 @@ impl Session {
             self.told.clear();
         }
         let renewed = std::mem::take(&mut self.renewed);
-        let mut forget: Vec<(TopicPartition, Uuid)> = Vec::new();
-        self.told.retain(|partition, told| {
-            // A topic that was made anew has another id: the old one leaves, the new one enters.
-            let keep = wanted.get(partition).is_some_and(|want| want.topic_id == told.topic_id)
-                && !renewed.contains(partition);
-            if !keep {
-                forget.push((partition.clone(), told.topic_id));
-            }
-            keep
-        });
-        // A request cannot take a partition out and in again: those that are renewed enter with the next, at once.
-        let leaves = |partition: &TopicPartition, want: &Told| {
-            forget.iter().any(|(left, topic_id)| left == partition && *topic_id == want.topic_id)
-        };
         self.is_partial = false;
         let mut send: Vec<(&TopicPartition, Told)> = Vec::new();
-        for (partition, want) in wanted {
-            if renewed.contains(partition) && leaves(partition, &want) {
-                request.max_wait_ms = 0;
-                self.is_partial = true;
-            } else if self.told.get(partition) != Some(&want) {
-                send.push((partition, want));
+        let mut forget: Vec<(TopicPartition, Uuid)> = Vec::new();
+        // Both are in order: one look at each says what differs.
+        let mut told = self.told.iter().peekable();
+        for want in wants {
+            let partition = &want.partition;
+            while let Some((other, known)) = told.next_if(|(other, _)| *other < partition) {
+                forget.push((other.clone(), known.topic_id));
             }
+            let wanted = Told::of(want);
+            match told.next_if(|(other, _)| *other == partition) {
+                Some((_, known)) if known.topic_id != wanted.topic_id => {
+                    // A topic that was made anew has another id: the old one leaves, the new one enters.
+                    forget.push((partition.clone(), known.topic_id));
+                    send.push((partition, wanted));
+                }
+                Some((_, known)) if renewed.contains(partition) => {
+                    // A request cannot take a partition out and in again: it enters with the next, at once.
+                    forget.push((partition.clone(), known.topic_id));
+                    request.max_wait_ms = 0;
+                    self.is_partial = true;
+                }
+                Some((_, known)) if *known == wanted => {}
+                _ => send.push((partition, wanted)),
+            }
+        }
+        forget.extend(told.map(|(other, known)| (other.clone(), known.topic_id)));
+        for (partition, _) in &forget {
+            self.told.remove(partition);
         }
         if full && !send.is_empty() {
             self.turn = self.turn.wrapping_add(1);
             let turn = self.turn % send.len();
             send.rotate_left(turn);
         }
-        for (partition, told) in send {
-            match request.topics.last_mut() {
-                Some(topic) if *topic.name == *partition.topic.as_str() => {
-                    topic.partitions.push(told.request)
-                }
-                _ => request.topics.push(TopicRequest {
-                    name: partition.topic.to_byte_string(),
-                    topic_id: told.topic_id,
-                    partitions: vec![told.request],
-                }),
-            }
-            self.told.insert(partition.clone(), told);
-        }
-        for (partition, topic_id) in forget {
-            match request.forgotten.last_mut() {
-                Some(topic) if *topic.name == *partition.topic.as_str() && topic.topic_id == topic_id => {
-                    topic.partitions.push(partition.partition.0);
-                }
-                _ => request.forgotten.push(ForgottenTopic {
-                    name: partition.topic.to_byte_string(),
-                    topic_id,
-                    partitions: vec![partition.partition.0],
-                }),
-            }
-        }
+        let asked = send.iter().map(|(partition, told)| ((&partition.topic, told.topic_id), told.request));
+        request.topics = (grouped(asked).into_iter())
+            .map(|((topic, topic_id), partitions)| TopicRequest {
+                name: topic.to_byte_string(),
+                topic_id,
+                partitions,
+            })
+            .collect();
+        let left = forget.iter().map(|(partition, id)| ((&partition.topic, *id), partition.partition.0));
+        request.forgotten = (grouped(left).into_iter())
+            .map(|((topic, topic_id), partitions)| ForgottenTopic {
+                name: topic.to_byte_string(),
+                topic_id,
+                partitions,
+            })
+            .collect();
+        self.told.extend(send.into_iter().map(|(partition, told)| (partition.clone(), told)));
         request
     }
 
@@ -172,18 +174,12 @@ impl Session {
     pub(crate) fn refuse(&mut self, code: ErrorCode) -> bool {
         let id = self.id;
         self.reset();
-        match code {
-            ErrorCode::FETCH_SESSION_ID_NOT_FOUND => true,
-            ErrorCode::INVALID_FETCH_SESSION_EPOCH
-            | ErrorCode::FETCH_SESSION_TOPIC_ID_ERROR
-            | ErrorCode::INCONSISTENT_TOPIC_ID
-            | ErrorCode::UNKNOWN_TOPIC_ID => {
-                // A full request that names the old session ends it.
-                self.id = id;
-                true
-            }
-            _ => false,
+        let verdict = session_verdict(code);
+        if verdict == SessionVerdict::OutOfStep {
+            // A full request that names the old session ends it.
+            self.id = id;
         }
+        verdict != SessionVerdict::Failed
     }
 
     /// The session is gone, or in doubt: the next request is full.

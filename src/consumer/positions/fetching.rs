@@ -11,7 +11,8 @@ use crate::consumer::batch::Batch;
 use crate::consumer::config::{OutOfRange, Truncation};
 use crate::consumer::event::Event;
 use crate::consumer::positions::handing_out::Item;
-use crate::consumer::positions::{DENIED_PAUSE, EARLIEST, LATEST, Positions, Question, Stage};
+use crate::consumer::positions::place::Stage;
+use crate::consumer::positions::{DENIED_PAUSE, EARLIEST, LATEST, Positions, Question, State};
 use crate::sync::budget::Ledger;
 use crate::types::{NodeId, Offset, TopicPartition};
 use crate::wire::Uuid;
@@ -60,15 +61,7 @@ pub(crate) enum Plan {
 /// What a fetch brought for a partition.
 #[derive(Debug)]
 pub(crate) enum Fetched {
-    Records {
-        batch: Option<Batch>,
-        next_offset: i64,
-        last_epoch: i32,
-        high_watermark: i64,
-        last_stable_offset: i64,
-        fault: Option<Error>,
-        cut: bool,
-    },
+    Records(Records),
     /// The next batch is larger than what the partition may take now.
     Starved,
     OutOfRange,
@@ -82,6 +75,40 @@ pub(crate) enum Fetched {
         error: Error,
     },
     Fatal(Error),
+}
+
+/// Records, or that there are none for the application.
+#[derive(Debug)]
+pub(crate) struct Records {
+    pub(crate) batch: Option<Batch>,
+    /// Where to fetch next.
+    pub(crate) next_offset: i64,
+    /// Epoch of the record in front of that.
+    pub(crate) last_epoch: i32,
+    pub(crate) high_watermark: i64,
+    pub(crate) last_stable_offset: i64,
+    /// What is at `next_offset` cannot be read.
+    pub(crate) fault: Option<Error>,
+    /// Nothing but the beginning of a batch was there.
+    pub(crate) cut: bool,
+}
+
+impl State {
+    /// What a fetch that leaves now asks for.
+    fn planned(&self, partition: &TopicPartition, leader_epoch: i32, max_bytes: usize) -> Planned {
+        Planned {
+            partition: partition.clone(),
+            topic_id: self.topic_id,
+            version: self.version,
+            assignment: self.assignment,
+            offset: self.place.position,
+            leader_epoch,
+            last_epoch: self.place.last_epoch,
+            unchecked: self.place.is_unchecked(leader_epoch),
+            max_bytes,
+            ledger: Arc::clone(self.account.ledger()),
+        }
+    }
 }
 
 impl Positions {
@@ -109,18 +136,18 @@ impl Positions {
                 continue;
             }
             if state.is_deliverable() {
-                waiting += state.waiting_bytes();
+                waiting += state.delivery.waiting_bytes();
                 if waiting >= enough || room.common < enough {
                     return Plan::Wait(None);
                 }
             }
-            if state.revoking || state.paused || state.starved {
+            if state.revoking || state.delivery.paused || state.delivery.starved {
                 continue;
             }
-            match &state.stage {
+            match &state.place.stage {
                 Stage::Fetching | Stage::Stopped { again: true } => {}
                 // A look-up that takes long, or failed, is not waited for.
-                Stage::Ask { asked, .. } if state.failures == 0 => {
+                Stage::Ask { asked, .. } if state.place.failures == 0 => {
                     let until = asked.unwrap_or(now) + LOOKUP_PATIENCE;
                     if until > now {
                         return Plan::Wait(Some(until));
@@ -129,14 +156,13 @@ impl Positions {
                 }
                 _ => continue,
             }
-            if let Some(at) = state.retry_at.filter(|at| *at > now) {
+            if let Some(at) = state.place.retry_at.filter(|at| *at > now) {
                 next = Some(next.map_or(at, |next| next.min(at)));
                 continue;
             }
-            state.stage = Stage::Fetching;
+            state.place.stage = Stage::Fetching;
             // More than its share is buffered and cannot be handed out: it leaves the session.
-            let is_full = state.buffered.len() >= 2 || state.buffered_bytes >= share;
-            if state.is_hidden() && !state.buffered.is_empty() && is_full {
+            if state.is_hidden() && state.delivery.is_full(share) {
                 continue;
             }
             // Where memory is short, who holds some waits for those who hold none.
@@ -148,23 +174,13 @@ impl Positions {
                 }
                 continue;
             }
-            if state.failures == 0 && matches!(state.trouble, Some((_, ConditionKind::Starving))) {
+            if state.place.failures == 0 && matches!(state.trouble, Some((_, ConditionKind::Starving))) {
                 fed.push(partition.clone());
             }
             // A batch that was cut off is asked for with more and more room.
-            let grown = room.common.max(room.share).max(PART_MIN).saturating_mul(1 << state.cuts.min(16));
-            planned.push(Planned {
-                max_bytes: grown.min(share),
-                ledger: Arc::clone(state.account.ledger()),
-                partition: partition.clone(),
-                topic_id: state.topic_id,
-                version: state.version,
-                assignment: state.assignment,
-                offset: state.position,
-                leader_epoch,
-                last_epoch: state.last_epoch,
-                unchecked: state.last_epoch >= 0 && leader_epoch >= 0 && state.checked_epoch != leader_epoch,
-            });
+            let grown =
+                room.common.max(room.share).max(PART_MIN).saturating_mul(1 << state.place.cuts.min(16));
+            planned.push(state.planned(partition, leader_epoch, grown.min(share)));
         }
         if short {
             self.config.budget.press();
@@ -172,16 +188,7 @@ impl Positions {
         for partition in fed {
             self.end_trouble(&partition);
         }
-        for partition in starving {
-            let budget = &self.config.budget;
-            let message = format!(
-                "reading {partition} waits for memory: {} of {} bytes are in use, and records that were handed out before \
-                 are still held",
-                budget.used(),
-                budget.limit()
-            );
-            self.raise_starving(&partition, message);
-        }
+        starving.iter().for_each(|partition| self.raise_waiting(partition));
         match (planned.is_empty(), short) {
             (false, _) => Plan::Fetch { settled: next.is_none() && !short, planned },
             (true, false) => Plan::Wait(next),
@@ -196,8 +203,9 @@ impl Positions {
     /// The broker is too old to detect truncation while fetching: ask for the end of the epoch first.
     pub(crate) fn check_epoch(&mut self, planned: &Planned) {
         let Some(state) = self.current(&planned.partition, planned.version) else { return };
-        if state.stage == Stage::Fetching && state.last_epoch >= 0 {
-            state.ask(Question::Epoch(state.last_epoch));
+        if state.place.stage == Stage::Fetching && state.place.last_epoch >= 0 {
+            state.place.ask(Question::Epoch(state.place.last_epoch));
+            self.asking.insert(planned.partition.clone());
         }
     }
 
@@ -211,94 +219,29 @@ impl Positions {
         dice: u64,
     ) -> bool {
         let partition = &planned.partition;
-        let config = &self.config.consumer;
         let backoff = self.config.backoff;
-        let (read_committed, ends, out_of_range) =
-            (config.isolation == Isolation::ReadCommitted, config.partition_end_events, config.out_of_range);
+        let out_of_range = self.config.consumer.out_of_range;
         let wanted = self
             .current(partition, planned.version)
-            .filter(|state| state.stage == Stage::Fetching && state.position == planned.offset);
+            .filter(|state| state.place.stage == Stage::Fetching && state.place.position == planned.offset);
         let Some(state) = wanted else { return false };
         match fetched {
-            Fetched::Records {
-                batch,
-                next_offset,
-                last_epoch,
-                high_watermark,
-                last_stable_offset,
-                fault,
-                cut,
-            } => {
-                state.failures = 0;
-                state.retry_at = None;
-                state.checked_epoch = planned.leader_epoch;
-                state.high_watermark = high_watermark;
-                state.cuts = if cut { state.cuts + 1 } else { 0 };
-                let moved = next_offset > state.position;
-                if moved {
-                    // The epoch belongs to the record in front of the position: they move together.
-                    state.position = next_offset;
-                    state.last_epoch = last_epoch;
-                }
-                if moved || batch.is_some() {
-                    state.end_told = false;
-                }
-                match batch {
-                    Some(batch) => {
-                        state.buffered_bytes += batch.held_bytes();
-                        state.buffered.push_back(Item::Batch(batch));
-                    }
-                    None if !moved => {}
-                    None => match state.buffered.back_mut() {
-                        None => state.step_over(partition, next_offset, last_epoch),
-                        Some(Item::Nothing(to, epoch)) => (*to, *epoch) = (next_offset, last_epoch),
-                        Some(_) => state.buffered.push_back(Item::Nothing(next_offset, last_epoch)),
-                    },
-                }
-                let position = state.position;
-                let never_fits = || {
-                    let message = format!(
-                        "{partition} has a batch at offset {position} that does not fit into a fetch"
-                    );
-                    Error::new(ErrorKind::TooLarge, message)
-                        .with_advice("raise the limit of bytes per partition")
-                };
-                let fault = fault.or_else(|| (state.cuts > CUTS_MAX).then(never_fits));
-                let end = if read_committed && last_stable_offset >= 0 {
-                    last_stable_offset
-                } else {
-                    high_watermark
-                };
-                if fault.is_none() {
-                    if ends && !state.end_told && end >= 0 && position >= end {
-                        state.end_told = true;
-                        state.buffered.push_back(Item::End(position));
-                    }
-                    state.stop_told = false;
-                }
-                match fault {
-                    Some(error) => {
-                        self.stop_until(partition, error, Some(position), Some(now + STOPPED_PAUSE));
-                    }
-                    None => self.end_trouble(partition),
-                }
-                self.make_ready(partition);
-            }
+            Fetched::Records(records) => self.take_records(planned, records, now),
             Fetched::Starved => {
-                state.failures += 1;
-                state.retry_at = Some(now + backoff.delay(state.failures, dice));
+                state.place.failures += 1;
+                state.place.retry_at = Some(now + backoff.delay(state.place.failures, dice));
                 if !state.is_hidden() {
                     let message = format!(
                         "reading {partition} at offset {} waits for memory: its next batch is larger than what others \
                          leave",
-                        state.position
+                        state.place.position
                     );
                     self.raise_starving(partition, message);
                 }
                 self.config.budget.press();
             }
             Fetched::OutOfRange => {
-                let position = state.position;
+                let position = state.place.position;
                 let target = match out_of_range {
                     OutOfRange::Earliest => Some((EARLIEST, "the first offset")),
                     OutOfRange::Latest => Some((LATEST, "the end")),
@@ -309,30 +252,84 @@ impl Positions {
                         let message = format!(
                             "{partition} has no offset {position} (any more); by policy reading goes on at {place}"
                         );
-                        state.ask(Question::Offset(timestamp));
-                        state.moving = Some(Error::new(ErrorKind::OffsetOutOfRange, message));
+                        state.place.ask(Question::Offset(timestamp));
+                        state.place.moving = Some(Error::new(ErrorKind::OffsetOutOfRange, message));
                     }
-                    None => state.ask(Question::Range),
+                    None => state.place.ask(Question::Range),
                 }
+                self.asking.insert(partition.clone());
             }
             Fetched::Diverging { epoch, end_offset } => self.truncated(partition, epoch, end_offset),
             Fetched::Retry { pause, error } => {
                 if pause {
-                    state.failures += 1;
+                    state.place.failures += 1;
                     let pause = match error.kind() {
                         ErrorKind::Authorization => DENIED_PAUSE,
-                        _ => backoff.delay(state.failures, dice),
+                        _ => backoff.delay(state.place.failures, dice),
                     };
-                    state.retry_at = Some(now + pause);
+                    state.place.retry_at = Some(now + pause);
                     self.raise_failure(partition, error);
                 }
             }
             Fetched::Fatal(error) => {
-                let position = state.position;
+                let position = state.place.position;
                 self.stop_until(partition, error, Some(position), Some(now + STOPPED_PAUSE));
             }
         }
         true
+    }
+
+    fn take_records(&mut self, planned: &Planned, records: Records, now: Instant) {
+        let partition = &planned.partition;
+        let config = &self.config.consumer;
+        let end = match config.isolation {
+            Isolation::ReadCommitted if records.last_stable_offset >= 0 => records.last_stable_offset,
+            _ => records.high_watermark,
+        };
+        let tells_ends = config.partition_end_events;
+        let Some(state) = self.partitions.get_mut(partition) else { return };
+        let Records { batch, next_offset, last_epoch, high_watermark, fault, cut, .. } = records;
+        state.place.failures = 0;
+        state.place.retry_at = None;
+        state.place.checked_epoch = planned.leader_epoch;
+        state.place.high_watermark = high_watermark;
+        state.place.cuts = if cut { state.place.cuts + 1 } else { 0 };
+        let moved = next_offset > state.place.position;
+        if moved {
+            // The epoch belongs to the record in front of the position: they move together.
+            state.place.position = next_offset;
+            state.place.last_epoch = last_epoch;
+        }
+        if moved || batch.is_some() {
+            state.delivery.end_told = false;
+        }
+        match batch {
+            Some(batch) => state.delivery.push(Item::Batch(batch)),
+            None if moved && state.delivery.is_empty() => {
+                state.step_over(partition, next_offset, last_epoch);
+                self.uncommitted_marks.insert(partition.clone());
+            }
+            None if moved => state.delivery.push(Item::Nothing(next_offset, last_epoch)),
+            None => {}
+        }
+        let position = state.place.position;
+        let never_fits = || {
+            let message =
+                format!("{partition} has a batch at offset {position} that does not fit into a fetch");
+            Error::new(ErrorKind::TooLarge, message).with_advice("raise the limit of bytes per partition")
+        };
+        match fault.or_else(|| (state.place.cuts > CUTS_MAX).then(never_fits)) {
+            Some(error) => self.stop_until(partition, error, Some(position), Some(now + STOPPED_PAUSE)),
+            None => {
+                if tells_ends && !state.delivery.end_told && end >= 0 && position >= end {
+                    state.delivery.end_told = true;
+                    state.delivery.push(Item::End(position));
+                }
+                state.delivery.stop_told = false;
+                self.end_trouble(partition);
+            }
+        }
+        self.make_ready(partition);
     }
 
     /// What was read up to the position, with records of `epoch` at last, is in the log up to `end_offset` alone.
@@ -345,9 +342,9 @@ impl Positions {
             return;
         }
         // What was fetched and not handed out may be of the log that is gone.
-        let taken = state.taken;
+        let taken = state.delivery.taken;
         state.discard(version);
-        state.position = taken;
+        state.place.position = taken;
         if end_offset >= taken {
             // Nothing that the application has seen is void.
             return state.move_to(taken, if end_offset == taken { epoch } else { -1 });

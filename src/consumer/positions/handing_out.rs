@@ -1,11 +1,13 @@
 //! Machine: what the application gets, in its order: events before batches, batches and failures of a partition as they
 //! lie in its log.
 
+use std::collections::VecDeque;
+
 use crate::Error;
 use crate::consumer::batch::Batch;
 use crate::consumer::event::{Event, PartitionFailure};
-use crate::consumer::positions::{Positions, State};
-use crate::sync::budget::{BUFFER_STEP, MemoryBudget};
+use crate::consumer::positions::Positions;
+use crate::sync::budget::{Account, BUFFER_STEP, MemoryBudget};
 use crate::types::{Offset, TopicPartition};
 
 /// Most bytes that are copied into one batch.
@@ -21,19 +23,111 @@ pub(super) enum Item {
     End(i64),
 }
 
-impl State {
-    /// At least what waits to be handed out takes: every item counts, also without data.
-    pub(super) fn waiting_bytes(&self) -> usize {
-        self.buffered_bytes + self.buffered.len() * BUFFER_STEP
+/// What the application gets.
+#[derive(Debug)]
+pub(crate) struct Output {
+    pub(crate) event: Event,
+    /// Nothing more of what its node answered can be handed out: a fetch may follow.
+    pub(crate) used_up: bool,
+}
+
+/// What waits of one partition, and how far the application has got.
+#[derive(Debug)]
+pub(super) struct Delivery {
+    /// Where to go on after what was handed out, never beyond where the partition is fetched.
+    pub(super) taken: i64,
+    pub(super) paused: bool,
+    /// The batch that is out has to be released first.
+    pub(super) held: bool,
+    /// Prefetched data was given back while held: none is fetched until it can be handed out.
+    pub(super) starved: bool,
+    /// Stands in [`Positions::ready`].
+    pub(super) queued: bool,
+    items: VecDeque<Item>,
+    /// Of the batches among them.
+    bytes: usize,
+    pub(super) end_told: bool,
+    /// The application was told that the partition stopped; again only after it went on.
+    pub(super) stop_told: bool,
+}
+
+impl Delivery {
+    pub(super) fn new() -> Self {
+        Self {
+            taken: -1,
+            paused: false,
+            held: false,
+            starved: false,
+            queued: false,
+            items: VecDeque::new(),
+            bytes: 0,
+            end_told: false,
+            stop_told: false,
+        }
     }
 
-    /// `first`, which was taken out, with the batches that follow it, as far as `bytes_max` allows and there is memory
-    /// for a copy. What is to be told between two batches stays between them.
-    fn join_following(&mut self, first: Batch, bytes_max: usize, budget: &MemoryBudget) -> Batch {
+    pub(super) fn is_empty(&self) -> bool {
+        self.items.is_empty()
+    }
+
+    /// Nothing is handed out for now.
+    pub(super) fn is_waiting(&self) -> bool {
+        self.paused || self.held
+    }
+
+    /// True if it has more than its share to hand out, which is as much as is kept of those that wait.
+    pub(super) fn is_full(&self, share: usize) -> bool {
+        self.items.len() >= 2 || (!self.is_empty() && self.bytes >= share)
+    }
+
+    /// At least what waits to be handed out takes: every item counts, also without data.
+    pub(super) fn waiting_bytes(&self) -> usize {
+        self.bytes + self.items.len() * BUFFER_STEP
+    }
+
+    pub(super) fn push(&mut self, item: Item) {
+        match (item, self.items.back_mut()) {
+            (Item::Nothing(to, epoch), Some(Item::Nothing(last, before))) if to >= *last => {
+                (*last, *before) = (to, epoch);
+            }
+            (item, _) => {
+                if let Item::Batch(batch) = &item {
+                    self.bytes += batch.held_bytes();
+                }
+                self.items.push_back(item);
+            }
+        }
+    }
+
+    fn take(&mut self) -> Option<Item> {
+        let item = self.items.pop_front()?;
+        if let Item::Batch(batch) = &item {
+            self.bytes = self.bytes.saturating_sub(batch.held_bytes());
+        }
+        Some(item)
+    }
+
+    /// Steps over what is next if that is nothing to hand out.
+    fn take_nothing(&mut self) -> Option<(i64, i32)> {
+        let Some(Item::Nothing(to, epoch)) = self.items.front() else { return None };
+        let nothing = (*to, *epoch);
+        self.items.pop_front();
+        Some(nothing)
+    }
+
+    pub(super) fn discard(&mut self) {
+        self.items.clear();
+        self.bytes = 0;
+        self.end_told = false;
+    }
+
+    /// How many items that are next can be one batch with `first`, as far as `bytes_max` allows, and the bytes of data and
+    /// positions of it. What is to be told between two batches stays between them.
+    fn joinable(&self, first: &Batch, bytes_max: usize) -> (usize, usize, usize) {
         let (mut data, mut ranges) = first.size();
         let mut next_offset = first.next_offset();
-        let mut items = 0;
-        for (index, item) in self.buffered.iter().enumerate() {
+        let mut count = 0;
+        for (index, item) in self.items.iter().enumerate() {
             match item {
                 Item::Batch(batch) if batch.first_offset().is_some_and(|offset| offset >= next_offset) => {
                     let more = batch.size();
@@ -42,31 +136,39 @@ impl State {
                     }
                     (data, ranges) = (data + more.0, ranges + more.1);
                     next_offset = batch.next_offset();
-                    items = index + 1;
+                    count = index + 1;
                 }
                 Item::Nothing(to, _) if *to >= next_offset.0 => {}
                 _ => break,
             }
         }
-        if items == 0 {
+        (count, data, ranges)
+    }
+
+    /// `first`, which was taken out, with the batches that follow it, if there is memory for a copy.
+    fn join(&mut self, first: Batch, bytes_max: usize, budget: &MemoryBudget, account: &Account) -> Batch {
+        let (count, data, ranges) = self.joinable(&first, bytes_max);
+        if count == 0 {
             return first;
         }
         let Some(credit) = budget.at_once(data.next_multiple_of(BUFFER_STEP) + ranges) else { return first };
-        let rest: Vec<Batch> = (self.buffered.drain(..items))
-            .filter_map(|item| if let Item::Batch(batch) = item { Some(batch) } else { None })
-            .collect();
-        let taken: usize = rest.iter().map(Batch::held_bytes).sum();
-        self.buffered_bytes = self.buffered_bytes.saturating_sub(taken);
-        Batch::join(first, rest, budget, credit, self.account.ledger().hold())
+        let rest = (0..count).filter_map(|_| match self.take() {
+            Some(Item::Batch(batch)) => Some(batch),
+            _ => None,
+        });
+        let rest = rest.collect();
+        Batch::join(first, rest, budget, credit, account.ledger().hold())
     }
 }
 
 impl Positions {
     pub(super) fn make_ready(&mut self, partition: &TopicPartition) {
-        if let Some(state) =
-            self.partitions.get_mut(partition).filter(|state| state.is_deliverable() && !state.queued)
+        if let Some(state) = self
+            .partitions
+            .get_mut(partition)
+            .filter(|state| state.is_deliverable() && !state.delivery.queued)
         {
-            state.queued = true;
+            state.delivery.queued = true;
             self.ready.push_back(partition.clone());
         }
     }
@@ -76,36 +178,37 @@ impl Positions {
         self.events.push_back(event);
     }
 
-    /// The next event or batch. The flag says that the answer it came from was used up, so that a fetch may follow.
-    pub(crate) fn pop(&mut self) -> Option<(Event, bool)> {
+    /// The next event or batch.
+    pub(crate) fn poll_output(&mut self) -> Option<Output> {
         if let Some(event) = self.events.pop_front() {
-            return Some((event, false));
+            return Some(Output { event, used_up: false });
         }
         let hold = self.config.consumer.hold_after_delivery;
         let bytes_max = self.enough().min(JOINED_MAX);
         while let Some(partition) = self.ready.pop_front() {
             let Some(state) = self.partitions.get_mut(&partition) else { continue };
-            state.queued = false;
+            state.delivery.queued = false;
             if state.is_hidden() {
                 continue;
             }
-            let Some(item) = state.buffered.pop_front() else { continue };
+            let Some(item) = state.delivery.take() else { continue };
             let event = match item {
                 Item::Batch(batch) => {
-                    state.buffered_bytes = state.buffered_bytes.saturating_sub(batch.held_bytes());
-                    let batch = state.join_following(batch, bytes_max, &self.config.budget);
-                    state.taken = batch.next_offset().0;
-                    state.handed_out = Some(batch.mark());
-                    state.held = hold;
+                    let batch = state.delivery.join(batch, bytes_max, &self.config.budget, &state.account);
+                    state.delivery.taken = batch.next_offset().0;
+                    state.delivery.held = hold;
+                    state.marks.handed_out = Some(batch.mark());
+                    self.handed_out.insert(partition.clone());
                     // Nothing to hand out is nothing to wait for.
-                    while let Some(Item::Nothing(to, epoch)) = state.buffered.front() {
-                        state.step_over(&partition, *to, *epoch);
-                        state.buffered.pop_front();
+                    while let Some((to, epoch)) = state.delivery.take_nothing() {
+                        state.step_over(&partition, to, epoch);
+                        self.uncommitted_marks.insert(partition.clone());
                     }
                     Event::Batch(batch)
                 }
                 Item::Nothing(to, epoch) => {
                     state.step_over(&partition, to, epoch);
+                    self.uncommitted_marks.insert(partition.clone());
                     self.make_ready(&partition);
                     continue;
                 }
@@ -127,7 +230,7 @@ impl Positions {
                         && state.leader.map(|(node, _)| node) == leader.map(|(node, _)| node)
                 })
             });
-            return Some((event, !more));
+            return Some(Output { event, used_up: !more });
         }
         None
     }

@@ -6,7 +6,8 @@ use tokio::time::Instant;
 use crate::consumer::config::StartOffset;
 use crate::consumer::event::Event;
 use crate::consumer::positions::handing_out::Item;
-use crate::consumer::positions::{DENIED_PAUSE, Positions, Stage};
+use crate::consumer::positions::place::Stage;
+use crate::consumer::positions::{DENIED_PAUSE, Positions};
 use crate::types::{NodeId, Offset, TopicPartition};
 use crate::{Error, ErrorKind};
 
@@ -58,9 +59,17 @@ impl Positions {
     /// What has to be asked now; each question is returned once until it is answered or has another leader.
     pub(crate) fn lookups(&mut self, now: Instant) -> Vec<Lookup> {
         let mut lookups = Vec::new();
-        for (partition, state) in &mut self.partitions {
-            let Stage::Ask { question, asked } = &mut state.stage else { continue };
-            if asked.is_some() || state.revoking || state.retry_at.is_some_and(|at| at > now) {
+        let partitions = &mut self.partitions;
+        self.asking
+            .retain(|partition| partitions.get(partition).is_some_and(|state| state.place.is_asking()));
+        debug_assert_eq!(
+            self.asking.len(),
+            partitions.values().filter(|state| state.place.is_asking()).count()
+        );
+        for partition in &self.asking {
+            let Some(state) = partitions.get_mut(partition) else { continue };
+            let Stage::Ask { question, asked } = &mut state.place.stage else { continue };
+            if asked.is_some() || state.revoking || state.place.retry_at.is_some_and(|at| at > now) {
                 continue;
             }
             let Some((leader, leader_epoch)) = state.leader else { continue };
@@ -78,9 +87,9 @@ impl Positions {
 
     /// When [`lookups`](Self::lookups) may return more without a change.
     pub(crate) fn next_lookup(&self) -> Option<Instant> {
-        let waiting =
-            self.partitions.values().filter(|state| matches!(state.stage, Stage::Ask { asked: None, .. }));
-        waiting.filter_map(|state| state.retry_at).min()
+        let asking = self.asking.iter().filter_map(|partition| self.partitions.get(partition));
+        let waiting = asking.filter(|state| matches!(state.place.stage, Stage::Ask { asked: None, .. }));
+        waiting.filter_map(|state| state.place.retry_at).min()
     }
 
     /// A look-up was answered.
@@ -88,26 +97,26 @@ impl Positions {
         let partition = &lookup.partition;
         let next_version = self.next_version();
         let Some(state) = self.current(partition, lookup.version) else { return };
-        let Stage::Ask { question, .. } = state.stage else { return };
-        state.failures = 0;
-        state.retry_at = None;
+        let Stage::Ask { question, .. } = state.place.stage else { return };
+        state.place.failures = 0;
+        state.place.retry_at = None;
         match (question, answer) {
             // No record is that young: the end.
             (Question::Offset(timestamp), Answer::Offset { offset: -1, .. }) if timestamp != LATEST => {
                 state.start_at(StartOffset::Latest);
             }
             (Question::Offset(_), Answer::Offset { offset, .. }) => {
-                let from = state.position;
+                let from = state.place.position;
                 let to = offset.max(0);
-                let taken = state.taken;
+                let taken = state.delivery.taken;
                 state.version = next_version;
                 state.move_to(to, -1);
-                if !state.buffered.is_empty() {
+                if !state.delivery.is_empty() {
                     // What was fetched before is handed out first; only then has reading come there.
-                    state.taken = taken;
-                    state.buffered.push_back(Item::Nothing(to, -1));
+                    state.delivery.taken = taken;
+                    state.delivery.push(Item::Nothing(to, -1));
                 }
-                if let Some(error) = state.moving.take() {
+                if let Some(error) = state.place.moving.take() {
                     self.events.push_back(Event::PositionReset {
                         partition: partition.clone(),
                         from: Offset(from),
@@ -118,7 +127,7 @@ impl Positions {
                 self.end_trouble(partition);
             }
             (Question::Range, Answer::Range { earliest, latest }) => {
-                let position = state.position;
+                let position = state.place.position;
                 let error = Error::new(
                     ErrorKind::OffsetOutOfRange,
                     format!(
@@ -135,14 +144,14 @@ impl Positions {
                 self.stop(partition, error.with_advice(hint), Some(position));
             }
             (Question::Epoch(_), Answer::Epoch { epoch, end_offset }) => {
-                state.checked_epoch = lookup.leader_epoch;
-                state.stage = Stage::Fetching;
+                state.place.checked_epoch = lookup.leader_epoch;
+                state.place.stage = Stage::Fetching;
                 // -1: the broker does not know the epoch any more, which is no sign of loss.
-                if end_offset >= 0 && end_offset < state.position {
+                if end_offset >= 0 && end_offset < state.place.position {
                     self.truncated(partition, epoch, end_offset);
                 }
             }
-            _ => state.ask(question),
+            _ => state.place.ask(question),
         }
     }
 
@@ -151,18 +160,18 @@ impl Positions {
         let backoff = self.config.backoff;
         let partition = &lookup.partition;
         let Some(state) = self.current(partition, lookup.version) else { return };
-        let Stage::Ask { question, .. } = state.stage else { return };
+        let Stage::Ask { question, .. } = state.place.stage else { return };
         if !error.is_retriable() && error.kind() != ErrorKind::Authorization {
-            let position = (state.position >= 0).then_some(state.position);
+            let position = state.place.offset();
             return self.stop(partition, error, position);
         }
         let pause = match error.kind() {
             ErrorKind::Authorization => DENIED_PAUSE,
-            _ => backoff.delay(state.failures + 1, dice),
+            _ => backoff.delay(state.place.failures + 1, dice),
         };
-        state.failures += 1;
-        state.retry_at = Some(now + pause);
-        state.ask(question);
+        state.place.failures += 1;
+        state.place.retry_at = Some(now + pause);
+        state.place.ask(question);
         self.raise_failure(partition, error);
     }
 }

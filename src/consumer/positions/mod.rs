@@ -12,33 +12,34 @@
 //! ```
 //!
 //! * this file: assignment, what the application wishes, metadata. `lookups`, `fetching`: what is asked and answered.
-//! * `handing_out`: batches and events in their order. `marks`: what is done. `troubles`: what keeps partitions from
-//!   going on.
+//! * of each partition: `place`, where reading is; `handing_out`, what waits for the application; `marks`, what is done.
+//! * `troubles`: what keeps partitions from going on.
 
 mod fetching;
 mod handing_out;
 mod lookups;
 mod marks;
+mod place;
 mod troubles;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
-use tokio::time::Instant;
-
 use crate::backoff::Backoff;
 use crate::cluster::{ConditionKind, Subject};
 use crate::consumer::config::{ConsumerConfig, FirstStart, NewPartitions, StartOffset};
 use crate::consumer::event::Event;
-use crate::consumer::mark::Mark;
 use crate::sync::budget::{Account, MemoryBudget};
-use crate::types::{NodeId, Offset, TopicName, TopicPartition};
+use crate::types::{NodeId, Offset, Partition, TopicName, TopicPartition};
 use crate::wire::Uuid;
 use crate::{Error, ErrorCode, ErrorKind};
 
-pub(crate) use fetching::{Fetched, Plan, Planned};
-use handing_out::Item;
+pub(crate) use fetching::{Fetched, Plan, Planned, Records};
+use handing_out::Delivery;
+pub(crate) use handing_out::Output;
 pub(crate) use lookups::{Answer, EARLIEST, LATEST, Lookup, Question};
+use marks::Marks;
+use place::{Place, Stage};
 pub(crate) use troubles::Trouble;
 
 /// Pause after an answer that says the principal may not read.
@@ -62,66 +63,22 @@ pub(crate) struct Sighting {
     pub(crate) leader: Option<(NodeId, i32)>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Stage {
-    Committed,
-    /// A question for the leader, and since when it is out.
-    Ask {
-        question: Question,
-        asked: Option<Instant>,
-    },
-    Fetching,
-    /// `again`: tried again at times, since what is wrong may go away by itself.
-    Stopped {
-        again: bool,
-    },
-}
-
+/// What is known of one partition.
 #[derive(Debug)]
 struct State {
     /// Its part in the memory budget.
     account: Account,
     assignment: u64,
     version: u64,
-    stage: Stage,
-    /// Where to fetch next.
-    position: i64,
-    /// Epoch of the record in front of `position`; -1 for unknown.
-    last_epoch: i32,
-    /// Where to go on after what was handed out; `taken <= position`.
-    taken: i64,
-    paused: bool,
-    held: bool,
-    /// Prefetched data was given back while held: none is fetched until it can be handed out.
-    starved: bool,
-    revoking: bool,
-    /// Stands in [`Positions::ready`].
-    queued: bool,
-    buffered: VecDeque<Item>,
-    buffered_bytes: usize,
     leader: Option<(NodeId, i32)>,
     /// Which topic of the name all of this belongs to.
     topic_id: Uuid,
-    /// Leader epoch for which `position` is known to be valid.
-    checked_epoch: i32,
-    retry_at: Option<Instant>,
-    failures: u32,
-    cuts: u32,
-    high_watermark: i64,
-    end_told: bool,
-    /// The application was told that the partition stopped; again only after it went on.
-    stop_told: bool,
+    revoking: bool,
     /// Reported to be in this trouble, which is not over.
     trouble: Option<(Subject, ConditionKind)>,
-    /// Why reading goes on at the offset that is being looked up, by policy.
-    moving: Option<Error>,
-    /// What the next automatic store takes over.
-    handed_out: Option<Mark>,
-    stored: Option<Mark>,
-    committed: Option<Offset>,
-    /// From the first offset to the second there is nothing that the application may see. Who is done up to the first
-    /// is done up to the second; the record before that has this epoch.
-    gap: Option<(i64, i64, i32)>,
+    place: Place,
+    delivery: Delivery,
+    marks: Marks,
 }
 
 impl State {
@@ -130,74 +87,50 @@ impl State {
             account,
             assignment,
             version,
-            stage: Stage::Committed,
-            position: -1,
-            last_epoch: -1,
-            taken: -1,
-            paused: false,
-            held: false,
-            starved: false,
-            revoking: false,
-            queued: false,
-            buffered: VecDeque::new(),
-            buffered_bytes: 0,
             leader: None,
             topic_id: Uuid::default(),
-            checked_epoch: -1,
-            retry_at: None,
-            failures: 0,
-            cuts: 0,
-            high_watermark: -1,
-            end_told: false,
-            stop_told: false,
+            revoking: false,
             trouble: None,
-            moving: None,
-            handed_out: None,
-            stored: None,
-            committed: None,
-            gap: None,
+            place: Place::new(),
+            delivery: Delivery::new(),
+            marks: Marks::default(),
         }
     }
 
     fn is_hidden(&self) -> bool {
-        self.paused || self.held || self.revoking
+        self.revoking || self.delivery.is_waiting()
     }
 
     fn is_deliverable(&self) -> bool {
-        !self.buffered.is_empty() && !self.is_hidden()
+        !self.delivery.is_empty() && !self.is_hidden()
     }
 
     /// Discards what was fetched and what is being asked for.
     fn discard(&mut self, version: u64) {
         self.version = version;
-        self.buffered.clear();
-        self.buffered_bytes = 0;
-        self.retry_at = None;
-        self.failures = 0;
-        self.cuts = 0;
-        self.end_told = false;
-        self.moving = None;
+        self.place.discard();
+        self.delivery.discard();
     }
 
-    /// Goes on at `offset`; the epoch of the record in front of it is not known.
+    /// Goes on at `offset`; the record in front of it has this epoch.
     fn move_to(&mut self, offset: i64, last_epoch: i32) {
-        self.position = offset;
-        self.taken = offset;
-        self.last_epoch = last_epoch;
-        self.stage = Stage::Fetching;
-    }
-
-    fn ask(&mut self, question: Question) {
-        self.stage = Stage::Ask { question, asked: None };
+        self.place.fetch_from(offset, last_epoch);
+        self.delivery.taken = offset;
     }
 
     fn start_at(&mut self, start: StartOffset) {
         match start {
             StartOffset::At(offset) => self.move_to(offset.0.max(0), -1),
-            StartOffset::Earliest => self.ask(Question::Offset(EARLIEST)),
-            StartOffset::Latest => self.ask(Question::Offset(LATEST)),
-            StartOffset::Timestamp(timestamp) => self.ask(Question::Offset(timestamp.0.max(0))),
+            StartOffset::Earliest => self.place.ask(Question::Offset(EARLIEST)),
+            StartOffset::Latest => self.place.ask(Question::Offset(LATEST)),
+            StartOffset::Timestamp(timestamp) => self.place.ask(Question::Offset(timestamp.0.max(0))),
         }
+    }
+
+    /// From where reading has come to up to `to` there is nothing for the application.
+    fn step_over(&mut self, partition: &TopicPartition, to: i64, epoch: i32) {
+        self.marks.step_over(partition, self.assignment, self.delivery.taken, to, epoch);
+        self.delivery.taken = to;
     }
 }
 
@@ -209,11 +142,19 @@ pub(crate) struct PositionsConfig {
     pub(crate) budget: MemoryBudget,
 }
 
-/// The machine.
+/// The machine. What happens all the time looks at the partitions that it concerns, not at all that there are.
 #[derive(Debug)]
 pub(crate) struct Positions {
     config: PositionsConfig,
     partitions: BTreeMap<TopicPartition, State>,
+    /// Nodes that lead some of them, and how many.
+    leaders: BTreeMap<NodeId, usize>,
+    /// Those with a question for their leader, and some that had one.
+    asking: BTreeSet<TopicPartition>,
+    /// Those of which something was handed out since the latest [`store_handed_out`](Self::store_handed_out).
+    handed_out: BTreeSet<TopicPartition>,
+    /// Those with a mark that is stored and not committed, and some that had one.
+    uncommitted_marks: BTreeSet<TopicPartition>,
     /// Topics of which this consumer reads, or wants to, with the number of partitions they had when it first saw them:
     /// those above appeared later.
     first_counts: BTreeMap<TopicName, usize>,
@@ -232,6 +173,10 @@ impl Positions {
         Self {
             config,
             partitions: BTreeMap::new(),
+            leaders: BTreeMap::new(),
+            asking: BTreeSet::new(),
+            handed_out: BTreeSet::new(),
+            uncommitted_marks: BTreeSet::new(),
             first_counts: BTreeMap::new(),
             ready: VecDeque::new(),
             events: VecDeque::new(),
@@ -279,6 +224,7 @@ impl Positions {
             let mut state = State::new(account, self.assignments, self.next_version());
             if let Begin::At(start) = begin {
                 state.start_at(start);
+                self.asking.insert(partition.clone());
             }
             self.partitions.insert(partition, state);
         }
@@ -299,12 +245,23 @@ impl Positions {
     pub(crate) fn remove(&mut self, partitions: &[TopicPartition]) {
         for partition in partitions {
             self.end_trouble(partition);
-            self.partitions.remove(partition);
+            if let Some(state) = self.partitions.remove(partition) {
+                self.count_leader(state.leader, None);
+            }
+            for set in [&mut self.asking, &mut self.handed_out, &mut self.uncommitted_marks] {
+                set.remove(partition);
+            }
         }
     }
 
     pub(crate) fn assigned(&self) -> Vec<TopicPartition> {
         self.partitions.keys().cloned().collect()
+    }
+
+    /// True if a partition of `topic` is assigned.
+    pub(crate) fn reads(&self, topic: &TopicName) -> bool {
+        let first = TopicPartition { topic: topic.clone(), partition: Partition(i32::MIN) };
+        self.partitions.range(first..).next().is_some_and(|(partition, _)| partition.topic == *topic)
     }
 
     /// Topics of the assigned partitions.
@@ -318,8 +275,10 @@ impl Positions {
 
     /// Partitions that wait for their committed offset, with their assignment.
     pub(crate) fn uncommitted(&self) -> Vec<(TopicPartition, u64)> {
-        let waiting =
-            self.partitions.iter().filter(|(_, state)| state.stage == Stage::Committed && !state.revoking);
+        let waiting = self
+            .partitions
+            .iter()
+            .filter(|(_, state)| state.place.stage == Stage::Committed && !state.revoking);
         waiting.map(|(partition, state)| (partition.clone(), state.assignment)).collect()
     }
 
@@ -330,11 +289,11 @@ impl Positions {
         assignment: u64,
         committed: Option<(i64, i32)>,
     ) {
-        let waits = |state: &State| state.assignment == assignment && state.stage == Stage::Committed;
+        let waits = |state: &State| state.assignment == assignment && state.place.stage == Stage::Committed;
         let Some(state) = self.partitions.get_mut(partition).filter(|state| waits(state)) else { return };
         match committed {
             Some((offset, epoch)) => {
-                state.committed = Some(Offset(offset));
+                state.marks.committed = Some(Offset(offset));
                 state.move_to(offset, epoch);
             }
             None => self.start_first(partition),
@@ -365,6 +324,7 @@ impl Positions {
         };
         if let Some(state) = self.partitions.get_mut(partition) {
             state.start_at(start);
+            self.asking.insert(partition.clone());
         }
     }
 
@@ -374,23 +334,23 @@ impl Positions {
         let version = self.next_version();
         let state = self.of(partition)?;
         state.discard(version);
-        state.handed_out = None;
-        state.gap = None;
-        state.held = false;
-        state.starved = false;
-        state.stop_told = false;
+        state.marks.discard();
+        state.delivery.held = false;
+        state.delivery.starved = false;
+        state.delivery.stop_told = false;
         state.start_at(to);
+        self.asking.insert(partition.clone());
         self.end_trouble(partition);
         Ok(())
     }
 
     pub(crate) fn pause(&mut self, partition: &TopicPartition) -> Result<(), Error> {
-        self.of(partition)?.paused = true;
+        self.of(partition)?.delivery.paused = true;
         Ok(())
     }
 
     pub(crate) fn resume(&mut self, partition: &TopicPartition) -> Result<(), Error> {
-        self.of(partition)?.paused = false;
+        self.of(partition)?.delivery.paused = false;
         self.make_ready(partition);
         Ok(())
     }
@@ -398,30 +358,35 @@ impl Positions {
     /// The batch that is out was dealt with: the next one may follow. Nothing happens if the partition is gone.
     pub(crate) fn release(&mut self, partition: &TopicPartition) {
         if let Some(state) = self.partitions.get_mut(partition) {
-            state.held = false;
-            state.starved = false;
+            state.delivery.held = false;
+            state.delivery.starved = false;
             self.make_ready(partition);
         }
     }
 
     /// The next offset to be handed out.
     pub(crate) fn position(&self, partition: &TopicPartition) -> Option<Offset> {
-        self.partitions.get(partition).map(|state| state.taken).filter(|taken| *taken >= 0).map(Offset)
+        self.partitions
+            .get(partition)
+            .map(|state| state.delivery.taken)
+            .filter(|taken| *taken >= 0)
+            .map(Offset)
     }
 
     /// Gives back prefetched data of paused and waiting partitions: others need the memory. True if there was any.
     pub(crate) fn shed(&mut self) -> bool {
         let mut any = false;
         for state in self.partitions.values_mut() {
-            let waits = (state.paused || state.held) && state.stage == Stage::Fetching;
-            if !waits || state.buffered.is_empty() {
+            let waits =
+                (state.delivery.paused || state.delivery.held) && state.place.stage == Stage::Fetching;
+            if !waits || state.delivery.is_empty() {
                 continue;
             }
-            state.starved = state.held;
+            state.delivery.starved = state.delivery.held;
             self.versions += 1;
             state.discard(self.versions);
-            state.position = state.taken;
-            state.last_epoch = -1;
+            state.place.position = state.delivery.taken;
+            state.place.last_epoch = -1;
             any = true;
         }
         any
@@ -444,6 +409,7 @@ impl Positions {
         let mut missing = Vec::new();
         let mut gone = Vec::new();
         let mut found = Vec::new();
+        let mut moved = Vec::new();
         let mut recreated: BTreeMap<(TopicName, Uuid, Uuid), Vec<TopicPartition>> = BTreeMap::new();
         let unknown = Uuid::default();
         for (partition, state) in &mut self.partitions {
@@ -454,17 +420,19 @@ impl Positions {
             }
             if state.leader != leader {
                 // What the former leader still answers is of a state that is over; the new one is asked at once.
+                moved.push((state.leader, leader));
                 state.leader = leader;
-                state.retry_at = state.retry_at.filter(|_| matches!(state.stage, Stage::Stopped { .. }));
+                state.place.retry_at =
+                    state.place.retry_at.filter(|_| matches!(state.place.stage, Stage::Stopped { .. }));
                 self.versions += 1;
                 state.version = self.versions;
-                if let Stage::Ask { asked, .. } = &mut state.stage {
+                if let Stage::Ask { asked, .. } = &mut state.place.stage {
                     *asked = None;
                 }
             }
             let Some(Sighting { topic_id, count, .. }) = sighting else { continue };
             let is_another = topic_id != state.topic_id && state.topic_id != unknown && topic_id != unknown;
-            if is_another && state.stage == Stage::Committed {
+            if is_another && state.place.stage == Stage::Committed {
                 // Nothing was read: metadata was behind the assignment. What the group committed of the topic that there
                 // is now counts, and no answer about the other.
                 self.assignments += 1;
@@ -482,6 +450,9 @@ impl Positions {
                 Some((_, ConditionKind::NoSuchTopic)) if exists => found.push(partition.clone()),
                 _ => {}
             }
+        }
+        for (before, now) in moved {
+            self.count_leader(before, now);
         }
         for ((topic, old, new), partitions) in recreated {
             self.begin_anew(topic, old, new, partitions);
@@ -511,14 +482,15 @@ impl Positions {
             self.end_trouble(&partition);
             let version = self.next_version();
             let Some(state) = self.partitions.get_mut(&partition) else { continue };
+            let queued = state.delivery.queued;
             *state = State {
                 leader: state.leader,
                 topic_id: new,
                 revoking: state.revoking,
-                // Its place in the row of the ready stays what it is.
-                queued: state.queued,
                 ..State::new(self.config.budget.account(), self.assignments, version)
             };
+            // Its place in the row of the ready stays what it is.
+            state.delivery.queued = queued;
             if !state.revoking {
                 reading.push(partition);
             }
@@ -540,18 +512,34 @@ impl Positions {
 
     /// Nodes that lead an assigned partition.
     pub(crate) fn nodes(&self) -> Vec<NodeId> {
-        let mut nodes: Vec<NodeId> =
-            self.partitions.values().filter_map(|state| Some(state.leader?.0)).collect();
-        nodes.sort();
-        nodes.dedup();
-        nodes
+        self.leaders.keys().copied().collect()
+    }
+
+    /// True if `node` leads an assigned partition.
+    pub(crate) fn is_leader(&self, node: NodeId) -> bool {
+        self.leaders.contains_key(&node)
+    }
+
+    /// A partition was led by `before`, and is by `now`.
+    fn count_leader(&mut self, before: Option<(NodeId, i32)>, now: Option<(NodeId, i32)>) {
+        if let Some((node, _)) = now {
+            *self.leaders.entry(node).or_default() += 1;
+        }
+        if let Some((node, _)) = before
+            && let Some(count) = self.leaders.get_mut(&node)
+        {
+            *count -= 1;
+            if *count == 0 {
+                self.leaders.remove(&node);
+            }
+        }
     }
 
     /// High watermark of a partition as of its last answer, for statistics.
     pub(crate) fn high_watermark(&self, partition: &TopicPartition) -> Option<Offset> {
         self.partitions
             .get(partition)
-            .map(|state| Offset(state.high_watermark))
+            .map(|state| Offset(state.place.high_watermark))
             .filter(|offset| offset.0 >= 0)
     }
 }

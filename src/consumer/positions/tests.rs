@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use tokio::time::Instant;
+
 use super::fetching::CUTS_MAX;
 use super::*;
 use crate::consumer::batch::Batch;
@@ -71,9 +73,9 @@ impl Play {
             topic_id: state.topic_id,
             version: state.version,
             assignment: state.assignment,
-            offset: state.position,
+            offset: state.place.position,
             leader_epoch: state.leader.map_or(-1, |(_, epoch)| epoch),
-            last_epoch: state.last_epoch,
+            last_epoch: state.place.last_epoch,
             unchecked: false,
             max_bytes: 1 << 20,
             ledger: Arc::clone(state.account.ledger()),
@@ -107,7 +109,7 @@ impl Play {
 
     /// What is handed out, in short, and whether a fetch may follow.
     fn pop(&mut self) -> Option<(String, bool)> {
-        let (event, used_up) = self.positions.pop()?;
+        let Output { event, used_up } = self.positions.poll_output()?;
         let text = match event {
             Event::Batch(batch) => {
                 format!("{}: {}..{}", batch.partition(), batch.first_offset().unwrap(), batch.next_offset())
@@ -127,6 +129,14 @@ impl Play {
         Some((text, used_up))
     }
 
+    /// A batch that is handed out.
+    fn batch(&mut self) -> Batch {
+        match self.positions.poll_output() {
+            Some(Output { event: Event::Batch(batch), .. }) => batch,
+            other => panic!("{other:?} is no batch"),
+        }
+    }
+
     fn popped(&mut self) -> Vec<String> {
         std::iter::from_fn(|| self.pop().map(|(text, _)| text)).collect()
     }
@@ -136,7 +146,7 @@ fn records(partition: i32, from: i64, count: usize, assignment: u64) -> Fetched 
     let values = vec![(None, Some(&b"value"[..])); count];
     let batch =
         (count > 0).then(|| Batch::for_test(tp(partition), from, &values).with_assignment(assignment));
-    Fetched::Records {
+    Fetched::Records(Records {
         batch,
         next_offset: from + count as i64,
         last_epoch: 1,
@@ -144,6 +154,14 @@ fn records(partition: i32, from: i64, count: usize, assignment: u64) -> Fetched 
         last_stable_offset: 100,
         fault: None,
         cut: false,
+    })
+}
+
+/// From one offset to the other there is nothing for the application.
+fn nothing(from: i64, to: i64) -> Fetched {
+    match records(0, from, 0, 1) {
+        Fetched::Records(records) => Fetched::Records(Records { next_offset: to, ..records }),
+        other => other,
     }
 }
 
@@ -216,22 +234,19 @@ fn while_little_waits_more_is_fetched_and_all_of_it_is_one_batch() {
     play.records(1, 10, 1);
     // Aborted transactions between them are stepped over.
     play.records(0, 11, 0);
-    let asked = play.asked(0);
-    let mut nothing = records(0, 11, 0, asked.assignment);
-    if let Fetched::Records { next_offset, .. } = &mut nothing {
-        *next_offset = 14;
-    }
-    assert!(play.answer(&asked, nothing));
+    play.fetched(0, nothing(11, 14));
     play.records(0, 14, 2);
     assert_eq!(play.plan(), [(0, 16), (1, 11)]);
     assert_eq!(play.positions.position(&tp(0)), Some(Offset(10)));
-    let Some((Event::Batch(batch), false)) = play.positions.pop() else { panic!("a batch is there") };
+    let Some(Output { event: Event::Batch(batch), used_up: false }) = play.positions.poll_output() else {
+        panic!("a batch is there")
+    };
     assert_eq!(batch.iter().map(|record| record.offset).collect::<Vec<_>>(), [10, 14, 15]);
     assert_eq!((batch.next_offset(), batch.mark().offset()), (Offset(16), Offset(16)));
     assert_eq!(play.pop(), Some(("1: 10..11".into(), true)));
     assert_eq!(play.positions.position(&tp(0)), Some(Offset(16)));
     let state = &play.positions.partitions[&tp(0)];
-    assert_eq!((state.buffered.len(), state.buffered_bytes), (0, 0));
+    assert_eq!((state.delivery.is_empty(), state.delivery.waiting_bytes()), (true, 0));
     // What it held of the memory goes with it.
     assert!(state.account.ledger().held() > 0);
     drop(batch);
@@ -343,7 +358,7 @@ fn late_answers_are_dropped_by_version() {
 fn marks_belong_to_their_assignment() {
     let mut play = Play::fetching(ConsumerConfig::new());
     play.records(0, 10, 5);
-    let Some((Event::Batch(batch), _)) = play.positions.pop() else { panic!("a batch") };
+    let batch = play.batch();
     play.positions.store(batch.mark()).unwrap();
     assert_eq!(play.positions.stored(None).len(), 1);
     // While it is being given back marks still count.
@@ -371,11 +386,7 @@ fn automatic_marks_cover_what_was_handed_out_before() {
     play.positions.handle_mark_committed(&stored[0]);
     assert!(play.positions.stored(None).is_empty());
     // Records that nobody may see are stepped over in what is committed, too.
-    let mut nothing = records(0, 15, 0, 1);
-    if let Fetched::Records { next_offset, .. } = &mut nothing {
-        *next_offset = 20;
-    }
-    play.fetched(0, nothing);
+    play.fetched(0, nothing(15, 20));
     play.positions.store_handed_out();
     assert_eq!(play.positions.stored(None)[0].offset(), Offset(20));
 }
@@ -384,7 +395,7 @@ fn automatic_marks_cover_what_was_handed_out_before() {
 fn faults_come_after_the_records_in_front_of_them() {
     let mut play = Play::fetching(ConsumerConfig::new());
     let mut part = records(0, 10, 5, 1);
-    if let Fetched::Records { fault, .. } = &mut part {
+    if let Fetched::Records(Records { fault, .. }) = &mut part {
         *fault = Some(Error::new(ErrorKind::CorruptRecord, "damaged"));
     }
     play.fetched(0, part);
@@ -484,7 +495,7 @@ fn a_batch_that_never_fits_is_named() {
     let mut play = Play::fetching(ConsumerConfig::new());
     for _ in 0..=CUTS_MAX {
         let mut part = records(0, 10, 0, 1);
-        if let Fetched::Records { cut, .. } = &mut part {
+        if let Fetched::Records(Records { cut, .. }) = &mut part {
             *cut = true;
         }
         play.fetched(0, part);
@@ -503,7 +514,7 @@ fn what_a_former_leader_answers_is_void() {
     assert!(!play.answer(&empty, records(1, 10, 0, 1)));
     assert_eq!(play.popped(), ["0: 10..20"]);
     let state = &play.positions.partitions[&tp(0)];
-    assert_eq!((state.position, state.last_epoch, state.checked_epoch), (20, 1, 2));
+    assert_eq!((state.place.position, state.place.last_epoch, state.place.checked_epoch), (20, 1, 2));
     // Nor does it say that the log was cut off, that the position is gone, or that it refuses.
     for late in [
         Fetched::Diverging { epoch: 0, end_offset: 5 },
@@ -571,7 +582,7 @@ fn a_topic_made_anew_is_read_from_its_start_and_what_was_kept_is_void() {
             play.positions.handle_committed(&partition, assignment, Some((10, 0)));
         }
         play.records(0, 10, 5);
-        let Some((Event::Batch(batch), _)) = play.positions.pop() else { panic!("a batch") };
+        let batch = play.batch();
         play.positions.store(batch.mark()).unwrap();
         play.records(0, 15, 5);
         if paused {
@@ -668,39 +679,27 @@ fn what_stopped_is_tried_again_where_the_reason_may_go_away() {
 
 #[test]
 fn what_nobody_may_see_is_done_with_what_is_in_front_of_it() {
-    let nothing = |from: i64, to: i64| match records(0, from, 0, 1) {
-        Fetched::Records { last_epoch, high_watermark, last_stable_offset, .. } => Fetched::Records {
-            batch: None,
-            next_offset: to,
-            last_epoch,
-            high_watermark,
-            last_stable_offset,
-            fault: None,
-            cut: false,
-        },
-        _ => unreachable!(),
-    };
-    let stored = |play: &Play| play.positions.stored(None).first().map(|mark| mark.offset().0);
+    let stored = |play: &mut Play| play.positions.stored(None).first().map(|mark| mark.offset().0);
     // Behind a batch that waits.
     let mut play = Play::fetching(ConsumerConfig::new().hold_after_delivery(true));
     play.records(0, 10, 5);
-    let Some((Event::Batch(first), _)) = play.positions.pop() else { panic!("a batch") };
+    let first = play.batch();
     play.records(0, 15, 5);
     play.fetched(0, nothing(20, 30));
     play.positions.release(&tp(0));
     assert_eq!(play.popped(), ["0: 15..20"]);
     assert_eq!(play.positions.position(&tp(0)), Some(Offset(30)));
     play.positions.store(first.mark()).unwrap();
-    assert_eq!(stored(&play), Some(15));
+    assert_eq!(stored(&mut play), Some(15));
     play.positions.store(first.mark_up_to(Offset(20))).unwrap();
-    assert_eq!(stored(&play), Some(30));
+    assert_eq!(stored(&mut play), Some(30));
     // More of it comes later.
     play.fetched(0, nothing(30, 40));
-    assert_eq!(stored(&play), Some(40));
+    assert_eq!(stored(&mut play), Some(40));
     // Nothing but that, after what the group has committed.
     let mut play = Play::fetching(ConsumerConfig::new());
     play.fetched(0, nothing(10, 12));
-    assert_eq!(stored(&play), Some(12));
+    assert_eq!(stored(&mut play), Some(12));
 }
 
 #[test]

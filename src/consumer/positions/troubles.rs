@@ -6,8 +6,9 @@ use std::collections::VecDeque;
 use tokio::time::Instant;
 
 use crate::cluster::{ConditionKind, Subject};
+use crate::consumer::positions::Positions;
 use crate::consumer::positions::handing_out::Item;
-use crate::consumer::positions::{Positions, Stage};
+use crate::consumer::positions::place::Stage;
 use crate::types::{NodeId, TopicPartition};
 use crate::{Error, ErrorKind};
 
@@ -52,6 +53,18 @@ impl Positions {
             _ => Subject::Partition(partition.clone()),
         };
         self.raise(partition, subject, kind, error);
+    }
+
+    /// `partition` holds memory, and there is none for more while others hold none.
+    pub(super) fn raise_waiting(&mut self, partition: &TopicPartition) {
+        let budget = &self.config.budget;
+        let message = format!(
+            "reading {partition} waits for memory: {} of {} bytes are in use, and records that were handed out before are \
+             still held",
+            budget.used(),
+            budget.limit()
+        );
+        self.raise_starving(partition, message);
     }
 
     /// There is no memory for the next batch of `partition`.
@@ -110,11 +123,11 @@ impl Positions {
         again: Option<Instant>,
     ) {
         let Some(state) = self.partitions.get_mut(partition) else { return };
-        state.stage = Stage::Stopped { again: again.is_some() };
-        state.retry_at = again;
-        if !state.stop_told {
-            state.stop_told = true;
-            state.buffered.push_back(Item::Failed(error.clone(), offset));
+        state.place.stage = Stage::Stopped { again: again.is_some() };
+        state.place.retry_at = again;
+        if !state.delivery.stop_told {
+            state.delivery.stop_told = true;
+            state.delivery.push(Item::Failed(error.clone(), offset));
         }
         self.raise(partition, Subject::Partition(partition.clone()), ConditionKind::Stopped, error);
         self.make_ready(partition);
