@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::future;
 use std::io::{self, IoSlice};
+use std::ops::ControlFlow;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -390,6 +391,35 @@ struct Asked<'a> {
     met: Option<Met>,
 }
 
+/// The answer, once there is one; or what is replied without.
+async fn awaited<A>(
+    handled: Handled<A>,
+    shared: &Arc<Shared>,
+    frozen: &mut watch::Receiver<bool>,
+) -> ControlFlow<Option<Reply>, A> {
+    match handled {
+        Handled::Now(answer) => ControlFlow::Continue(answer),
+        Handled::Silent => ControlFlow::Break(Some(Reply::Nothing)),
+        Handled::Disconnect => ControlFlow::Break(None),
+        Handled::Later(answer) => ControlFlow::Continue(answer.await),
+        Handled::Wait(mut waiting) => loop {
+            let wake = waiting.wake().clone();
+            // Biased: a change of state is looked at before the deadline.
+            let expired = tokio::select! {
+                biased;
+                () = wake.notified() => false,
+                () = sleep_until(waiting.deadline()) => true,
+            };
+            drop(wake);
+            thawed(frozen).await;
+            let answer = waiting.poll(&mut shared.lock(), expired);
+            if let Some(answer) = answer {
+                break ControlFlow::Continue(answer);
+            }
+        },
+    }
+}
+
 async fn answer<R: Handler>(asked: Asked<'_>) -> Option<Reply> {
     let Asked { shared, node, host, frozen, head, mut body, met } = asked;
     let version = head.version;
@@ -442,26 +472,9 @@ async fn answer<R: Handler>(asked: Asked<'_>) -> Option<Reply> {
         handled
     };
     drop(ctx);
-    let mut answer = match handled {
-        Handled::Now(answer) => answer,
-        Handled::Silent => return Some(Reply::Nothing),
-        Handled::Disconnect => return None,
-        Handled::Later(answer) => answer.await,
-        Handled::Wait(mut waiting) => loop {
-            let wake = waiting.wake().clone();
-            // Biased: a change of state is looked at before the deadline.
-            let expired = tokio::select! {
-                biased;
-                () = wake.notified() => false,
-                () = sleep_until(waiting.deadline()) => true,
-            };
-            drop(wake);
-            thawed(frozen).await;
-            let answer = waiting.poll(&mut shared.lock(), expired);
-            if let Some(answer) = answer {
-                break answer;
-            }
-        },
+    let mut answer = match awaited(handled, shared, frozen).await {
+        ControlFlow::Continue(answer) => answer,
+        ControlFlow::Break(reply) => return reply,
     };
     let limit = match action {
         Some(Action::DropAnswer) => return None,
