@@ -184,7 +184,7 @@ mod tests {
     }
 
     fn answer(correlation: i32, version: i16, error_code: ErrorCode) -> Bytes {
-        let api = ApiVersion { api_key: 18, min_version: 0, max_version: 3, ..Default::default() };
+        let api = ApiVersion { api_key: 18, min_version: 0, max_version: 3 };
         let response =
             ApiVersionsResponse { error_code: error_code.0, api_keys: vec![api], ..Default::default() };
         let frame = frame::encode_response(&response, ApiKey::API_VERSIONS, version, correlation);
