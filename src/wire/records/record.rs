@@ -59,6 +59,7 @@ impl RecordRange {
 
 impl RecordRange {
     /// The same record where `by` other bytes are in front of those of its buffer.
+    #[cfg(feature = "client")]
     pub(crate) fn shifted(&self, by: u32) -> Self {
         Self { key: self.key + by, value: self.value + by, ..*self }
     }
