@@ -50,6 +50,8 @@ pub(crate) struct ContextParts {
     pub(crate) state: Mutex<RunState>,
     /// Told when the last record that was being produced as the run ended is in the producer's hands.
     pub(crate) quiet: Notify,
+    /// Told when the run is not to begin any more.
+    pub(crate) withdrawn: Notify,
     /// Held by whoever waits for deliveries.
     pub(crate) settling: tokio::sync::Mutex<()>,
 }
@@ -72,6 +74,8 @@ pub(crate) struct RunState {
     asked: Requests,
     /// A handler of single messages is to stop before the next one.
     interrupted: bool,
+    /// The handler is not to be called any more: it waited for a worker when its partition was told to wait.
+    withdrawn: bool,
     /// The handler marked something: its marks say what is done.
     marked: bool,
     /// The handler knows that the partition goes away.
@@ -178,9 +182,10 @@ impl Context {
     }
 
     /// Ends pauses of this partition that handlers and the program asked for, at once; retries and throttles wait on. Works
-    /// from a clone that outlives its run too, such as that of a task that waits for something.
+    /// from a clone that outlives its run too, such as that of a task that waits for something. Where the handler that
+    /// asked for a pause has not returned, its messages that are not marked are handled again as soon as it has.
     pub fn resume(&self) {
-        self.state().asked.pause = None;
+        self.end_pause();
         let (partition, act) = (self.run.partition.clone(), Act::Resume);
         // Nobody waits for the answer; without a listener there is no pause.
         let (reply, _) = oneshot::channel();
@@ -245,14 +250,28 @@ impl Context {
         Ok(!asked && !state.interrupted && ending.is_none())
     }
 
-    /// A handler of single messages stops before the next one.
+    /// A handler of single messages stops before the next one, and one that waits for a worker is not called.
     pub(crate) fn interrupt(&self) {
-        self.state().interrupted = true;
+        let mut state = self.state();
+        state.interrupted = true;
+        if state.begun.is_none() && !std::mem::replace(&mut state.withdrawn, true) {
+            self.run.withdrawn.notify_one();
+        }
     }
 
-    /// The pause that the handler asked for is over before it began.
-    pub(crate) fn take_pause_back(&self) {
-        self.state().asked.pause = None;
+    /// Waits until the run is withdrawn, which happens before it begins or never. For the task of the run alone.
+    pub(crate) async fn withdrawn(&self) {
+        while !self.state().withdrawn {
+            self.run.withdrawn.notified().await;
+        }
+    }
+
+    /// The pause that the handler asked for is over before it began. That it asked for one stays true: its `Ok` marks
+    /// nothing.
+    pub(crate) fn end_pause(&self) {
+        if let Some((_, until)) = &mut self.state().asked.pause {
+            *until = Instant::now();
+        }
     }
 
     fn mark(&self, state: &mut RunState, ending: Option<Ending>, offset: Offset) -> Result<()> {
@@ -289,9 +308,13 @@ impl Context {
         self.run.end_announced().await;
     }
 
-    /// The handler is called now.
-    pub(crate) fn begin(&self, now: Instant) {
-        self.state().begun = Some(now);
+    /// The handler is called now. False if it is not to be called any more.
+    pub(crate) fn begin(&self, now: Instant) -> bool {
+        let mut state = self.state();
+        if !state.withdrawn {
+            state.begun = Some(now);
+        }
+        !state.withdrawn
     }
 
     /// When the handler was called; `None` while it waits for a worker.

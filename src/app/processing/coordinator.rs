@@ -385,7 +385,15 @@ impl<P: Progress> Coordinator<P> {
                 _ => {}
             }
         }
-        if lanes.iter().any(|lane| lane.interrupted || lane.outcome == Some(Outcome::Failure)) {
+        if lanes.iter().all(|lane| lane.outcome == Some(Outcome::NotBegun)) {
+            // As if it had not been asked for: what failed before is not forgotten.
+            self.failing.attempt -= 1;
+            self.failing.runs -= 1;
+            self.detour = None;
+            return;
+        }
+        let is_left = |lane: &Lane| matches!(lane.outcome, Some(Outcome::Failure | Outcome::NotBegun));
+        if lanes.iter().any(|lane| lane.interrupted || is_left(lane)) {
             // What the handler wants goes before, and what failed is asked about again.
             self.detour = None;
         }

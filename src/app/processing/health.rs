@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::client::{ConditionEvent, ConditionKind, ConditionStage, Subject};
 use crate::runtime::watch;
+use crate::types::TopicName;
 
 /// Counts what keeps an application from handling all its partitions. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -48,6 +49,11 @@ pub(super) struct Conditions {
 impl Conditions {
     pub(super) fn new(health: Health) -> Self {
         Self { health, lasting: BTreeMap::new() }
+    }
+
+    /// Topics that concern the group no longer.
+    pub(super) fn forget(&mut self, gone: impl Fn(&TopicName) -> bool) {
+        self.lasting.retain(|(subject, _), _| !subject.topic().is_some_and(&gone));
     }
 
     /// Something that concerns the group began, lasts or has ended.

@@ -25,7 +25,7 @@ use crate::app::settings::Settings;
 use crate::app::snapshot::{JobKind, PartitionPhase};
 use crate::app::source::Source;
 use crate::app::stop::Stop;
-use crate::client::{Client, ConditionEvent, ConditionEvents};
+use crate::client::{Client, ConditionEvent, ConditionEvents, ConditionStage};
 use crate::consumer::{Batch, Event as SourceEvent, Revocation};
 use crate::producer::Producer;
 use crate::runtime::{Runtime, watch};
@@ -93,6 +93,8 @@ pub(crate) struct GroupListener {
     current_routes: watch::Receiver<BTreeMap<TopicName, Arc<Route>>>,
     /// What it subscribes to.
     topics: BTreeSet<TopicName>,
+    /// There are topics with another route than partitions of them, which are given back first.
+    replacing: bool,
     lives: Lives,
     /// Of every partition that has a life.
     partitions: BTreeMap<TopicPartition, PartitionState>,
@@ -128,6 +130,7 @@ impl GroupListener {
             runtime,
             stop,
             topics: routes.keys().cloned().collect(),
+            replacing: false,
             routes,
             current_routes,
             lives: Lives::new(shared.settings.app.revoke_timeout),
@@ -223,6 +226,9 @@ impl GroupListener {
         }
         // What is told now comes too late.
         self.commands.close();
+        while let Ok(command) = self.commands.try_recv() {
+            self.on_late_command(command);
+        }
         let mut errors = Vec::new();
         errors.extend(self.drop_handlers());
         let closed = tokio::select! {
@@ -320,8 +326,7 @@ impl GroupListener {
     /// Conditions of anybody: those of dead letter topics concern the group.
     fn on_news(&mut self, event: &ConditionEvent) {
         let concerned = event.condition.subject.topic().is_some_and(|topic| {
-            let ours = self.routes.values().any(|route| route.dead_letter_topic.as_ref() == Some(topic));
-            ours && !self.routes.contains_key(topic)
+            concern(&self.current_routes.borrow(), topic) && !self.routes.contains_key(topic)
         });
         if concerned {
             self.on_condition(event);
@@ -329,7 +334,11 @@ impl GroupListener {
     }
 
     fn on_condition(&mut self, event: &ConditionEvent) {
-        self.conditions.handle(event);
+        // What is wrong with a topic that was dropped is nobody's trouble; see `subscribe`.
+        let is_gone = |topic: &TopicName| !concern(&self.current_routes.borrow(), topic);
+        if event.stage == ConditionStage::Ended || !event.condition.subject.topic().is_some_and(is_gone) {
+            self.conditions.handle(event);
+        }
         self.shared.monitor.emit(&Event::Condition { group: &self.group, event });
     }
 
@@ -508,7 +517,16 @@ impl GroupListener {
         if let Some(deadline) = state.timer {
             self.timers.remove(&(deadline, partition.clone()));
         }
+        if self.replacing && !self.stop.has_begun() {
+            self.subscribe();
+        }
     }
+}
+
+/// True if these routes read the topic, or send dead letters to it.
+fn concern(routes: &BTreeMap<TopicName, Arc<Route>>, topic: &TopicName) -> bool {
+    let is_for_letters = |route: &Arc<Route>| route.dead_letter_topic.as_ref() == Some(topic);
+    routes.contains_key(topic) || routes.values().any(is_for_letters)
 }
 
 impl std::fmt::Debug for GroupListener {

@@ -108,9 +108,11 @@ impl PartitionState {
         }
     }
 
-    /// Handlers of single messages stop before the next one.
+    /// Handlers of single messages stop before the next one, and those that wait for a worker are not called. Callbacks
+    /// without records are not repeated, and so not interrupted.
     pub(super) fn interrupt(&self) {
-        self.runs.values().for_each(|run| run.context.interrupt());
+        let consuming = self.runs.iter().filter(|((kind, _), _)| *kind == JobKind::Consume);
+        consuming.for_each(|(_, run)| run.context.interrupt());
     }
 
     /// The handlers that have been running for longer than the route allows since the last time, and for how long.

@@ -113,7 +113,7 @@ pub(super) struct Finished {
     pub(super) lane: u32,
     pub(super) consumer: Option<Instance>,
     pub(super) error_context: &'static str,
-    /// `None` if user code was not called, because the partition went away before.
+    /// `None` if user code was not called, because the partition went away before, or was told to wait.
     pub(super) result: Option<Result<()>>,
 }
 
@@ -131,7 +131,9 @@ pub(super) async fn run(
         Job::Revoked | Job::Shutdown => None,
         Job::Initialized | Job::Consume(_) | Job::Eofed | Job::Tick => {
             let records = if let Job::Consume(batch) = &job { batch.len() } else { 0 };
-            let Some(permit) = permit(&context, &means, records).await else {
+            // Between the permit and the call nothing is waited for.
+            let permit = permit(&context, &means, records).await;
+            let Some(permit) = permit.filter(|_| context.begin(Instant::now())) else {
                 return Finished { partition, kind, lane, consumer, error_context, result: None };
             };
             if kind == JobKind::Consume {
@@ -141,7 +143,9 @@ pub(super) async fn run(
             Some(permit)
         }
     };
-    context.begin(Instant::now());
+    if permit.is_none() {
+        context.begin(Instant::now());
+    }
     let instance = match consumer {
         Some(instance) => Ok(instance),
         None => new(kind, &mut context, &means).await.map_err(|(context, panic)| {
@@ -181,7 +185,7 @@ async fn new(
     Ok(instance)
 }
 
-/// Waits for a worker; `None` if the partition goes away before there is one.
+/// Waits for a worker; `None` if the partition goes away or is told to wait before there is one.
 async fn permit(context: &Context, means: &Means, records: usize) -> Option<Permit> {
     let job = || WaitingJob {
         group: context.group().clone(),
@@ -195,6 +199,7 @@ async fn permit(context: &Context, means: &Means, records: usize) -> Option<Perm
         biased; // What is over goes first: nothing new starts then.
         () = context.over() => return None,
         () = means.stop.begun() => return None,
+        () = context.withdrawn() => return None,
         permit = means.workers.permit(job) => permit,
     };
     (!context.is_over() && !means.stop.has_begun()).then_some(permit)

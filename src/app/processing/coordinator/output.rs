@@ -38,7 +38,7 @@ pub(crate) enum Outcome {
     Marked,
     /// The handler or a delivery failed, or the handler panicked.
     Failure,
-    /// The handler was not called: the end was announced while it waited for a worker.
+    /// The handler was not called: the end was announced, or the partition told to wait, while it waited for a worker.
     NotBegun,
 }
 

@@ -1,13 +1,15 @@
 //! What a listener is told by its program and its handlers, and what it answers.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::GroupListener;
+use super::{GroupListener, concern};
 use crate::app::command::{Act, Command, CommandError, Reply};
 use crate::app::instrument::Event;
 use crate::app::processing::partition::PartitionState;
+use crate::app::processing::route::Route;
 use crate::app::snapshot::{ListenerSnapshot, ListenerState, PartitionPhase};
 use crate::types::{Offset, TopicName, TopicPartition};
 
@@ -65,7 +67,7 @@ impl GroupListener {
                 state.interrupt();
             }
             Act::Resume => {
-                state.runs.values().for_each(|run| run.context.take_pause_back());
+                state.runs.values().for_each(|run| run.context.end_pause());
                 state.coordinator.handle_resume(now);
             }
             Act::Seek(offset) => {
@@ -121,9 +123,18 @@ impl GroupListener {
     }
 
     /// Subscribes to the topics that there are routes for. What comes of others before they are given back is handled as before.
-    fn subscribe(&mut self) {
+    pub(super) fn subscribe(&mut self) {
         let routes = self.current_routes.borrow().clone();
-        let topics: BTreeSet<TopicName> = routes.keys().cloned().collect();
+        // Where a topic was dropped and added again, what is assigned still has the former route: it is given back first.
+        let is_former = |topic: &TopicName, route: &Arc<Route>| {
+            let mut states = self.partitions.iter().filter(|(partition, _)| partition.topic == *topic);
+            states.any(|(_, state)| !Arc::ptr_eq(&state.route, route))
+        };
+        let (former, current): (Vec<_>, Vec<_>) =
+            routes.iter().partition(|(topic, route)| is_former(topic, route));
+        let topics: BTreeSet<TopicName> = current.into_iter().map(|(topic, _)| topic.clone()).collect();
+        self.replacing = !former.is_empty();
+        self.conditions.forget(|topic| !concern(&routes, topic));
         self.routes.extend(routes);
         if topics != self.topics {
             self.topics = topics;

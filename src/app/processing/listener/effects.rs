@@ -97,6 +97,7 @@ impl GroupListener {
             ending: state.ending.subscribe(),
             state: std::sync::Mutex::default(),
             quiet: tokio::sync::Notify::new(),
+            withdrawn: tokio::sync::Notify::new(),
             settling: tokio::sync::Mutex::new(()),
         });
         let records = if let Job::Consume(batch) = &job { batch.len() } else { 0 };
