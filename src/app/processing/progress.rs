@@ -105,6 +105,8 @@ pub(crate) struct Contiguous {
     marked_to: usize,
     started: usize,
     rests: BTreeMap<u32, Rest>,
+    /// The first record of batches that are gone that went elsewhere, if nothing behind it was marked.
+    left: Option<i64>,
     /// Up to here nothing is progress of ours: where reading began, or what was committed before.
     committed: Option<i64>,
 }
@@ -129,6 +131,10 @@ impl Progress for Contiguous {
 
     fn finish(&mut self) {
         // What the lanes have not marked is remembered.
+        let behind_marks =
+            self.states.iter().rposition(|&state| state == State::Marked).map_or(0, |last| last + 1);
+        let left = self.states[behind_marks..].iter().position(|&state| state == State::Left);
+        self.left = self.left.or(left.map(|found| self.offsets[behind_marks + found]));
         for index in self.marked_to..self.states.len() {
             if self.states[index] == State::Handled {
                 let (lane, offset) = (self.lane(index as u32), self.offsets[index]);
@@ -175,6 +181,7 @@ impl Progress for Contiguous {
     }
 
     fn mark_one(&mut self, index: u32) {
+        self.left = None;
         self.raise(index, State::Marked);
     }
 
@@ -185,6 +192,7 @@ impl Progress for Contiguous {
                 self.rests.remove(&lane);
             }
         }
+        self.left = self.left.filter(|left| *left > offset);
         let end = self.offsets.partition_point(|&o| o <= offset).min(self.started);
         for index in self.marked_to..end {
             if self.lane(index as u32) == lane {
@@ -240,7 +248,7 @@ impl Contiguous {
     /// The offset up to which every record is marked.
     fn committable(&self) -> i64 {
         let held = self.offsets.get(self.marked_to).copied().unwrap_or(self.next_offset);
-        self.rests.values().map(|rest| rest.from).min().map_or(held, |rest| rest.min(held))
+        self.rests.values().map(|rest| rest.from).chain(self.left).fold(held, i64::min)
     }
 
     fn raise(&mut self, index: u32, state: State) {
