@@ -35,7 +35,8 @@ impl VirtualPartitions {
         Self { max: None, key: Arc::new(key) }
     }
 
-    /// At most this many lanes, at least 1. Default: the application's `concurrency`.
+    /// At most this many lanes, at least 1. Default: the application's `concurrency` when the first batch of the partition
+    /// comes; [scaling](crate::app::ServerHandle::scale) changes no partition that is being read.
     #[must_use]
     pub fn max_partitions(mut self, lanes: u32) -> Self {
         self.max = Some(lanes);
@@ -62,12 +63,16 @@ impl Definition for VirtualPartitions {
     }
 
     fn stage(&self, _: &Facts<'_>) -> Box<dyn Stage> {
-        Box::new(Split(self.clone()))
+        Box::new(Split { by: self.clone(), lanes: None })
     }
 }
 
 #[derive(Debug)]
-struct Split(VirtualPartitions);
+struct Split {
+    by: VirtualPartitions,
+    /// As many as there were for the first batch: a key stays with its consumer, and what a lane has not marked with it.
+    lanes: Option<u32>,
+}
 
 impl Stage for Split {
     fn policy(&self) -> &'static str {
@@ -75,8 +80,8 @@ impl Stage for Split {
     }
 
     fn split(&mut self, batch: &Batch, workers: usize) -> Option<Vec<u32>> {
-        let Self(VirtualPartitions { max, key }) = self;
-        let lanes = max.unwrap_or(u32::try_from(workers).unwrap_or(u32::MAX)).max(1);
+        let Self { by: VirtualPartitions { max, key }, lanes } = self;
+        let lanes = *lanes.get_or_insert(max.unwrap_or(u32::try_from(workers).unwrap_or(u32::MAX)).max(1));
         let lane = |record: RecordRef<'_>| (key(&record) % u64::from(lanes)) as u32;
         (lanes > 1).then(|| batch.iter().map(lane).collect())
     }
