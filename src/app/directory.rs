@@ -18,6 +18,8 @@ pub(crate) struct Directory(Arc<Mutex<Entries>>);
 
 struct Entries {
     state: ServerState,
+    /// Groups that are added are quiet.
+    quiet: bool,
     groups: BTreeMap<GroupId, Entry>,
 }
 
@@ -32,7 +34,11 @@ struct Entry {
 
 impl Default for Directory {
     fn default() -> Self {
-        Self(Arc::new(Mutex::new(Entries { state: ServerState::Built, groups: BTreeMap::new() })))
+        Self(Arc::new(Mutex::new(Entries {
+            state: ServerState::Built,
+            quiet: false,
+            groups: BTreeMap::new(),
+        })))
     }
 }
 
@@ -51,7 +57,9 @@ impl Directory {
     }
 
     pub(crate) fn add(&self, group: &GroupId) {
-        self.lock().groups.entry(group.clone()).or_default();
+        let mut entries = self.lock();
+        let new = Entry { quiet: entries.quiet, ..Entry::default() };
+        entries.groups.entry(group.clone()).or_insert(new);
     }
 
     pub(crate) fn remove(&self, group: &GroupId) {
@@ -86,6 +94,13 @@ impl Directory {
             entry.restarts += 1;
             entry.failure = Some(Chain(error).to_string());
         });
+    }
+
+    /// Groups that are added from now on are as quiet as this says. Returns those that there are.
+    pub(crate) fn set_all_quiet(&self, quiet: bool) -> Vec<GroupId> {
+        let mut entries = self.lock();
+        entries.quiet = quiet;
+        entries.groups.keys().cloned().collect()
     }
 
     /// Where the listener of the group is told something, if it runs. A listener that starts later is as quiet as this says.

@@ -150,7 +150,8 @@ impl ServerHandle {
 
     /// Begins nothing new in any group, and keeps the memberships: running handlers finish, handlers of [single
     /// messages](super::TopicRoute::handler) stop before the next one, and what they did is committed. Lasts until
-    /// [`unquiet`](Self::unquiet), also for partitions that are assigned later and listeners that are started again. When
+    /// [`unquiet`](Self::unquiet), also for partitions that are assigned later, groups that are added and listeners that are
+    /// started again. When
     /// all has finished, [`snapshot`](Self::snapshot) shows no jobs. Karafka's *quiet*, which has no way back.
     ///
     /// # Errors
@@ -172,7 +173,7 @@ impl ServerHandle {
     ///
     /// # Errors
     /// [`CommandError::Failed`] of kind [`Config`](ErrorKind::Config), with all problems, if a route is wrong or there
-    /// already; nothing is added then. [`CommandError::Stopping`].
+    /// already; nothing is added then. [`CommandError::Stopping`], also while a group of them is being left.
     pub async fn add_routes(&self, define: impl FnOnce(&mut Routes)) -> Result<(), CommandError> {
         let mut routes = Routes::new(self.default_group.clone());
         define(&mut routes);
@@ -249,7 +250,7 @@ impl ServerHandle {
         if self.stop.has_begun() {
             return Err(CommandError::Stopping);
         }
-        for group in self.directory.groups() {
+        for group in self.directory.set_all_quiet(on) {
             // A listener that does not run begins as it is told here; one that ends meanwhile has nothing to begin.
             if let Some(commands) = self.directory.set_quiet(&group, on) {
                 let _ = ask(&commands, |reply| Command::Quiet { on, reply }).await;

@@ -298,7 +298,17 @@ impl Office {
                 let _ = reply.send(Err(CommandError::UnknownGroup(group)));
                 return;
             }
+            Management::Restart(group, reply) if self.supervisor.is_dropping(&group) => {
+                let _ = reply.send(Err(CommandError::Stopping));
+                return;
+            }
             Management::DropGroup(group, reply) => {
+                if !self.supervisor.is_dropping(&group) {
+                    // Who waits for it to be started again waits in vain.
+                    for reply in self.waiting.remove(&group).into_iter().flatten() {
+                        let _ = reply.send(Err(CommandError::Stopping));
+                    }
+                }
                 self.supervisor.handle_dropped(&group);
                 (group, reply)
             }
@@ -312,6 +322,9 @@ impl Office {
     }
 
     fn add_routes(&mut self, groups: Vec<GroupRoute>) -> Result<(), CommandError> {
+        if groups.iter().any(|group| self.supervisor.is_dropping(&group.id)) {
+            return Err(CommandError::Stopping);
+        }
         let (settings, mut problems) = (&self.shared.settings, Problems::default());
         for group in &groups {
             settings.check_group(&group.id, &group.consumer, &mut problems);

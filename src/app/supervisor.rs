@@ -130,6 +130,11 @@ impl Supervisor {
         waiting.min()
     }
 
+    /// True if the application is about to have the group no longer.
+    pub(super) fn is_dropping(&self, group: &GroupId) -> bool {
+        self.listeners.get(group).is_some_and(|listener| matches!(listener.phase, Phase::Dropping))
+    }
+
     /// True if no listener runs any more.
     pub(super) fn is_empty(&self) -> bool {
         self.listeners.is_empty()
