@@ -35,3 +35,4 @@ mod produce;
 mod simulation;
 mod stage;
 mod supervision;
+mod told;

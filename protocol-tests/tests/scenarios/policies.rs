@@ -1,5 +1,6 @@
 //! Policies of routes, on simulated time.
 
+use carafe::broker::Cluster;
 use carafe::prelude::*;
 use protocol_tests::sim::{World, run_seed};
 use tokio::time::sleep;
@@ -87,6 +88,76 @@ fn a_throttle_counts_what_runs_and_not_what_has_expired() {
         assert_eq!(handled(&play), 2);
         sleep(MINUTE).await;
         assert_eq!((handled(&play), play.committed(0)), (4, Some(14)));
+        handle.stop();
+        result.await.expect("it ends").expect("in order");
+    });
+}
+
+#[test]
+fn a_dead_letter_that_nobody_marked_is_not_committed() {
+    run_seed(1, async |world: World| {
+        let play = Play::on(world, Cluster::builder().topic(TOPIC, 1).topic("dead", 1)).await;
+        play.write(TOPIC, 0, 1).await;
+        let diary = play.diary.clone();
+        let define = |routes: &mut carafe::app::Routes| {
+            routes
+                .topic(TOPIC)
+                .manual_offset_management()
+                .dead_letter_queue(DeadLetter::to("dead").max_retries(0))
+                .handler(move |message: Message<Raw>, _: Context| {
+                    let offset = message.offset().0;
+                    diary.write(format!("handled {offset}"));
+                    async move { if offset == 0 { Err("on purpose".into()) } else { Ok(()) } }
+                });
+        };
+        let (handle, result) = play.run("app", |app| app, define).await;
+        sleep(MINUTE).await;
+        assert_eq!(play.committed(0), None);
+        play.write(TOPIC, 0, 1).await;
+        sleep(MINUTE).await;
+        assert_eq!((play.diary.count("handled 1"), play.committed(0)), (1, None));
+        handle.stop();
+        result.await.expect("it ends").expect("in order");
+    });
+}
+
+/// Marks come a batch late, and there are fewer workers by then.
+#[test]
+fn lanes_stay_when_there_are_fewer_workers() {
+    struct Late(Option<carafe::types::Offset>, crate::play::Diary);
+
+    impl Consumer for Late {
+        type Payload = Raw;
+
+        async fn consume(&mut self, batch: &Batch<Raw>, ctx: &mut Context) -> HandlerResult {
+            if let Some(last) = self.0.take() {
+                ctx.mark_as_consumed(last)?;
+            }
+            self.0 = batch.last_offset();
+            self.1.write(format!("lane {} got {}", ctx.lane(), batch.len()));
+            Ok(())
+        }
+    }
+
+    run_seed(1, async |world: World| {
+        let play = Play::on(world, Cluster::builder().topic(TOPIC, 1)).await;
+        play.write(TOPIC, 0, 8).await;
+        let diary = play.diary.clone();
+        let define = |routes: &mut carafe::app::Routes| {
+            routes
+                .topic(TOPIC)
+                .manual_offset_management()
+                .virtual_partitions(by_key())
+                .consumer(move || Late(None, diary.clone()));
+        };
+        let (handle, result) = play.run("app", |app| app.concurrency(4), define).await;
+        sleep(MINUTE).await;
+        handle.scale(1);
+        for _ in 0..10 {
+            play.write(TOPIC, 0, 8).await;
+            sleep(MINUTE).await;
+        }
+        assert!(play.committed(0) > Some(40), "{:?}", play.diary);
         handle.stop();
         result.await.expect("it ends").expect("in order");
     });
