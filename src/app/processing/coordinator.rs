@@ -128,6 +128,8 @@ pub(crate) struct Coordinator<P: Progress = Contiguous> {
     /// The time of day when the batch came.
     came: Option<(Instant, Timestamp)>,
     progress: P,
+    /// Where the records began that were handed out for the first time by the latest run.
+    fresh_from: u32,
     /// A failure makes the rest of the batch run in one lane, so that retries and dead letters are unambiguous.
     collapsed: bool,
     failing: Failing,
@@ -154,6 +156,7 @@ impl<P: Progress> Coordinator<P> {
             held: None,
             came: None,
             progress: P::default(),
+            fresh_from: 0,
             collapsed: false,
             failing: Failing::default(),
             pauses: Pauses::default(),
@@ -386,7 +389,8 @@ impl<P: Progress> Coordinator<P> {
             }
         }
         if lanes.iter().all(|lane| lane.outcome == Some(Outcome::NotBegun)) {
-            // As if it had not been asked for: what failed before is not forgotten.
+            // As if it had not been asked for: what failed before is not forgotten, and what is new may expire.
+            self.progress.take_back(self.fresh_from);
             self.failing.attempt -= 1;
             self.failing.runs -= 1;
             self.detour = None;
@@ -557,6 +561,7 @@ impl<P: Progress> Coordinator<P> {
         }
         self.failing.attempt += 1;
         self.failing.runs += 1;
+        self.fresh_from = self.progress.started();
         let mut lanes = BTreeMap::<u32, Vec<u32>>::new();
         for record in records {
             let lane = if self.collapsed { 0 } else { self.progress.lane(record) };

@@ -36,6 +36,9 @@ pub(crate) trait Progress: Debug + Default {
     /// Hands a record to a lane, which may be another than before.
     fn start(&mut self, record: u32, lane: u32);
 
+    /// Records from this one on were not handed out after all.
+    fn take_back(&mut self, from: u32);
+
     /// A handler succeeded on a record.
     fn handled(&mut self, record: u32);
 
@@ -170,6 +173,10 @@ impl Progress for Contiguous {
 
     fn started(&self) -> u32 {
         self.started as u32
+    }
+
+    fn take_back(&mut self, from: u32) {
+        self.started = self.started.min(from as usize);
     }
 
     fn handled(&mut self, index: u32) {

@@ -54,6 +54,10 @@ impl Progress for Each {
         self.lanes.iter_mut().for_each(|lanes| lanes[record as usize] = lane);
     }
 
+    fn take_back(&mut self, from: u32) {
+        self.started = self.started.min(from);
+    }
+
     fn handled(&mut self, record: u32) {
         if self.pending.remove(&record) {
             self.handled.insert(record);
