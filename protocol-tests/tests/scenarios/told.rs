@@ -302,6 +302,33 @@ fn a_group_without_topics_is_restarted_and_goes_on_when_it_has_one() {
     });
 }
 
+/// What was not handed out is not exempt from expiring.
+#[test]
+fn what_did_not_begin_expires() {
+    run_seed(1, async |world: World| {
+        let play = Play::begin(world, 2).await;
+        let diary = play.diary.clone();
+        let define = |routes: &mut Routes| {
+            routes.topic(TOPIC).expire_after(5 * MINUTE).handler(move |_: Message<Raw>, ctx: Context| {
+                diary.write(format!("begin {}", ctx.partition().partition.0));
+                sleep_ok(30 * SECOND)
+            });
+        };
+        let (handle, result) = play.run("app", |app| app.concurrency(1), define).await;
+        while handle.snapshot().await.workers.waiting == 0 {
+            sleep(SECOND).await;
+        }
+        let waiting = i32::from(play.diary.count("begin 0") == 1);
+        handle.pause(GROUP, &tp(waiting), 10 * MINUTE).await.expect("it is assigned");
+        sleep(20 * MINUTE).await;
+        assert_eq!(play.diary.count(&format!("begin {waiting}")), 0);
+        assert_eq!(play.diary.count("filtering.skipped"), 1);
+        handle.stop();
+        result.await.expect("it ends").expect("in order");
+        assert_eq!((play.committed(0), play.committed(1)), (Some(1), Some(1)));
+    });
+}
+
 /// A retry waits for a worker as its partition is paused: it is still to come, and the runs before it count.
 #[test]
 fn a_retry_that_does_not_begin_forgets_no_attempts() {
@@ -481,4 +508,133 @@ async fn told(world: World) {
 #[test]
 fn whatever_it_is_told_everything_is_handled_once_and_in_order() {
     run_seeds(20, told);
+}
+
+/// A handler of batches that marks some, fails, pauses with what it has not done, and seeks back.
+fn batches(route: &mut TopicRoute, log: &Log, seed: u64) {
+    let (log, dice) = (log.clone(), Arc::new(Mutex::new(fastrand::Rng::with_seed(seed))));
+    route.retry(Retry::fixed(300 * MILLI)).batch_handler(move |batch: Batch<Raw>, ctx: Context| {
+        let (log, dice) = (log.clone(), dice.clone());
+        async move {
+            let draw = |range: std::ops::Range<usize>| dice.lock().expect("no panic").usize(range);
+            let offsets: Vec<i64> = batch.messages().map(|message| message.offset().0).collect();
+            let done = |upto: usize| {
+                let mut log = log.0.lock().expect("no panic");
+                log.entry(ctx.partition().clone()).or_default().extend(&offsets[..upto]);
+            };
+            sleep(draw(0..300) as u32 * MILLI).await;
+            let part = draw(0..offsets.len());
+            match draw(0..14) {
+                0 => return Err("now and then".into()),
+                1 => {
+                    done(part + 1);
+                    let _ = ctx.mark_as_consumed(Offset(offsets[part]));
+                    return Err("after a part".into());
+                }
+                2 => {
+                    ctx.pause(draw(0..3000) as u32 * MILLI);
+                    sleep(draw(0..300) as u32 * MILLI).await;
+                    return Ok(());
+                }
+                3 => {
+                    ctx.pause_at(Offset(offsets[part]), draw(0..3000) as u32 * MILLI);
+                    done(part);
+                    sleep(draw(0..300) as u32 * MILLI).await;
+                    return Ok(());
+                }
+                4 => {
+                    // Other lanes may not have done what comes before.
+                    let back =
+                        if ctx.partition().topic.as_str() == SPLIT { i64::MAX } else { draw(0..4) as i64 };
+                    ctx.seek(Offset(offsets[part].saturating_sub(back)));
+                    done(part);
+                    return Ok(());
+                }
+                5 => panic!("on purpose"),
+                6 => {
+                    done(part + 1);
+                    let _ = ctx.mark_as_consumed(Offset(offsets[part]));
+                    ctx.pause(draw(0..3000) as u32 * MILLI);
+                    return Ok(());
+                }
+                _ => {}
+            }
+            done(offsets.len());
+            Ok(())
+        }
+    });
+}
+
+async fn told_batches(world: World) {
+    world.expect_panics("on purpose");
+    let mut dice = world.dice();
+    let builder =
+        PARTITIONS.iter().fold(Cluster::builder(), |builder, (name, count)| builder.topic(*name, *count));
+    let play = Play::on(world, builder).await;
+    let log = Log::default();
+    let mut apps = Vec::new();
+    for id in ["one", "two"] {
+        let seeds = (dice.u64(..), dice.u64(..));
+        let define = |routes: &mut Routes| {
+            batches(routes.topic(TOPIC).periodic(700 * MILLI).eofed(true).max_messages(7), &log, seeds.0);
+            let split = routes.topic(SPLIT).virtual_partitions(by_key());
+            batches(split, &log, seeds.1);
+        };
+        apps.push(play.run(id, |app| app.concurrency(3), define).await);
+    }
+    let producer = play.client("producer").await.producer().build().expect("right settings");
+    for number in 0..RECORDS {
+        for (topic, count) in PARTITIONS {
+            for partition in 0..count {
+                let key = (number % 5).to_string();
+                let record = Record::to(topic).partition(partition).key(&key).value("x");
+                drop(producer.enqueue(record).await.expect("enqueued"));
+            }
+        }
+        sleep(dice.u32(0..400) * MILLI).await;
+        let handle = apps[dice.usize(0..2)].0.clone();
+        let (topic, count) = PARTITIONS[dice.usize(0..2)];
+        let partition = TopicPartition::new(topic, dice.i32(0..count));
+        match dice.u32(0..14) {
+            0 | 1 => drop(handle.pause(GROUP, &partition, dice.u32(0..5000) * MILLI).await),
+            2..5 => drop(handle.resume(GROUP, &partition).await),
+            5 => drop(handle.quiet().await),
+            6 | 7 => drop(handle.unquiet().await),
+            8 => handle.scale(dice.usize(1..6)),
+            9 => drop(handle.restart(GROUP).await),
+            10 => drop(handle.commit(GROUP, &partition).await),
+            11 => drop(handle.seek(GROUP, &partition, Offset(0)).await),
+            _ => {}
+        }
+    }
+    for (handle, _) in &apps {
+        handle.unquiet().await.expect("it runs");
+        for (topic, count) in PARTITIONS {
+            for partition in 0..count {
+                let _ = handle.resume(GROUP, &TopicPartition::new(topic, partition)).await;
+            }
+        }
+    }
+    sleep(20 * MINUTE).await;
+    for (handle, result) in apps {
+        assert!(handle.is_live());
+        handle.stop();
+        result.await.expect("it ends").expect("in order");
+    }
+    let log = log.0.lock().expect("no panic").clone();
+    for (topic, count) in PARTITIONS {
+        for number in 0..count {
+            let partition = TopicPartition::new(topic, number);
+            let handled: BTreeSet<i64> =
+                log.get(&partition).cloned().unwrap_or_default().into_iter().collect();
+            assert!(handled.iter().copied().eq(0..RECORDS as i64), "{partition}: {handled:?}");
+            let committed = play.control().committed(GROUP).get(&(topic.to_owned(), number)).copied();
+            assert_eq!(committed, Some(RECORDS as i64), "{partition}");
+        }
+    }
+}
+
+#[test]
+fn whatever_it_is_told_no_record_goes_unhandled() {
+    run_seeds(20, told_batches);
 }
