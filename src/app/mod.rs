@@ -280,7 +280,7 @@ impl App {
     /// Checks everything and makes a server, which consumes once it [runs](Server::run).
     ///
     /// # Errors
-    /// [`ErrorKind::Config`], naming all problems of settings and routes at once.
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config), naming all problems of settings and routes at once.
     pub async fn build(mut self) -> Result<Server> {
         let topics = |group: &GroupRoute| group.topics.iter().map(|route| route.topic.clone()).collect();
         let groups: Vec<_> =

@@ -179,7 +179,7 @@ impl std::error::Error for TryEnqueueError<'_> {
     }
 }
 
-/// Why [`Producer::enqueue_all`] stopped.
+/// Why [`Producer::enqueue_all`](crate::Producer::enqueue_all) stopped.
 #[derive(Debug)]
 pub struct EnqueueAllError {
     pub(super) enqueued: Receipts,
