@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use carafe::client::Client;
 use carafe::consumer::{Event, PartitionReader, StartOffset};
-use carafe::producer::{Producer, Record};
+use carafe::producer::{Producer, ProducerConfig, Record};
 
 use crate::measure::{VALUE_LEN, Values, Window};
 use crate::{Failure, Job, TOPIC_PARTITIONS, Workload};
@@ -21,13 +21,13 @@ pub async fn run(job: &Job) -> Result<(), Failure> {
     let client = Client::builder().bootstrap_servers(job.servers.as_str()).build().await?;
     match job.workload {
         Workload::Fire | Workload::Spread | Workload::Awaited | Workload::Single => {
-            let mut builder = client.producer();
+            let mut config = ProducerConfig::new();
             if let Some(linger) = job.linger_ms
                 && job.workload != Workload::Single
             {
-                builder = builder.linger(Duration::from_millis(linger));
+                config = config.linger(Duration::from_millis(linger));
             }
-            let producer = builder.build()?;
+            let producer = client.producer().config(config).build()?;
             produce(job, &producer).await?;
             producer.close(MINUTE).await?;
         }
