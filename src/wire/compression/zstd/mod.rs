@@ -94,7 +94,10 @@ const GUESS: usize = 16;
 const CORRUPT: CompressionError = CompressionError::Corrupt("invalid Zstandard frame");
 
 #[derive(Debug)]
-#[allow(clippy::large_enum_variant, reason = "few are made, and used again; a box would be one more hop per batch")]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "few are made, and used again; a box would be one more hop per batch"
+)]
 pub(super) enum Decoder {
     #[cfg(feature = "zstd")]
     Rust(pure::Decoder),
