@@ -12,6 +12,7 @@ use carafe::prelude::*;
 use carafe::types::{Offset, TopicPartition};
 use carafe::wire::ApiKey;
 use protocol_tests::sim::{World, run_seed, run_seeds};
+use tokio::sync::oneshot::Receiver;
 use tokio::time::{Instant, sleep};
 
 use crate::play::{Diary, GROUP, MINUTE, Play, SECOND, TOPIC};
@@ -376,6 +377,61 @@ const RECORDS: usize = 60;
 #[derive(Clone, Debug, Default)]
 struct Log(Arc<Mutex<BTreeMap<TopicPartition, Vec<i64>>>>);
 
+/// Two members that consume what is written for them.
+struct Troupe {
+    play: Play,
+    producer: Producer,
+    handles: Vec<ServerHandle>,
+    results: Vec<Receiver<carafe::Result<()>>>,
+}
+
+impl Troupe {
+    /// `define` gives a member its routes, with a seed for each topic.
+    async fn begin(world: World, dice: &mut fastrand::Rng, define: impl Fn(&mut Routes, (u64, u64))) -> Self {
+        world.expect_panics("on purpose");
+        let builder =
+            PARTITIONS.iter().fold(Cluster::builder(), |builder, (name, count)| builder.topic(*name, *count));
+        let play = Play::on(world, builder).await;
+        let (mut handles, mut results) = (Vec::new(), Vec::new());
+        for id in ["one", "two"] {
+            let seeds = (dice.u64(..), dice.u64(..));
+            let routes = |routes: &mut Routes| define(routes, seeds);
+            let (handle, result) = play.run(id, |app| app.concurrency(3), routes).await;
+            handles.push(handle);
+            results.push(result);
+        }
+        let producer = play.client("producer").await.producer().build().expect("right settings");
+        Self { play, producer, handles, results }
+    }
+
+    /// Writes a record to each partition.
+    async fn write(&self, number: usize) {
+        for (topic, count) in PARTITIONS {
+            for partition in 0..count {
+                let key = (number % 5).to_string();
+                let record = Record::to(topic).partition(partition).key(&key).value("x");
+                drop(self.producer.enqueue(record).await.expect("enqueued"));
+            }
+        }
+    }
+
+    /// Nothing holds up anything any more.
+    async fn heal(&self) {
+        for handle in &self.handles {
+            handle.unquiet().await.expect("it runs");
+            for (topic, count) in PARTITIONS {
+                for partition in 0..count {
+                    let _ = handle.resume(GROUP, &TopicPartition::new(topic, partition)).await;
+                }
+            }
+        }
+    }
+
+    fn committed(&self, topic: &str, partition: i32) -> Option<i64> {
+        self.play.control().committed(GROUP).get(&(topic.to_owned(), partition)).copied()
+    }
+}
+
 /// A handler that takes its time, fails now and then, and asks for pauses.
 fn handles(route: &mut TopicRoute, log: &Log, seed: u64) {
     let (log, dice) = (log.clone(), Arc::new(Mutex::new(fastrand::Rng::with_seed(seed))));
@@ -437,32 +493,17 @@ async fn say(handle: &ServerHandle, dice: &mut fastrand::Rng, log: &Log) {
 }
 
 async fn told(world: World) {
-    world.expect_panics("on purpose");
     let mut dice = world.dice();
-    let builder =
-        PARTITIONS.iter().fold(Cluster::builder(), |builder, (name, count)| builder.topic(*name, *count));
-    let play = Play::on(world, builder).await;
     let log = Log::default();
-    let mut apps = Vec::new();
-    for id in ["one", "two"] {
-        let seeds = (dice.u64(..), dice.u64(..));
-        let define = |routes: &mut Routes| {
-            add(routes, TOPIC, &log, seeds.0);
-            add(routes, SPLIT, &log, seeds.1);
-        };
-        apps.push(play.run(id, |app| app.concurrency(3), define).await);
-    }
-    let producer = play.client("producer").await.producer().build().expect("right settings");
+    let mut troupe = Troupe::begin(world, &mut dice, |routes, seeds| {
+        add(routes, TOPIC, &log, seeds.0);
+        add(routes, SPLIT, &log, seeds.1);
+    })
+    .await;
     for number in 0..RECORDS {
-        for (topic, count) in PARTITIONS {
-            for partition in 0..count {
-                let key = (number % 5).to_string();
-                let record = Record::to(topic).partition(partition).key(&key).value("x");
-                drop(producer.enqueue(record).await.expect("enqueued"));
-            }
-        }
+        troupe.write(number).await;
         sleep(dice.u32(0..400) * MILLI).await;
-        let (one, two) = (apps[dice.usize(0..2)].0.clone(), apps[dice.usize(0..2)].0.clone());
+        let (one, two) = (troupe.handles[dice.usize(0..2)].clone(), troupe.handles[dice.usize(0..2)].clone());
         let mut other = fastrand::Rng::with_seed(dice.u64(..));
         match dice.u32(0..3) {
             0 => {}
@@ -470,16 +511,9 @@ async fn told(world: World) {
             _ => drop(tokio::join!(say(&one, &mut dice, &log), say(&two, &mut other, &log))),
         }
     }
-    for (handle, _) in &apps {
-        handle.unquiet().await.expect("it runs");
-        for (topic, count) in PARTITIONS {
-            for partition in 0..count {
-                let _ = handle.resume(GROUP, &TopicPartition::new(topic, partition)).await;
-            }
-        }
-    }
+    troupe.heal().await;
     sleep(5 * MINUTE).await;
-    for (handle, result) in apps {
+    for (handle, result) in troupe.handles.iter().zip(&mut troupe.results) {
         handle.stop();
         result.await.expect("it ends").expect("in order");
     }
@@ -499,8 +533,7 @@ async fn told(world: World) {
                 handled.sort_unstable();
             }
             assert!(handled.iter().copied().eq(0..RECORDS as i64), "{partition} once: {handled:?}");
-            let committed = play.control().committed(GROUP).get(&(topic.to_owned(), number)).copied();
-            assert_eq!(committed, Some(RECORDS as i64), "{partition}");
+            assert_eq!(troupe.committed(topic, number), Some(RECORDS as i64), "{partition}");
         }
     }
 }
@@ -566,33 +599,18 @@ fn batches(route: &mut TopicRoute, log: &Log, seed: u64) {
 }
 
 async fn told_batches(world: World) {
-    world.expect_panics("on purpose");
     let mut dice = world.dice();
-    let builder =
-        PARTITIONS.iter().fold(Cluster::builder(), |builder, (name, count)| builder.topic(*name, *count));
-    let play = Play::on(world, builder).await;
     let log = Log::default();
-    let mut apps = Vec::new();
-    for id in ["one", "two"] {
-        let seeds = (dice.u64(..), dice.u64(..));
-        let define = |routes: &mut Routes| {
-            batches(routes.topic(TOPIC).periodic(700 * MILLI).eofed(true).max_messages(7), &log, seeds.0);
-            let split = routes.topic(SPLIT).virtual_partitions(by_key());
-            batches(split, &log, seeds.1);
-        };
-        apps.push(play.run(id, |app| app.concurrency(3), define).await);
-    }
-    let producer = play.client("producer").await.producer().build().expect("right settings");
+    let mut troupe = Troupe::begin(world, &mut dice, |routes, seeds| {
+        batches(routes.topic(TOPIC).periodic(700 * MILLI).eofed(true).max_messages(7), &log, seeds.0);
+        let split = routes.topic(SPLIT).virtual_partitions(by_key());
+        batches(split, &log, seeds.1);
+    })
+    .await;
     for number in 0..RECORDS {
-        for (topic, count) in PARTITIONS {
-            for partition in 0..count {
-                let key = (number % 5).to_string();
-                let record = Record::to(topic).partition(partition).key(&key).value("x");
-                drop(producer.enqueue(record).await.expect("enqueued"));
-            }
-        }
+        troupe.write(number).await;
         sleep(dice.u32(0..400) * MILLI).await;
-        let handle = apps[dice.usize(0..2)].0.clone();
+        let handle = troupe.handles[dice.usize(0..2)].clone();
         let (topic, count) = PARTITIONS[dice.usize(0..2)];
         let partition = TopicPartition::new(topic, dice.i32(0..count));
         match dice.u32(0..14) {
@@ -607,16 +625,9 @@ async fn told_batches(world: World) {
             _ => {}
         }
     }
-    for (handle, _) in &apps {
-        handle.unquiet().await.expect("it runs");
-        for (topic, count) in PARTITIONS {
-            for partition in 0..count {
-                let _ = handle.resume(GROUP, &TopicPartition::new(topic, partition)).await;
-            }
-        }
-    }
+    troupe.heal().await;
     sleep(20 * MINUTE).await;
-    for (handle, result) in apps {
+    for (handle, result) in troupe.handles.iter().zip(&mut troupe.results) {
         assert!(handle.is_live());
         handle.stop();
         result.await.expect("it ends").expect("in order");
@@ -628,8 +639,7 @@ async fn told_batches(world: World) {
             let handled: BTreeSet<i64> =
                 log.get(&partition).cloned().unwrap_or_default().into_iter().collect();
             assert!(handled.iter().copied().eq(0..RECORDS as i64), "{partition}: {handled:?}");
-            let committed = play.control().committed(GROUP).get(&(topic.to_owned(), number)).copied();
-            assert_eq!(committed, Some(RECORDS as i64), "{partition}");
+            assert_eq!(troupe.committed(topic, number), Some(RECORDS as i64), "{partition}");
         }
     }
 }
