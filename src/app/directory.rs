@@ -18,7 +18,7 @@ pub(crate) struct Directory(Arc<Mutex<Entries>>);
 
 struct Entries {
     state: ServerState,
-    /// Groups that are added are quiet.
+    /// Listeners begin quiet.
     quiet: bool,
     groups: BTreeMap<GroupId, Entry>,
 }
@@ -27,7 +27,6 @@ struct Entries {
 struct Entry {
     /// `None` while the listener does not run.
     commands: Option<Commands>,
-    quiet: bool,
     restarts: u32,
     failure: Option<String>,
 }
@@ -57,9 +56,7 @@ impl Directory {
     }
 
     pub(crate) fn add(&self, group: &GroupId) {
-        let mut entries = self.lock();
-        let new = Entry { quiet: entries.quiet, ..Entry::default() };
-        entries.groups.entry(group.clone()).or_insert(new);
+        self.lock().groups.entry(group.clone()).or_default();
     }
 
     pub(crate) fn remove(&self, group: &GroupId) {
@@ -68,14 +65,15 @@ impl Directory {
 
     /// The listener of the group takes commands; if it is to be quiet, that is the first of them.
     pub(crate) fn started(&self, group: &GroupId, commands: Commands) {
-        self.with(group, |entry| {
-            if entry.quiet {
-                // Nobody waits for the answer.
-                let (reply, _) = oneshot::channel();
-                let _ = commands.send(Command::Quiet { on: true, reply });
-            }
-            entry.commands = Some(commands);
-        });
+        let mut entries = self.lock();
+        let quiet = entries.quiet;
+        let Some(entry) = entries.groups.get_mut(group) else { return };
+        if quiet {
+            // Nobody waits for the answer.
+            let (reply, _) = oneshot::channel();
+            let _ = commands.send(Command::Quiet { on: true, reply });
+        }
+        entry.commands = Some(commands);
     }
 
     /// The listener of the group takes no more commands.
@@ -96,19 +94,11 @@ impl Directory {
         });
     }
 
-    /// Groups that are added from now on are as quiet as this says. Returns those that there are.
-    pub(crate) fn set_all_quiet(&self, quiet: bool) -> Vec<GroupId> {
+    /// Listeners that start from now on are as quiet as this says. Returns where those that run are told so.
+    pub(crate) fn set_quiet(&self, quiet: bool) -> Vec<Commands> {
         let mut entries = self.lock();
         entries.quiet = quiet;
-        entries.groups.keys().cloned().collect()
-    }
-
-    /// Where the listener of the group is told something, if it runs. A listener that starts later is as quiet as this says.
-    pub(crate) fn set_quiet(&self, group: &GroupId, quiet: bool) -> Option<Commands> {
-        let mut entries = self.lock();
-        let entry = entries.groups.get_mut(group)?;
-        entry.quiet = quiet;
-        entry.commands.clone()
+        entries.groups.values().filter_map(|entry| entry.commands.clone()).collect()
     }
 
     /// Where the listener of the group is told something.

@@ -151,8 +151,7 @@ impl ServerHandle {
     /// Begins nothing new in any group, and keeps the memberships: running handlers finish, handlers of [single
     /// messages](super::TopicRoute::handler) stop before the next one, and what they did is committed. Lasts until
     /// [`unquiet`](Self::unquiet), also for partitions that are assigned later, groups that are added and listeners that are
-    /// started again. When
-    /// all has finished, [`snapshot`](Self::snapshot) shows no jobs. Karafka's *quiet*, which has no way back.
+    /// started again. When all has finished, [`snapshot`](Self::snapshot) shows no jobs. Karafka's *quiet*, which has no way back.
     ///
     /// # Errors
     /// [`CommandError::Stopping`].
@@ -250,11 +249,9 @@ impl ServerHandle {
         if self.stop.has_begun() {
             return Err(CommandError::Stopping);
         }
-        for group in self.directory.set_all_quiet(on) {
-            // A listener that does not run begins as it is told here; one that ends meanwhile has nothing to begin.
-            if let Some(commands) = self.directory.set_quiet(&group, on) {
-                let _ = ask(&commands, |reply| Command::Quiet { on, reply }).await;
-            }
+        for commands in self.directory.set_quiet(on) {
+            // A listener that ends meanwhile has nothing to begin.
+            let _ = ask(&commands, |reply| Command::Quiet { on, reply }).await;
         }
         Ok(())
     }
