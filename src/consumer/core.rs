@@ -2,7 +2,6 @@
 //! and two ways to wake each other.
 
 use std::collections::BTreeSet;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
@@ -10,6 +9,7 @@ use crate::cluster::Subject;
 use crate::consumer::event::Event;
 use crate::consumer::positions::{Output, Positions};
 use crate::runtime::watch;
+use crate::sync::{Mutex, MutexGuard, lock};
 use crate::types::{GroupId, TopicName};
 use crate::{Error, ErrorKind, Result};
 
@@ -61,7 +61,7 @@ impl Core {
     }
 
     fn state(&self) -> MutexGuard<'_, CoreState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 
     /// Reads or changes positions without waking anyone.

@@ -2,7 +2,7 @@
 //! machines.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Mutex, PoisonError};
+use std::sync::PoisonError;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -13,6 +13,7 @@ use crate::cluster::{Call, Cluster, Connection, CoordinatorKind, Duty, Metadata,
 use crate::consumer::group::assignor::Topics;
 use crate::consumer::group::classic::{JoinAnswer, SyncAnswer};
 use crate::consumer::group::commits::Sending;
+use crate::sync::{Mutex, lock};
 use crate::types::{GroupId, TopicName, TopicPartition};
 use crate::wire::messages::heartbeat::HeartbeatRequest;
 use crate::wire::messages::join_group::{JoinGroupRequest, JoinGroupRequestProtocol};
@@ -389,10 +390,10 @@ impl Caller {
         let mut failures = 0;
         let mut missing = partitions.to_vec();
         while !missing.is_empty() {
-            let took = |committed| all.lock().unwrap_or_else(PoisonError::into_inner).extend(committed);
+            let took = |committed| lock(&all).extend(committed);
             self.committed(&missing, deadline, took).await?;
             {
-                let told = all.lock().unwrap_or_else(PoisonError::into_inner);
+                let told = lock(&all);
                 missing.retain(|partition| match told.get(partition) {
                     Some(Err(code)) => code.is_retriable(),
                     Some(Ok(_)) => false,
