@@ -151,7 +151,8 @@ impl ServerHandle {
     /// Begins nothing new in any group, and keeps the memberships: running handlers finish, handlers of [single
     /// messages](super::TopicRoute::handler) stop before the next one, and what they did is committed. Lasts until
     /// [`unquiet`](Self::unquiet), also for partitions that are assigned later, groups that are added and listeners that are
-    /// started again. When all has finished, [`snapshot`](Self::snapshot) shows no jobs. Karafka's *quiet*, which has no way back.
+    /// started again. When all has finished, [`snapshot`](Self::snapshot) shows no jobs. Karafka's *quiet*, which has no way
+    /// back.
     ///
     /// # Errors
     /// [`CommandError::Stopping`].
