@@ -4,12 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::runtime::{self, Runtime};
-use crate::wire::Str;
+use crate::types::SecurityProtocol;
 use crate::{Error, ErrorKind, Result};
 
 use super::Cluster;
 use super::cluster::State;
 use super::driver::{self, Shared};
+use super::listener::{Listener, Opened};
 use super::settings::{Mode, Settings};
 
 /// Most nodes of a cluster.
@@ -23,8 +24,8 @@ const PROPAGATION_MAX: Duration = Duration::from_secs(3600);
 #[must_use = "a builder does nothing until it is started"]
 pub struct ClusterBuilder {
     settings: Settings,
-    listen: String,
-    advertised_host: Option<String>,
+    first: Listener,
+    others: Vec<Listener>,
     topics: Vec<(String, i32)>,
     runtime: Option<Arc<dyn Runtime>>,
 }
@@ -33,8 +34,8 @@ impl ClusterBuilder {
     pub(super) fn new() -> Self {
         Self {
             settings: Settings::default(),
-            listen: "127.0.0.1:0".to_owned(),
-            advertised_host: None,
+            first: Listener::new(SecurityProtocol::Plaintext.to_string()),
+            others: Vec::new(),
             topics: Vec::new(),
             runtime: None,
         }
@@ -61,13 +62,19 @@ impl ClusterBuilder {
     /// Address to listen on, `host:port`; default `127.0.0.1:0`. Node *i* takes the port plus *i*; with port 0 each
     /// takes a free one.
     pub fn listen(mut self, address: impl Into<String>) -> Self {
-        self.listen = address.into();
+        self.first = self.first.address(address);
         self
     }
 
     /// Host that clients are told; default the one that is listened on, or `127.0.0.1` for a wildcard address.
     pub fn advertised_host(mut self, host: impl Into<String>) -> Self {
-        self.advertised_host = Some(host.into());
+        self.first = self.first.advertised_host(host);
+        self
+    }
+
+    /// One more listener of every node, beside the one of [`listen`](Self::listen).
+    pub fn listener(mut self, listener: Listener) -> Self {
+        self.others.push(listener);
         self
     }
 
@@ -185,24 +192,22 @@ impl ClusterBuilder {
     /// [`ErrorKind::Config`] with every wrong setting, [`ErrorKind::Network`] if a port cannot be opened,
     /// [`ErrorKind::Broker`] if a topic's name or partition count is not valid.
     pub async fn start(self) -> Result<Cluster> {
-        let (host, port) = self.check()?;
+        let listeners = self.check()?;
         let runtime = match self.runtime {
             Some(runtime) => runtime,
             None => runtime::real(),
         };
-        let advertised = self.advertised_host.unwrap_or_else(|| match host.as_str() {
-            "0.0.0.0" | "::" | "" => "127.0.0.1".to_owned(),
-            host => host.to_owned(),
-        });
         let (first, nodes) = (self.settings.first_node_id, self.settings.nodes);
         let state = State::new(self.settings, runtime.dice());
-        let shared = Shared::new(runtime, host, state);
+        let shared = Shared::new(runtime, listeners, state);
         // From here on an early return stops what was started.
         let cluster = Cluster { shared: shared.clone() };
         for (node, at) in (first..).zip(0..nodes) {
-            let wanted = if port == 0 { 0 } else { port + at as u16 };
-            let taken = driver::listen(&shared, node, wanted).await?;
-            shared.lock().add_node(node, Str::from(advertised.as_str()), taken);
+            let wanted: Vec<_> = shared.listeners.iter().map(|listener| listener.port_of(at)).collect();
+            let taken = driver::listen(&shared, node, &wanted).await?;
+            let endpoints =
+                shared.listeners.iter().zip(taken).map(|(listener, port)| listener.endpoint(port));
+            shared.lock().add_node(node, endpoints.collect());
         }
         for (name, partitions) in &self.topics {
             shared.create_topic(name, *partitions, &[])?;
@@ -211,21 +216,16 @@ impl ClusterBuilder {
         Ok(cluster)
     }
 
-    /// Host and port to listen on, or every problem.
-    fn check(&self) -> Result<(String, u16)> {
+    /// The listeners, or every problem.
+    fn check(&self) -> Result<Vec<Opened>> {
         let mut problems = Vec::new();
         let settings = &self.settings;
-        let address = self.listen.rsplit_once(':').and_then(|(host, port)| {
-            let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
-            Some((host.to_owned(), port.parse::<u16>().ok()?))
-        });
-        match &address {
-            None => problems.push(format!("listen: {:?} is not HOST:PORT", self.listen)),
-            Some((_, port)) if *port != 0 && i32::from(*port) + settings.nodes - 1 > i32::from(u16::MAX) => {
-                problems
-                    .push(format!("listen: ports {port} and up do not suffice for {} nodes", settings.nodes));
+        let mut listeners: Vec<Opened> = Vec::new();
+        for listener in std::iter::once(&self.first).chain(&self.others) {
+            if listeners.iter().any(|known| known.name == listener.name) {
+                problems.push(format!("listener: there are two of the name {}", listener.name));
             }
-            Some(_) => {}
+            listeners.extend(listener.clone().check(settings.nodes, &mut problems));
         }
         if !(1..=NODES_MAX).contains(&settings.nodes) {
             problems.push(format!("nodes: {} is not within 1 to {NODES_MAX}", settings.nodes));
@@ -248,12 +248,12 @@ impl ClusterBuilder {
         if settings.group_session_timeout_min > settings.group_session_timeout_max {
             problems.push("group_session_timeouts: the lower bound is above the upper one".to_owned());
         }
-        match address {
-            Some(address) if problems.is_empty() => Ok(address),
-            _ => Err(Error::new(
-                ErrorKind::Config,
-                format!("the embedded cluster's settings are wrong: {}", problems.join("; ")),
-            )),
+        if problems.is_empty() {
+            return Ok(listeners);
         }
+        Err(Error::new(
+            ErrorKind::Config,
+            format!("the embedded cluster's settings are wrong: {}", problems.join("; ")),
+        ))
     }
 }

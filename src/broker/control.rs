@@ -130,22 +130,22 @@ impl Control {
         self.shared.timers_changed();
     }
 
-    /// Starts a stopped node on its old port with the log it had; it catches up as a follower, and leads what nobody
+    /// Starts a stopped node on its old ports with the log it had; it catches up as a follower, and leads what nobody
     /// else can lead. Without effect on a running node.
     ///
     /// # Errors
     ///
-    /// If its port cannot be opened again ([`ErrorKind::Network`]).
+    /// If a port of it cannot be opened again ([`ErrorKind::Network`]).
     pub async fn restart_node(&self, node: i32) -> Result<()> {
-        let address = {
+        let ports = {
             let state = self.shared.lock();
             match state.node(node) {
                 None => return Err(unknown_node(node)),
                 Some(node) if node.alive => return Ok(()),
-                Some(node) => node.port,
+                Some(node) => node.ports(),
             }
         };
-        driver::listen(&self.shared, node, address).await?;
+        driver::listen(&self.shared, node, &ports).await?;
         self.shared.lock().restart_node(node, self.shared.now());
         self.shared.timers_changed();
         Ok(())

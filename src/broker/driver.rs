@@ -10,7 +10,7 @@ use std::future;
 use std::io::{self, IoSlice};
 use std::ops::ControlFlow;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes};
@@ -18,15 +18,15 @@ use tokio::io::{AsyncReadExt, AsyncWrite as _, AsyncWriteExt};
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use crate::error::Phase;
-use crate::runtime::{Runtime, Stream, Task, watch};
+use crate::runtime::{Listener, Runtime, Stream, Task, watch};
 use crate::sync::{Mutex, MutexGuard, lock};
 use crate::wire::frame::{FrameError, FrameReader, RequestHead, decode_request_header, encode_response};
 use crate::wire::{ApiKey, Reader, Str};
-use crate::{Error, ErrorKind, Result};
+use crate::{Error, Result};
 
 use super::cluster::{NewTopic, State};
 use super::handlers::{self, Answer, Context, Handled, Handler, dispatch};
+use super::listener::Opened;
 use super::log::Depth;
 use super::rules::{Action, Met};
 use super::settings::{ACCEPT_PAUSE, Mode};
@@ -34,20 +34,20 @@ use super::settings::{ACCEPT_PAUSE, Mode};
 /// What the tasks of a cluster share.
 pub(crate) struct Shared {
     pub(crate) runtime: Arc<dyn Runtime>,
-    pub(crate) listen_host: String,
+    pub(crate) listeners: Vec<Opened>,
     state: Mutex<State>,
     timers: Notify,
     frame_max: usize,
     depth: Depth,
     sockets: Mutex<BTreeMap<i32, Socket>>,
     /// Listeners that were told to end, and may still have their ports.
-    ending: Mutex<BTreeMap<i32, Task>>,
+    ending: Mutex<BTreeMap<i32, Vec<Task>>>,
     timer_task: Mutex<Option<Task>>,
 }
 
 impl fmt::Debug for Shared {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Shared").field("listen_host", &self.listen_host).finish_non_exhaustive()
+        f.debug_struct("Shared").field("listeners", &self.listeners).finish_non_exhaustive()
     }
 }
 
@@ -57,11 +57,11 @@ struct Socket {
     closing: watch::Sender<u64>,
     /// True while the node is frozen.
     frozen: watch::Sender<bool>,
-    listener: Task,
+    listeners: Vec<Task>,
 }
 
 impl Shared {
-    pub(crate) fn new(runtime: Arc<dyn Runtime>, listen_host: String, state: State) -> Arc<Self> {
+    pub(crate) fn new(runtime: Arc<dyn Runtime>, listeners: Vec<Opened>, state: State) -> Arc<Self> {
         let frame_max = state.settings.frame_max_bytes;
         let depth = match state.settings.mode {
             Mode::Store => Depth::Records,
@@ -69,7 +69,7 @@ impl Shared {
         };
         Arc::new(Self {
             runtime,
-            listen_host,
+            listeners,
             state: Mutex::new(state),
             timers: Notify::new(),
             frame_max,
@@ -94,7 +94,7 @@ impl Shared {
         lock(&self.sockets)
     }
 
-    fn ending(&self) -> MutexGuard<'_, BTreeMap<i32, Task>> {
+    fn ending(&self) -> MutexGuard<'_, BTreeMap<i32, Vec<Task>>> {
         lock(&self.ending)
     }
 
@@ -149,9 +149,9 @@ impl Shared {
 
     pub(crate) fn stop_listening(&self, node: i32) {
         if let Some(socket) = self.sockets().remove(&node) {
-            socket.listener.abort();
+            socket.listeners.iter().for_each(Task::abort);
             socket.closing.send_modify(|count| *count += 1);
-            self.ending().insert(node, socket.listener);
+            self.ending().insert(node, socket.listeners);
         }
     }
 
@@ -168,59 +168,68 @@ impl Shared {
     }
 }
 
-/// Opens the port of a node and serves it. Returns the port that was taken.
-pub(crate) async fn listen(shared: &Arc<Shared>, node: i32, port: u16) -> Result<u16> {
+/// Opens the ports of a node, one for each listener, and serves them. Returns the ports that were taken.
+pub(crate) async fn listen(shared: &Arc<Shared>, node: i32, ports: &[u16]) -> Result<Vec<u16>> {
     let ending = shared.ending().remove(&node);
-    if let Some(listener) = ending {
+    for listener in ending.into_iter().flatten() {
         // It was told to end; that it did not reach its end by itself is no news.
         let _ = listener.join().await;
     }
-    let listener = shared.runtime.listen(&shared.listen_host, port).await.map_err(|error| {
-        Error::new(ErrorKind::Network, "listening for clients of the embedded cluster")
-            .with_phase(Phase::Connect)
-            .with_peer(format!("{}:{port}", shared.listen_host))
-            .with_advice("choose another port, or 0 for a free one")
-            .with_source(error)
-    })?;
-    let port = listener.local_addr().port();
+    let mut opened = Vec::new();
+    for (listener, port) in shared.listeners.iter().zip(ports) {
+        opened.push(listener.open(&*shared.runtime, *port).await?);
+    }
+    let taken = opened.iter().map(|socket| socket.local_addr().port()).collect();
     let closing = watch::Sender::new(0);
     let frozen = watch::Sender::new(false);
-    let (watching, freezing) = (closing.clone(), frozen.clone());
-    let owner = Arc::downgrade(shared);
-    let runtime = shared.runtime.clone();
-    let accept = async move {
-        loop {
-            match listener.accept().await {
-                Ok((stream, peer)) => {
-                    let Some(shared) = owner.upgrade() else { return };
-                    let mut closing = watching.subscribe();
-                    let connection = Connection {
-                        stream,
-                        frames: FrameReader::requests(shared.frame_max),
-                        node,
-                        frozen: freezing.subscribe(),
-                        host: Str::from(peer.ip().to_string()),
-                    };
-                    let serve = async move {
-                        // Biased: a closing connection serves nothing more.
-                        tokio::select! {
-                            biased;
-                            _ = closing.changed() => {}
-                            () = serve(shared, connection) => {}
-                        }
-                    };
-                    runtime.spawn("broker-connection", Box::pin(serve));
-                }
-                Err(error) => {
-                    tracing::debug!(node, %error, "accepting a connection failed");
-                    sleep(ACCEPT_PAUSE).await;
-                }
+    let accepting = |(listener, socket)| {
+        let accept =
+            accept(Arc::downgrade(shared), node, (listener, socket), closing.clone(), frozen.clone());
+        shared.runtime.spawn("broker-listener", Box::pin(accept))
+    };
+    let listeners = opened.into_iter().enumerate().map(accepting).collect();
+    shared.sockets().insert(node, Socket { closing, frozen, listeners });
+    Ok(taken)
+}
+
+/// Accepts the connections of one listener, and serves each in a task of its own.
+async fn accept(
+    owner: Weak<Shared>,
+    node: i32,
+    (listener, socket): (usize, Box<dyn Listener>),
+    closing: watch::Sender<u64>,
+    frozen: watch::Sender<bool>,
+) {
+    loop {
+        match socket.accept().await {
+            Ok((stream, peer)) => {
+                let Some(shared) = owner.upgrade() else { return };
+                let runtime = shared.runtime.clone();
+                let mut closing = closing.subscribe();
+                let connection = Connection {
+                    stream,
+                    frames: FrameReader::requests(shared.frame_max),
+                    node,
+                    listener,
+                    frozen: frozen.subscribe(),
+                    host: Str::from(peer.ip().to_string()),
+                };
+                let serve = async move {
+                    // Biased: a closing connection serves nothing more.
+                    tokio::select! {
+                        biased;
+                        _ = closing.changed() => {}
+                        () = serve(shared, connection) => {}
+                    }
+                };
+                runtime.spawn("broker-connection", Box::pin(serve));
+            }
+            Err(error) => {
+                tracing::debug!(node, %error, "accepting a connection failed");
+                sleep(ACCEPT_PAUSE).await;
             }
         }
-    };
-    let listener = shared.runtime.spawn("broker-listener", Box::pin(accept));
-    shared.sockets().insert(node, Socket { closing, frozen, listener });
-    Ok(port)
+    }
 }
 
 /// Starts the task that runs what is due.
@@ -301,6 +310,8 @@ struct Connection {
     stream: Box<dyn Stream>,
     frames: FrameReader,
     node: i32,
+    /// Index of the listener that it came through.
+    listener: usize,
     frozen: watch::Receiver<bool>,
     host: Str,
 }
@@ -374,8 +385,9 @@ impl Connection {
             return None;
         }
         let key = head.key;
-        let (node, host, frozen) = (self.node, &self.host, &mut self.frozen);
-        let asked = Asked { shared, node, host, frozen, head, body, met };
+        let (node, listener, host) = (self.node, self.listener, &self.host);
+        let frozen = &mut self.frozen;
+        let asked = Asked { shared, node, listener, host, frozen, head, body, met };
         dispatch!(key, answer(asked))
     }
 }
@@ -384,6 +396,7 @@ impl Connection {
 struct Asked<'a> {
     shared: &'a Arc<Shared>,
     node: i32,
+    listener: usize,
     host: &'a Str,
     frozen: &'a mut watch::Receiver<bool>,
     head: RequestHead,
@@ -421,7 +434,7 @@ async fn awaited<A>(
 }
 
 async fn answer<R: Handler>(asked: Asked<'_>) -> Option<Reply> {
-    let Asked { shared, node, host, frozen, head, mut body, met } = asked;
+    let Asked { shared, node, listener, host, frozen, head, mut body, met } = asked;
     let version = head.version;
     // As Kafka does, bytes behind the body are ignored: librdkafka 2.16 sends some with Metadata 13.
     let mut request = match R::decode(&mut body, version) {
@@ -447,6 +460,7 @@ async fn answer<R: Handler>(asked: Asked<'_>) -> Option<Reply> {
     let ctx = Context {
         node,
         version,
+        listener,
         client_id: head.client_id.as_deref().map(Str::from).unwrap_or_default(),
         client_host: Str::from(format!("/{host}")),
         now: Instant::now(),

@@ -25,6 +25,7 @@ mod control;
 mod driver;
 mod groups;
 mod handlers;
+mod listener;
 mod log;
 mod partition;
 mod readback;
@@ -42,6 +43,7 @@ use std::sync::Arc;
 
 pub use builder::ClusterBuilder;
 pub use control::{Control, GroupState, Interception, PartitionState, Produced};
+pub use listener::Listener;
 pub use readback::LoggedRecord;
 pub use rights::{Operation, Resource};
 pub use rules::{Action, Matcher};
@@ -67,8 +69,25 @@ impl Cluster {
 
     /// `host:port` of every node, separated by commas, whether it runs or not.
     pub fn bootstrap_servers(&self) -> String {
+        self.bootstrap_servers_at(0)
+    }
+
+    /// As [`bootstrap_servers`](Self::bootstrap_servers), for the listener with this name; that of the first is its security
+    /// protocol, such as `PLAINTEXT`. Empty if there is no such listener.
+    pub fn bootstrap_servers_of(&self, listener: &str) -> String {
+        let known = self.shared.listeners.iter().position(|known| known.name == listener);
+        known.map(|index| self.bootstrap_servers_at(index)).unwrap_or_default()
+    }
+
+    fn bootstrap_servers_at(&self, listener: usize) -> String {
         let state = self.shared.lock();
-        let servers: Vec<String> = state.nodes().map(|node| host_port(&node.host, node.port)).collect();
+        let servers: Vec<String> = state
+            .nodes()
+            .map(|node| {
+                let endpoint = node.endpoint(listener);
+                host_port(&endpoint.host, endpoint.port)
+            })
+            .collect();
         servers.join(",")
     }
 

@@ -4,8 +4,10 @@ use std::fmt;
 
 use bytestring::ByteString;
 
+mod security;
 mod uuid;
 
+pub use security::SecurityProtocol;
 pub use uuid::Uuid;
 
 macro_rules! name {

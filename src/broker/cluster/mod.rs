@@ -37,8 +37,7 @@ pub(crate) use topics::{NewTopic, Topic, check_topic_name};
 #[derive(Debug)]
 pub(crate) struct Node {
     pub(crate) id: i32,
-    pub(crate) host: Str,
-    pub(crate) port: u16,
+    endpoints: Vec<Endpoint>,
     pub(crate) alive: bool,
     /// Since when it does nothing. It counts as alive until its session is over.
     pub(crate) frozen: Option<Instant>,
@@ -52,7 +51,24 @@ pub(crate) struct Node {
     prune_age_at: usize,
 }
 
+/// Where a node is reached by those who came through one of its listeners.
+#[derive(Clone, Debug)]
+pub(crate) struct Endpoint {
+    pub(crate) host: Str,
+    pub(crate) port: u16,
+}
+
 impl Node {
+    /// For clients of the listener with this index: all nodes have the same listeners.
+    pub(crate) fn endpoint(&self, listener: usize) -> &Endpoint {
+        &self.endpoints[listener]
+    }
+
+    /// Ports of its listeners, in their order.
+    pub(crate) fn ports(&self) -> Vec<u16> {
+        self.endpoints.iter().map(|endpoint| endpoint.port).collect()
+    }
+
     /// Entries of the list by age.
     #[cfg(test)]
     pub(crate) fn remembered(&self) -> usize {
@@ -151,13 +167,12 @@ impl State {
         }
     }
 
-    pub(crate) fn add_node(&mut self, id: i32, host: Str, port: u16) {
+    pub(crate) fn add_node(&mut self, id: i32, endpoints: Vec<Endpoint>) {
         self.nodes.insert(
             id,
             Node {
                 id,
-                host,
-                port,
+                endpoints,
                 alive: true,
                 frozen: None,
                 sessions: Sessions::default(),

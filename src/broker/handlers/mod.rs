@@ -123,6 +123,8 @@ pub(crate) use dispatch;
 pub(crate) struct Context {
     pub(crate) node: i32,
     pub(crate) version: i16,
+    /// Index of the listener that the client came through.
+    pub(crate) listener: usize,
     pub(crate) client_id: Str,
     pub(crate) client_host: Str,
     pub(crate) now: Instant,

@@ -91,7 +91,7 @@ impl Handler for ProduceRequest {
                         failed = true;
                         refuse(&mut partition, refusal, ctx.version);
                         if let Some(name) = &name {
-                            hint(state, name, &mut partition, &mut answer, ctx.version);
+                            hint(state, name, &mut partition, &mut answer, (ctx.version, ctx.listener));
                         }
                     }
                 }
@@ -112,6 +112,7 @@ impl Handler for ProduceRequest {
             pending,
             node: ctx.node,
             version: ctx.version,
+            listener: ctx.listener,
             wake: Arc::new(Notify::new()),
             deadline: ctx.now + millis(self.timeout_ms),
         };
@@ -166,7 +167,7 @@ fn hint(
     name: &str,
     partition: &mut PartitionProduceResponse,
     answer: &mut ProduceResponse,
-    version: i16,
+    (version, listener): (i16, usize),
 ) {
     if version < 10 || partition.error_code != ErrorCode::NOT_LEADER_OR_FOLLOWER.0 {
         return;
@@ -180,8 +181,8 @@ fn hint(
     {
         answer.node_endpoints.push(NodeEndpoint {
             node_id: node.id,
-            host: node.host.clone(),
-            port: i32::from(node.port),
+            host: node.endpoint(listener).host.clone(),
+            port: i32::from(node.endpoint(listener).port),
             rack: None,
         });
     }
@@ -206,6 +207,7 @@ struct ProduceWaiting {
     pending: Vec<Pending>,
     node: i32,
     version: i16,
+    listener: usize,
     wake: Wake,
     deadline: Instant,
 }
@@ -250,7 +252,7 @@ impl Waiting<ProduceResponse> for ProduceWaiting {
             if let (Some(code), Some(partition)) = (refusal, answer) {
                 refuse(partition, Refusal::new(code, code.to_string()), self.version);
                 let mut partition = std::mem::take(partition);
-                hint(state, &pending.topic, &mut partition, &mut self.answer, self.version);
+                hint(state, &pending.topic, &mut partition, &mut self.answer, (self.version, self.listener));
                 if let Some(topic) = self.answer.responses.get_mut(pending.at.0)
                     && let Some(place) = topic.partition_responses.get_mut(pending.at.1)
                 {

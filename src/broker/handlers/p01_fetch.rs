@@ -86,6 +86,7 @@ impl Handler for FetchRequest {
         let mut waiting = FetchWaiting {
             opened,
             node: ctx.node,
+            listener: ctx.listener,
             max_bytes: usize::try_from(self.max_bytes).unwrap_or(0),
             min_bytes: usize::try_from(self.min_bytes).unwrap_or(0),
             read_committed: self.isolation_level == 1,
@@ -117,6 +118,7 @@ impl Handler for FetchRequest {
 struct FetchWaiting {
     opened: Opened,
     node: i32,
+    listener: usize,
     max_bytes: usize,
     min_bytes: usize,
     read_committed: bool,
@@ -167,8 +169,8 @@ impl FetchWaiting {
             {
                 node_endpoints.push(NodeEndpoint {
                     node_id: node.id,
-                    host: node.host.clone(),
-                    port: i32::from(node.port),
+                    host: node.endpoint(self.listener).host.clone(),
+                    port: i32::from(node.endpoint(self.listener).port),
                     rack: None,
                 });
             }

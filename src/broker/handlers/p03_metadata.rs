@@ -41,8 +41,8 @@ impl Handler for MetadataRequest {
                 .alive_nodes()
                 .map(|node| MetadataResponseBroker {
                     node_id: node.id,
-                    host: node.host.clone(),
-                    port: i32::from(node.port),
+                    host: node.endpoint(ctx.listener).host.clone(),
+                    port: i32::from(node.endpoint(ctx.listener).port),
                     rack: None,
                 })
                 .collect(),

@@ -16,7 +16,8 @@ impl Handler for FindCoordinatorRequest {
 
     fn handle(self, state: &mut State, ctx: &Context) -> Handled<FindCoordinatorResponse> {
         let kind = self.key_type;
-        let found = self.keys(ctx.version).into_iter().map(|key| find(state, kind, key)).collect();
+        let found =
+            self.keys(ctx.version).into_iter().map(|key| find(state, ctx.listener, kind, key)).collect();
         Handled::Now(shape(found, ctx.version))
     }
 
@@ -55,7 +56,7 @@ fn refused(key: Str, code: ErrorCode, message: Option<Str>) -> Coordinator {
     Coordinator { key, node_id: -1, host: Str::new(), port: -1, error_code: code.0, error_message: message }
 }
 
-fn find(state: &State, kind: i8, key: Str) -> Coordinator {
+fn find(state: &State, listener: usize, kind: i8, key: Str) -> Coordinator {
     if kind == TRANSACTION {
         // The one code that ends every client at once; librdkafka asks again for minutes after any other.
         let why = "the embedded cluster has no transactions yet";
@@ -75,8 +76,8 @@ fn find(state: &State, kind: i8, key: Str) -> Coordinator {
         Some(node) => Coordinator {
             key,
             node_id: node.id,
-            host: node.host.clone(),
-            port: i32::from(node.port),
+            host: node.endpoint(listener).host.clone(),
+            port: i32::from(node.endpoint(listener).port),
             error_code: 0,
             error_message: None,
         },

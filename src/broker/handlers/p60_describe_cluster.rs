@@ -23,8 +23,8 @@ impl Handler for DescribeClusterRequest {
         let brokers =
             state.nodes().filter(|node| node.alive || with_dead).map(|node| DescribeClusterBroker {
                 broker_id: node.id,
-                host: node.host.clone(),
-                port: i32::from(node.port),
+                host: node.endpoint(ctx.listener).host.clone(),
+                port: i32::from(node.endpoint(ctx.listener).port),
                 rack: None,
                 is_fenced: !node.alive,
             });

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::broker::cluster::{Append, Appended, NewTopic, State};
+use crate::broker::cluster::{Append, Appended, Endpoint, NewTopic, State};
 use crate::broker::log::{Depth, examine, test_batch};
 use crate::broker::partition::NO_LEADER;
 use crate::broker::settings::Settings;
@@ -35,7 +35,7 @@ impl World {
             Settings { nodes: NODES, min_insync_replicas: dice.usize(1..3), ..Settings::default() };
         let mut state = State::new(settings, dice.fork());
         for node in 0..NODES {
-            state.add_node(node, "h".into(), 9092);
+            state.add_node(node, vec![Endpoint { host: "h".into(), port: 9092 }]);
         }
         let now = Instant::now();
         state.create_topic(NewTopic { name: "t".into(), ..NewTopic::default() }, false, now).unwrap();

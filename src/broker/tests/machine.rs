@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::ErrorCode;
-use crate::broker::cluster::{Append, Appended, NewTopic, State, check_topic_name};
+use crate::broker::cluster::{Append, Appended, Endpoint, NewTopic, State, check_topic_name};
 use crate::broker::log::{Depth, Examined, Refusal, examine, test_batch};
 use crate::broker::partition::Partition;
 use crate::broker::settings::Settings;
@@ -28,7 +28,7 @@ impl Fixture {
         let nodes = settings.nodes;
         let mut state = State::new(settings, fastrand::Rng::with_seed(1));
         for node in 0..nodes {
-            state.add_node(node, "h".into(), 9092);
+            state.add_node(node, vec![Endpoint { host: "h".into(), port: 9092 }]);
         }
         let new = NewTopic { name: "t".into(), partitions: Some(1), ..NewTopic::default() };
         let now = Instant::now();

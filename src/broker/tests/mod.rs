@@ -2,6 +2,7 @@
 
 mod durability;
 mod faults;
+mod listeners;
 mod machine;
 mod powers;
 mod protocol;

@@ -34,7 +34,7 @@ impl World {
 
     pub(super) async fn client(&self, node: usize) -> Client {
         let stream = self.runtime.connect(self.address(node)).await.unwrap();
-        Client { stream, correlation: 0 }
+        Client::new(stream)
     }
 }
 
@@ -44,6 +44,10 @@ pub(super) struct Client {
 }
 
 impl Client {
+    pub(super) fn new(stream: Box<dyn Stream>) -> Self {
+        Self { stream, correlation: 0 }
+    }
+
     pub(super) async fn send<R: Request>(&mut self, request: &R, version: i16) {
         self.correlation += 1;
         let frame = encode_request(request, version, self.correlation, Some("tester")).unwrap();

@@ -6,6 +6,7 @@ use crate::backoff::Backoff;
 use crate::client::bootstrap;
 use crate::cluster::ClusterConfig;
 use crate::settings::{Kind, Problems, Row, settings};
+use crate::types::SecurityProtocol;
 use crate::wire;
 
 settings! {
@@ -53,6 +54,9 @@ settings! {
 
     /// Without metadata for this long the bootstrap servers are used again (KIP-1102).
     rebootstrap_after: ms = 300_000, 1..=2_147_483_648 => "metadata.recovery.rebootstrap.trigger.ms";
+
+    /// What is spoken with the brokers below Kafka's own protocol.
+    security_protocol: SecurityProtocol = Plaintext => "security.protocol";
 
     /// Memory that fetched data of all consumers of this client may take, unless the client is given a
     /// [budget](crate::client::ClientBuilder::memory_budget).
@@ -132,7 +136,6 @@ const OTHERS: &[Row<ClientConfig>] = &[
     Row::refused("log_level", &[], &[], EVENTS),
     Row::refused("log.connection.close", &[], &[], EVENTS),
     Row::refused("client.rack", &[], &[], "fetching from the nearest replica is not part of this version"),
-    Row::refused("security.protocol", &[], &["PLAINTEXT"], "TLS and SASL are not part of this version"),
     Row::refused("sasl.mechanism", &["sasl.mechanisms"], &[], NO_SASL),
     Row::refused("sasl.username", &[], &[], NO_SASL),
     Row::secret("sasl.password", NO_SASL),
@@ -174,6 +177,10 @@ impl ClientConfig {
             let text = format!("is {}; use at least the first pause, {}", max.as_millis(), first.as_millis());
             problems.check(first <= max, setting, text);
         }
+        let protocol = self.security_protocol;
+        let text =
+            format!("{protocol} is not supported, only PLAINTEXT: TLS and SASL are not part of this version");
+        problems.check(protocol == SecurityProtocol::Plaintext, "security.protocol", text);
         // Which are required is known when a client is made of it.
         if !self.bootstrap_servers.is_empty() {
             bootstrap::parse(&self.bootstrap_servers, problems);

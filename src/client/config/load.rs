@@ -240,7 +240,7 @@ mod tests {
             "session.timeout.ms: \"-5\" is not valid: use 10 to ",
             "isolation.level: \"serializable\" is not valid: use one of read_committed, read_uncommitted",
             "sasl.password: is not supported",
-            "security.protocol: \"SASL_SSL\" is not supported, only PLAINTEXT",
+            "security.protocol: SASL_SSL is not supported, only PLAINTEXT",
             "client.id: is given twice",
             "queue.buffering.max.ms: is another name of linger.ms",
             "producer.acks: is 1",

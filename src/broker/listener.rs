@@ -1,0 +1,120 @@
+//! The listeners that every node of a cluster has, as Kafka's `listeners` and `advertised.listeners`.
+
+use crate::runtime::Listener as Socket;
+use crate::types::SecurityProtocol;
+use crate::wire::Str;
+use crate::{Error, ErrorKind, Result};
+
+use super::cluster::Endpoint;
+use crate::error::Phase;
+use crate::runtime::Runtime;
+
+/// One more listener of every node, beside the first; see [`ClusterBuilder::listener`](super::ClusterBuilder::listener).
+/// Clients that come through it are told the addresses of this listener.
+///
+/// ```
+/// # async fn example() -> carafe::Result<()> {
+/// use carafe::broker::{Cluster, Listener};
+///
+/// let outside = Listener::new("OUTSIDE").address("127.0.0.1:0").advertised_host("localhost");
+/// let cluster = Cluster::builder().listener(outside).start().await?;
+/// let addresses = cluster.bootstrap_servers_of("OUTSIDE");
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+#[must_use = "a listener does nothing until it is given to a cluster"]
+pub struct Listener {
+    pub(super) name: String,
+    address: String,
+    advertised_host: Option<String>,
+}
+
+impl Listener {
+    /// A listener on free ports of the loopback address. Its name is told to nobody but
+    /// [`bootstrap_servers_of`](super::Cluster::bootstrap_servers_of).
+    pub fn new(name: impl Into<String>) -> Self {
+        Self { name: name.into(), address: "127.0.0.1:0".to_owned(), advertised_host: None }
+    }
+
+    /// Address to listen on, `host:port`; default `127.0.0.1:0`. Node *i* takes the port plus *i*; with port 0 each
+    /// takes a free one.
+    pub fn address(mut self, address: impl Into<String>) -> Self {
+        self.address = address.into();
+        self
+    }
+
+    /// Host that clients are told; default the one that is listened on, or `127.0.0.1` for a wildcard address.
+    pub fn advertised_host(mut self, host: impl Into<String>) -> Self {
+        self.advertised_host = Some(host.into());
+        self
+    }
+
+    /// What clients have to speak.
+    pub(super) fn security_protocol(&self) -> SecurityProtocol {
+        SecurityProtocol::Plaintext
+    }
+
+    /// The listener with its address taken apart; `problems` gets what is wrong.
+    pub(super) fn check(self, nodes: i32, problems: &mut Vec<String>) -> Option<Opened> {
+        let name = &self.name;
+        let address = self.address.rsplit_once(':').and_then(|(host, port)| {
+            let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+            Some((host.to_owned(), port.parse::<u16>().ok()?))
+        });
+        let Some((host, port)) = address else {
+            problems.push(format!("listen: {:?} of {name} is not HOST:PORT", self.address));
+            return None;
+        };
+        if port != 0 && i32::from(port) + nodes - 1 > i32::from(u16::MAX) {
+            problems.push(format!("listen: ports {port} and up of {name} do not suffice for {nodes} nodes"));
+        }
+        let advertised = self.advertised_host.clone().unwrap_or_else(|| match host.as_str() {
+            "0.0.0.0" | "::" | "" => "127.0.0.1".to_owned(),
+            host => host.to_owned(),
+        });
+        Some(Opened {
+            protocol: self.security_protocol(),
+            name: self.name,
+            host,
+            port,
+            advertised: advertised.into(),
+        })
+    }
+}
+
+/// A listener of a running cluster.
+#[derive(Debug)]
+pub(crate) struct Opened {
+    pub(crate) name: String,
+    host: String,
+    port: u16,
+    advertised: Str,
+    protocol: SecurityProtocol,
+}
+
+impl Opened {
+    /// The port that the node with this index wants.
+    pub(super) fn port_of(&self, index: i32) -> u16 {
+        if self.port == 0 { 0 } else { self.port + u16::try_from(index).unwrap_or(0) }
+    }
+
+    /// What clients are told of a node that took `port`.
+    pub(super) fn endpoint(&self, port: u16) -> Endpoint {
+        Endpoint { host: self.advertised.clone(), port }
+    }
+
+    /// Opens the port.
+    pub(super) async fn open(&self, runtime: &dyn Runtime, port: u16) -> Result<Box<dyn Socket>> {
+        runtime.listen(&self.host, port).await.map_err(|error| {
+            Error::new(
+                ErrorKind::Network,
+                format!("listening for {} clients of the embedded cluster", self.protocol),
+            )
+            .with_phase(Phase::Connect)
+            .with_peer(format!("{}:{port}", self.host))
+            .with_advice("choose another port, or 0 for a free one")
+            .with_source(error)
+        })
+    }
+}
