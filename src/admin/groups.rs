@@ -5,6 +5,8 @@ use std::fmt;
 
 use bytes::Bytes;
 
+use super::items::{check, join_all};
+use super::{Admin, Results};
 use crate::cluster::{CoordinatorKind, Target};
 use crate::runtime::BoxFuture;
 use crate::types::{GroupId, MemberId, NodeId, TopicName, TopicPartition};
@@ -19,9 +21,6 @@ use crate::wire::messages::{
 };
 use crate::wire::{Array, Decode, Message, Reader, Str};
 use crate::{Error, ErrorCode, ErrorKind, Result};
-
-use super::items::{check, join_all};
-use super::{Admin, Results};
 
 /// Protocol type of consumer groups on the classic protocol.
 const CONSUMER: &str = "consumer";

@@ -6,13 +6,12 @@ use std::task::Poll;
 
 use tokio::time::{Instant, sleep_until};
 
+use super::{Admin, Results};
 use crate::cluster::Target;
 use crate::runtime::BoxFuture;
 use crate::types::TopicName;
 use crate::wire::{Request, Str};
 use crate::{Error, ErrorCode, ErrorKind, Result};
-
-use super::{Admin, Results};
 
 /// What a broker said about one topic.
 pub(super) struct Said<T> {

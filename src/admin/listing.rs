@@ -2,14 +2,13 @@
 
 use tokio::time::{Instant, sleep_until};
 
+use super::{Admin, NodeDescription};
 use crate::cluster::Cluster;
 use crate::types::{NodeId, Partition};
 use crate::wire::messages::metadata::{MetadataRequestTopic, MetadataResponseTopic};
 use crate::wire::messages::{MetadataRequest, MetadataResponse};
 use crate::wire::{Array, Message, Request, Str};
 use crate::{Error, ErrorCode, Result};
-
-use super::{Admin, NodeDescription};
 
 /// What one broker says of the cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,9 +1,8 @@
 //! Brokers and controller.
 
+use super::Admin;
 use crate::Result;
 use crate::types::NodeId;
-
-use super::Admin;
 
 /// The cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until, timeout_at};
 
+use super::items::{check, join_all, name_error};
+use super::{Admin, Results};
 use crate::cluster::{Call, CoordinatorKind, Metadata, Target};
 use crate::runtime::BoxFuture;
 use crate::types::{GroupId, LeaderEpoch, MemberId, NodeId, Offset, Timestamp, TopicPartition};
@@ -16,9 +18,6 @@ use crate::wire::messages::{
     ListOffsetsRequest, ListOffsetsResponse, OffsetFetchRequest, OffsetFetchResponse,
 };
 use crate::{Error, ErrorCode, ErrorKind, Result};
-
-use super::items::{check, join_all, name_error};
-use super::{Admin, Results};
 
 /// How long a topic may be unknown before it counts as missing.
 const TOPIC_GRACE: Duration = Duration::from_secs(5);

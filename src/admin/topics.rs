@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use super::items::{Said, check, legal_topics};
+use super::{Admin, Results};
 use crate::cluster::{Call, Target};
 use crate::types::{LeaderEpoch, NodeId, Partition, TopicName};
 use crate::wire::messages::create_partitions::CreatePartitionsTopic;
@@ -16,9 +18,6 @@ use crate::wire::messages::{
 };
 use crate::wire::{Array, Str, Uuid};
 use crate::{Error, ErrorCode, ErrorKind, Result};
-
-use super::items::{Said, check, legal_topics};
-use super::{Admin, Results};
 
 /// A topic to be created.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -3,15 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::runtime::{self, Runtime};
-use crate::types::SecurityProtocol;
-use crate::{Error, ErrorKind, Result};
-
 use super::Cluster;
 use super::cluster::State;
 use super::driver::{self, Shared};
 use super::listener::{Listener, Opened};
 use super::settings::{Mode, Settings};
+use crate::runtime::{self, Runtime};
+use crate::types::SecurityProtocol;
+use crate::{Error, ErrorKind, Result};
 
 /// Most nodes of a cluster.
 const NODES_MAX: i32 = 100;

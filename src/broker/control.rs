@@ -5,13 +5,12 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::wire::ApiKey;
-use crate::{Error, ErrorCode, ErrorKind, Result};
-
 use super::driver::{self, Shared};
 use super::readback::{self, LoggedRecord};
 use super::rights::{Operation, Resource};
 use super::rules::{Action, Matcher};
+use crate::wire::ApiKey;
+use crate::{Error, ErrorCode, ErrorKind, Result};
 
 /// Controls a running cluster: faults, leaders, nodes, and what is really stored. Cheap to clone.
 #[derive(Clone)]

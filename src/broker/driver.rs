@@ -18,18 +18,17 @@ use tokio::io::{AsyncReadExt, AsyncWrite as _, AsyncWriteExt};
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use crate::runtime::{Listener, Runtime, Stream, Task, watch};
-use crate::sync::{Mutex, MutexGuard, lock};
-use crate::wire::frame::{FrameError, FrameReader, RequestHead, decode_request_header, encode_response};
-use crate::wire::{ApiKey, Reader, Str};
-use crate::{Error, Result};
-
 use super::cluster::{NewTopic, State};
 use super::handlers::{self, Answer, Context, Handled, Handler, dispatch};
 use super::listener::Opened;
 use super::log::Depth;
 use super::rules::{Action, Met};
 use super::settings::{ACCEPT_PAUSE, Mode};
+use crate::runtime::{Listener, Runtime, Stream, Task, watch};
+use crate::sync::{Mutex, MutexGuard, lock};
+use crate::wire::frame::{FrameError, FrameReader, RequestHead, decode_request_header, encode_response};
+use crate::wire::{ApiKey, Reader, Str};
+use crate::{Error, Result};
 
 /// What the tasks of a cluster share.
 pub(crate) struct Shared {

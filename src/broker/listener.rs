@@ -1,13 +1,12 @@
 //! The listeners that every node of a cluster has, as Kafka's `listeners` and `advertised.listeners`.
 
+use super::cluster::Endpoint;
+use crate::error::Phase;
 use crate::runtime::Listener as Socket;
+use crate::runtime::Runtime;
 use crate::types::SecurityProtocol;
 use crate::wire::Str;
 use crate::{Error, ErrorKind, Result};
-
-use super::cluster::Endpoint;
-use crate::error::Phase;
-use crate::runtime::Runtime;
 
 /// One more listener of every node, beside the first; see [`ClusterBuilder::listener`](super::ClusterBuilder::listener).
 /// Clients that come through it are told the addresses of this listener.

@@ -2,10 +2,9 @@
 
 use bytes::Bytes;
 
+use super::log::StoredBatch;
 use crate::wire::compression::Decompressor;
 use crate::wire::records::BatchIter;
-
-use super::log::StoredBatch;
 
 /// Most bytes that a batch may decompress to.
 const INFLATED_MAX: usize = 256 * 1024 * 1024;

@@ -87,8 +87,8 @@ fn put_varint(buffer: &mut BytesMut, value: i32) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::log::{check_crc, check_records, parse};
     use super::*;
+    use crate::broker::log::{check_crc, check_records, parse};
 
     #[test]
     fn prepared_batches_are_valid_wherever_they_begin() {

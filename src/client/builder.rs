@@ -2,14 +2,13 @@
 
 use std::sync::Arc;
 
+use super::Client;
+use super::config::ClientConfig;
 use crate::Result;
 use crate::cluster::Cluster;
 use crate::consumer::MemoryBudget;
 use crate::runtime::{self, Runtime};
 use crate::settings::{Problems, Table};
-
-use super::Client;
-use super::config::ClientConfig;
 
 /// Makes a [`Client`]. All settings are checked by [`build`](Self::build), all problems at once.
 #[derive(Clone, Debug)]

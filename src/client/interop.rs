@@ -8,7 +8,7 @@ use kafka_protocol::messages::ProduceRequest;
 use kafka_protocol::protocol::{Decodable, Message, Request};
 use tokio::time::{Instant, timeout_at};
 
-use crate::client::Client;
+use super::Client;
 use crate::cluster::{Connection, CoordinatorKind, Target};
 use crate::error::Phase;
 use crate::types::{GroupId, NodeId, TopicPartition};

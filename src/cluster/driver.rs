@@ -4,6 +4,11 @@ use std::sync::{Arc, Weak};
 
 use tokio::time::{Instant, sleep_until};
 
+use super::conditions::{CLIENT, Condition, ConditionEvent, ConditionKind, ConditionStage, Subject};
+use super::metadata::Metadata;
+use super::nodes::{AnySearch, Attempt, ConnectionId, Duty, NodeSearch, Nodes, Output, Seen, Step};
+use super::shared::{Connections, Shared};
+use super::updater::{self, Query};
 use crate::error::Chain;
 use crate::net::{Connection, Failure};
 use crate::runtime::report_starved;
@@ -12,12 +17,6 @@ use crate::wire::messages::metadata::MetadataRequestTopic;
 use crate::wire::messages::{MetadataRequest, MetadataResponse};
 use crate::wire::{ApiKey, Message};
 use crate::{Error, Result};
-
-use super::conditions::{CLIENT, Condition, ConditionEvent, ConditionKind, ConditionStage, Subject};
-use super::metadata::Metadata;
-use super::nodes::{AnySearch, Attempt, ConnectionId, Duty, NodeSearch, Nodes, Output, Seen, Step};
-use super::shared::{Connections, Shared};
-use super::updater::{self, Query};
 
 /// Asks for metadata whenever the machine wants to, until the cluster is closed.
 pub(super) async fn run(shared: Arc<Shared>) {

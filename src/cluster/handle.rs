@@ -6,12 +6,6 @@ use std::sync::{Arc, Weak};
 
 use tokio::time::{Instant, timeout_at};
 
-use crate::net::Connection;
-use crate::runtime::{Runtime, watch};
-use crate::types::{LeaderEpoch, NodeId, Partition, TopicName, TopicPartition, Uuid};
-use crate::wire::produce::{CurrentLeader, NodeEndpoint};
-use crate::{Error, ErrorCode, ErrorKind, Result};
-
 use super::conditions::{CLIENT, Condition, ConditionEvent, ConditionKind, Owner, Subject};
 use super::config::ClusterConfig;
 use super::coordinators::CoordinatorKind;
@@ -21,6 +15,11 @@ use super::nodes::Duty;
 use super::shared::Shared;
 use super::troubles::{because, no_leader, topic_error};
 use super::updater;
+use crate::net::Connection;
+use crate::runtime::{Runtime, watch};
+use crate::types::{LeaderEpoch, NodeId, Partition, TopicName, TopicPartition, Uuid};
+use crate::wire::produce::{CurrentLeader, NodeEndpoint};
+use crate::{Error, ErrorCode, ErrorKind, Result};
 
 /// Everything that one client shares: metadata, connections, coordinators. Cheap to clone. When the last clone is gone,
 /// its tasks end and its connections drain.

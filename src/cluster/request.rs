@@ -4,14 +4,6 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
 
-use crate::deadline;
-use crate::net::Connection;
-use crate::runtime::BoxFuture;
-use crate::types::{NodeId, TopicPartition};
-use crate::wire::messages::{FindCoordinatorRequest, FindCoordinatorResponse};
-use crate::wire::{ApiKey, Request, Str, VersionRange};
-use crate::{Error, ErrorCode, ErrorKind, Result};
-
 use super::conditions::{CLIENT, ConditionKind, Subject};
 use super::coordinators::CoordinatorKind;
 use super::driver;
@@ -19,6 +11,13 @@ use super::handle::Cluster;
 use super::nodes::Duty;
 use super::retry::{Doubt, doubt};
 use super::updater;
+use crate::deadline;
+use crate::net::Connection;
+use crate::runtime::BoxFuture;
+use crate::types::{NodeId, TopicPartition};
+use crate::wire::messages::{FindCoordinatorRequest, FindCoordinatorResponse};
+use crate::wire::{ApiKey, Request, Str, VersionRange};
+use crate::{Error, ErrorCode, ErrorKind, Result};
 
 /// Attempts in a row that may fail with nothing written before one is counted as a failure.
 const UNSENT_MAX: u32 = 3;

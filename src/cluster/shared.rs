@@ -7,12 +7,6 @@ use std::sync::atomic::AtomicU64;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use crate::net::{Connection, Connector};
-use crate::runtime::{Runtime, watch};
-use crate::sync::{Mutex, MutexGuard, lock};
-use crate::types::{NodeId, TopicName};
-use crate::{Error, ErrorKind, Result};
-
 use super::conditions::{CLIENT, ConditionKind, Conditions, Owner, Subject};
 use super::config::ClusterConfig;
 use super::coordinators::Coordinators;
@@ -20,6 +14,11 @@ use super::metadata::Metadata;
 use super::nodes::{ConnectionId, Duty, Nodes};
 use super::troubles::{is_answered, troubles_of};
 use super::updater::Updater;
+use crate::net::{Connection, Connector};
+use crate::runtime::{Runtime, watch};
+use crate::sync::{Mutex, MutexGuard, lock};
+use crate::types::{NodeId, TopicName};
+use crate::{Error, ErrorKind, Result};
 
 /// Lock order: `updater` before `connections` before `conditions`; none is held across an await.
 #[derive(Debug)]

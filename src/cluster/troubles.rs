@@ -1,10 +1,9 @@
 //! What metadata says is wrong with a topic, as conditions and as errors.
 
-use crate::types::{Partition, TopicName, TopicPartition};
-use crate::{Error, ErrorCode};
-
 use super::conditions::{ConditionKind, Subject};
 use super::metadata::Metadata;
+use crate::types::{Partition, TopicName, TopicPartition};
+use crate::{Error, ErrorCode};
 
 /// Partitions of one topic without leader that are told one by one; beyond that the cluster is in trouble that these show.
 const PARTITIONS_MAX: usize = 100;
@@ -70,8 +69,8 @@ mod tests {
 
     use tokio::time::Instant;
 
-    use super::super::conditions::{CLIENT, Conditions};
     use super::*;
+    use crate::cluster::conditions::{CLIENT, Conditions};
 
     /// Whatever a broker says of a topic has the kind that the same code has elsewhere, and ends with the next good answer.
     #[test]

@@ -13,6 +13,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::config::ClusterConfig;
+use super::lineage::{Claim, Lineage};
+use super::metadata::{Metadata, Node, PartitionInfo, Topic};
 use crate::backoff::Backoff;
 use crate::types::{LeaderEpoch, NodeId, Partition, TopicName};
 use crate::wire::Uuid;
@@ -20,10 +23,6 @@ use crate::wire::messages::MetadataResponse;
 use crate::wire::messages::metadata::MetadataResponseTopic;
 use crate::wire::produce::{CurrentLeader, NodeEndpoint};
 use crate::{Error, ErrorCode, ErrorKind};
-
-use super::config::ClusterConfig;
-use super::lineage::{Claim, Lineage};
-use super::metadata::{Metadata, Node, PartitionInfo, Topic};
 
 /// Leader epochs in Metadata are right from this version on (KAFKA-9212).
 const EPOCHS_SINCE_VERSION: i16 = 9;

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::consumer::mark::Mark;
-use crate::consumer::message::Message;
+use super::mark::Mark;
+use super::message::Message;
 use crate::sync::budget::{Credit, Holding, MemoryBudget};
 use crate::types::{LeaderEpoch, Offset, Partition, TopicName, TopicPartition};
 use crate::wire::records::{RecordRange, RecordRef, TimestampType};

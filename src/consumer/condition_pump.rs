@@ -4,12 +4,12 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use super::core::Core;
+use super::event::Event;
+use super::positions::Trouble;
 use crate::cluster::{
     Cluster, ConditionEvent, ConditionEvents, ConditionKind, ConditionStage, Owner, Subject,
 };
-use crate::consumer::core::Core;
-use crate::consumer::event::Event;
-use crate::consumer::positions::Trouble;
 
 /// One per consumer. What it reported is over when it is dropped.
 pub(crate) struct ConditionPump {

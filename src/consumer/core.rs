@@ -5,9 +5,9 @@ use std::collections::BTreeSet;
 
 use tokio::sync::Notify;
 
+use super::event::Event;
+use super::positions::{Output, Positions};
 use crate::cluster::Subject;
-use crate::consumer::event::Event;
-use crate::consumer::positions::{Output, Positions};
 use crate::runtime::watch;
 use crate::sync::{Mutex, MutexGuard, lock};
 use crate::types::{GroupId, TopicName};

@@ -5,8 +5,8 @@ use std::fmt;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+use super::Batch;
 use crate::cluster::{ConditionEvent, ConditionKind, ConditionStage};
-use crate::consumer::Batch;
 use crate::types::{NodeId, Offset, TopicName, TopicPartition, Uuid};
 use crate::{Error, Result};
 

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::consumer::batch::{Held, Span};
-use crate::consumer::mark::Mark;
+use super::batch::{Held, Span};
+use super::mark::Mark;
 use crate::types::{LeaderEpoch, Offset, Partition, Timestamp, TopicName, TopicPartition};
 use crate::wire::records::{HeadersRef, RecordRef, TimestampType};
 

@@ -6,14 +6,14 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
+use super::batch::Batch;
+use super::config::{ConsumerConfig, Isolation, StartOffset};
+use super::core::Core;
+use super::event::Event;
+use super::fetch::driver::Fetching;
+use super::fetch::offsets::isolation_level;
+use super::positions::{Begin, EARLIEST, LATEST, Positions, PositionsConfig};
 use crate::cluster::{Call, Cluster, Target};
-use crate::consumer::batch::Batch;
-use crate::consumer::config::{ConsumerConfig, Isolation, StartOffset};
-use crate::consumer::core::Core;
-use crate::consumer::event::Event;
-use crate::consumer::fetch::driver::Fetching;
-use crate::consumer::fetch::offsets::isolation_level;
-use crate::consumer::positions::{Begin, EARLIEST, LATEST, Positions, PositionsConfig};
 use crate::runtime::AbortOnDrop;
 use crate::settings::{Problems, Table};
 use crate::sync::budget::MemoryBudget;

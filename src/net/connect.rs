@@ -12,16 +12,15 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::ErrorKind;
-use crate::error::Phase;
-use crate::runtime::{BoxFuture, Runtime, Stream};
-use crate::wire::frame::FrameReader;
-
 use super::config::{ConnectionConfig, FRAME_BYTES_HANDSHAKE_MAX};
 use super::connection::{Connection, Established};
 use super::failure::{Failure, Peer};
 use super::handshake::{self, Handshake, Refusal};
 use super::negotiate::Negotiation;
+use crate::ErrorKind;
+use crate::error::Phase;
+use crate::runtime::{BoxFuture, Runtime, Stream};
+use crate::wire::frame::FrameReader;
 
 /// How long an address is tried alone before the next one joins in.
 const HEAD_START: Duration = Duration::from_millis(250);

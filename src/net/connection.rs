@@ -10,12 +10,6 @@ use bytes::{Bytes, BytesMut};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout_at};
 
-use crate::error::Phase;
-use crate::runtime::{Runtime, Stream};
-use crate::wire::frame::FrameReader;
-use crate::wire::{ApiKey, Decode, Reader, Request, VersionRange, frame};
-use crate::{Error, ErrorKind, Result};
-
 use super::config::ConnectionConfig;
 use super::driver::Driver;
 use super::failure::{Failure, Peer, RequestError};
@@ -23,6 +17,11 @@ use super::handshake::Agreed;
 use super::machine::{Limits, Machine, Outgoing};
 use super::negotiate::ApiVersions;
 use super::shared::{Command, Shared};
+use crate::error::Phase;
+use crate::runtime::{Runtime, Stream};
+use crate::wire::frame::FrameReader;
+use crate::wire::{ApiKey, Decode, Reader, Request, VersionRange, frame};
+use crate::{Error, ErrorKind, Result};
 
 /// A socket that is ready for requests.
 #[derive(Debug)]

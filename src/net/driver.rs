@@ -14,13 +14,12 @@ use tokio::io::AsyncReadExt;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, Sleep};
 
-use crate::error::Phase;
-use crate::runtime::Stream;
-use crate::wire::frame::FrameReader;
-
 use super::failure::Failure;
 use super::machine::{Machine, Output};
 use super::shared::{Command, Shared, Waiter};
+use crate::error::Phase;
+use crate::runtime::Stream;
+use crate::wire::frame::FrameReader;
 
 /// Most slices of one vectored write.
 const SLICES_MAX: usize = 64;

@@ -9,12 +9,11 @@ use std::io;
 
 use bytes::{Bytes, BytesMut};
 
+use super::failure::Failure;
+use super::negotiate::{ApiVersions, Negotiation, Step};
 use crate::ErrorKind;
 use crate::error::Phase;
 use crate::wire::{ApiKey, Str, frame};
-
-use super::failure::Failure;
-use super::negotiate::{ApiVersions, Negotiation, Step};
 
 /// What has come of a handshake.
 #[derive(Debug)]

@@ -16,12 +16,11 @@ use std::time::Duration;
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::time::Instant;
 
+use super::failure::Failure;
+use super::throttle;
 use crate::ErrorKind;
 use crate::error::Phase;
 use crate::wire::ApiKey;
-
-use super::failure::Failure;
-use super::throttle;
 
 /// What to try where the peer spoke versions and hung up on the first request, as listeners with SASL do.
 const HUNG_UP: &str = "if this happens each time, the listener expects SASL, which carafe does not speak yet; give the \

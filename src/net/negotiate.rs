@@ -5,12 +5,11 @@
 
 use bytes::Bytes;
 
+use super::failure::Failure;
 use crate::error::Phase;
 use crate::wire::messages::{ApiVersionsRequest, ApiVersionsResponse};
 use crate::wire::{ApiKey, Decode, Message, Reader, Str, VersionRange};
 use crate::{ErrorCode, ErrorKind};
-
-use super::failure::Failure;
 
 /// Version 5 carries the intended target (KIP-1242) and is not stable.
 const VERSION_MAX: i16 = 4;

@@ -8,12 +8,11 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use crate::wire::Str;
-
 use super::config::ConnectionConfig;
 use super::failure::{Failure, Peer};
 use super::machine::{Outgoing, closed};
 use super::negotiate::ApiVersions;
+use crate::wire::Str;
 
 /// What handles and driver share.
 #[derive(Debug)]

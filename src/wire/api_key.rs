@@ -2,9 +2,9 @@
 
 use std::fmt;
 
-use crate::wire::VersionRange;
-use crate::wire::messages::APIS;
-use crate::wire::releases::{OFFERED, RELEASES};
+use super::VersionRange;
+use super::messages::APIS;
+use super::releases::{OFFERED, RELEASES};
 
 /// Number of an API. Unknown ones survive a round trip.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -5,7 +5,7 @@ use std::marker::PhantomData;
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-use crate::wire::Uuid;
+use super::Uuid;
 
 /// A value of fixed size on the wire. Implemented for Kafka's integers, floats and ids alone.
 pub trait Element: Copy + PartialEq + fmt::Debug + sealed::Sealed {

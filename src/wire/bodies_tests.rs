@@ -3,11 +3,11 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 
+use super::messages::fetch as gen_fetch;
+use super::messages::produce as gen_produce;
+use super::records::HEADER_LEN;
+use super::{Decode, Encode, Reader, Str, Uuid, fetch, produce};
 use crate::ErrorCode;
-use crate::wire::messages::fetch as gen_fetch;
-use crate::wire::messages::produce as gen_produce;
-use crate::wire::records::HEADER_LEN;
-use crate::wire::{Decode, Encode, Reader, Str, Uuid, fetch, produce};
 
 const SEEDS: std::ops::Range<u64> = 0..40;
 
@@ -74,10 +74,7 @@ fn generated<T: Encode>(message: &T, version: i16) -> Bytes {
 }
 
 /// Every prefix fails, and no changed bit panics.
-fn hurt<T: std::fmt::Debug>(
-    bytes: &Bytes,
-    decode: impl Fn(&mut Reader) -> Result<T, crate::wire::DecodeError>,
-) {
+fn hurt<T: std::fmt::Debug>(bytes: &Bytes, decode: impl Fn(&mut Reader) -> Result<T, super::DecodeError>) {
     if bytes.len() > 2000 {
         return;
     }

@@ -4,9 +4,9 @@ use std::fmt;
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-use crate::wire::error::{At, Fault, Step};
-use crate::wire::varint::put_uvarint;
-use crate::wire::{
+use super::error::{At, Fault, Step};
+use super::varint::put_uvarint;
+use super::{
     ApiKey, Array, DecodeError, DecodeErrorKind, Element, EncodeError, EncodeErrorKind, Reader, Str,
 };
 

@@ -1,8 +1,8 @@
 //! What the bodies of Produce and Fetch have in common: how they name topics, and what answers say about leaders
 //! (KIP-951), so that a client need not ask for metadata.
 
-use crate::wire::error::{At, Fault};
-use crate::wire::{DecodeErrorKind, Reader, Str, Uuid};
+use super::error::{At, Fault};
+use super::{DecodeErrorKind, Reader, Str, Uuid};
 
 /// Id of a topic, or the name that stands in the field `name`.
 pub(crate) fn read_topic(

@@ -3,16 +3,14 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 
+use super::codec::put_str;
+use super::common::{read_topic, topic_len_min};
+use super::error::{At, Fault};
+use super::segments::{put_count, put_no_tags};
+use super::{DecodeError, DecodeErrorKind, EncodeError, EncodeErrorKind, Reader, Str, Uuid, VersionRange};
 use crate::ErrorCode;
-use crate::wire::codec::put_str;
-use crate::wire::common::{read_topic, topic_len_min};
-use crate::wire::error::{At, Fault};
-use crate::wire::segments::{put_count, put_no_tags};
-use crate::wire::{
-    DecodeError, DecodeErrorKind, EncodeError, EncodeErrorKind, Reader, Str, Uuid, VersionRange,
-};
 
-pub use crate::wire::common::{CurrentLeader, NodeEndpoint};
+pub use super::common::{CurrentLeader, NodeEndpoint};
 
 /// The versions spoken here: isolation levels (4) to directory ids (17); 18 concerns followers alone.
 pub const VERSIONS: VersionRange = VersionRange::new(4, 17);

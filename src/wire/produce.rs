@@ -3,17 +3,15 @@
 
 use bytes::{BufMut, Bytes};
 
+use super::codec::{put_nullable_str, put_str};
+use super::common::{read_topic, topic_len_min};
+use super::error::{At, Fault};
+use super::records::HEADER_LEN;
+use super::segments::{SHARE_MIN, Segments, put_count, put_no_tags};
+use super::{DecodeError, DecodeErrorKind, EncodeError, EncodeErrorKind, Reader, Str, Uuid, VersionRange};
 use crate::ErrorCode;
-use crate::wire::codec::{put_nullable_str, put_str};
-use crate::wire::common::{read_topic, topic_len_min};
-use crate::wire::error::{At, Fault};
-use crate::wire::records::HEADER_LEN;
-use crate::wire::segments::{SHARE_MIN, Segments, put_count, put_no_tags};
-use crate::wire::{
-    DecodeError, DecodeErrorKind, EncodeError, EncodeErrorKind, Reader, Str, Uuid, VersionRange,
-};
 
-pub use crate::wire::common::{CurrentLeader, NodeEndpoint};
+pub use super::common::{CurrentLeader, NodeEndpoint};
 
 /// The versions spoken here: batches of format 2 (3) to topic ids (13).
 pub const VERSIONS: VersionRange = VersionRange::new(3, 13);

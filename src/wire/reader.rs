@@ -3,10 +3,10 @@
 
 use bytes::Bytes;
 
-use crate::wire::codec::Read;
-use crate::wire::error::{Fault, Step};
-use crate::wire::varint::{unzigzag32, unzigzag64};
-use crate::wire::{Array, DecodeErrorKind, Element, Str, Uuid};
+use super::codec::Read;
+use super::error::{Fault, Step};
+use super::varint::{unzigzag32, unzigzag64};
+use super::{Array, DecodeErrorKind, Element, Str, Uuid};
 
 /// Most elements of one array, whatever the frame's size.
 pub const ARRAY_LEN_MAX: usize = 1_000_000;

@@ -2,7 +2,7 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-use crate::wire::varint::put_uvarint;
+use super::varint::put_uvarint;
 
 /// Bodies of records below this many bytes are copied: a slice of its own costs more than the copy.
 pub(crate) const SHARE_MIN: usize = 4096;

@@ -2,7 +2,7 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-use crate::wire::{Decode, DecodeError, DecodeErrorKind, Encode, EncodeError, Reader};
+use super::{Decode, DecodeError, DecodeErrorKind, Encode, EncodeError, Reader};
 
 /// `message` in `version`, the version in front as an int16.
 ///

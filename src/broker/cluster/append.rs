@@ -4,15 +4,14 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use crate::ErrorCode;
-
-use super::super::log::{Admission, BatchHead, Examined, Log, Refusal, StoredBatch};
-use super::super::partition::Partition;
-use super::super::rights::Operation;
-use super::super::settings::Mode;
-use super::super::topic_configs;
 use super::retention::Aged;
 use super::{State, Topic};
+use crate::ErrorCode;
+use crate::broker::log::{Admission, BatchHead, Examined, Log, Refusal, StoredBatch};
+use crate::broker::partition::Partition;
+use crate::broker::rights::Operation;
+use crate::broker::settings::Mode;
+use crate::broker::topic_configs;
 
 /// A batch that was appended, or had been before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

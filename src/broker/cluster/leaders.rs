@@ -2,11 +2,10 @@
 
 use tokio::time::Instant;
 
-use crate::ErrorCode;
-
-use super::super::partition::NO_LEADER;
-use super::super::sessions::Sessions;
 use super::{State, Step};
+use crate::ErrorCode;
+use crate::broker::partition::NO_LEADER;
+use crate::broker::sessions::Sessions;
 
 impl State {
     /// Makes `node` the leader of a partition. From outside the in-sync set only if `unclean`: what it lacks is lost.

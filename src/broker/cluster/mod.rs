@@ -16,14 +16,13 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::wire::{Str, Uuid};
-
 use super::groups::Groups;
 use super::replay::Replay;
 use super::rights::Rights;
 use super::rules::Rules;
 use super::sessions::Sessions;
 use super::settings::{Mode, Settings};
+use crate::wire::{Str, Uuid};
 use retention::Aged;
 use topics::Newcomer;
 

@@ -4,13 +4,12 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::ErrorCode;
-use crate::wire::Uuid;
-
-use super::super::log::Log;
-use super::super::partition::Partition;
-use super::super::rights::Operation;
 use super::{Node, State, Step, Topic};
+use crate::ErrorCode;
+use crate::broker::log::Log;
+use crate::broker::partition::Partition;
+use crate::broker::rights::Operation;
+use crate::wire::Uuid;
 
 impl State {
     /// The partition, if `node` leads it; otherwise the code that says why not.

@@ -1,8 +1,7 @@
 //! Machine: how much the logs of the cluster's nodes hold, and what goes when they are full.
 
-use crate::wire::Uuid;
-
 use super::State;
+use crate::wire::Uuid;
 
 /// A batch that was appended to a partition.
 #[derive(Debug)]

@@ -10,10 +10,9 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+use super::member::{Caller, Join, Joined, Member, Persisted, Phase, Synced};
 use crate::ErrorCode;
 use crate::wire::Str;
-
-use super::member::{Caller, Join, Joined, Member, Persisted, Phase, Synced};
 
 /// One group.
 #[derive(Debug, Default)]

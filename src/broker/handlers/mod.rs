@@ -32,15 +32,14 @@ use std::fmt;
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use crate::ErrorCode;
-use crate::runtime::BoxFuture;
-use crate::wire::frame::encode_response;
-use crate::wire::{ApiKey, Decode, EncodeError, Request, Str, VersionRange};
-
 use super::cluster::State;
 use super::log::{Depth, Examined};
 use super::partition::Wake;
 use super::rights::Operation;
+use crate::ErrorCode;
+use crate::runtime::BoxFuture;
+use crate::wire::frame::encode_response;
+use crate::wire::{ApiKey, Decode, EncodeError, Request, Str, VersionRange};
 
 pub(crate) use p18_api_versions::unsupported as unsupported_api_versions;
 

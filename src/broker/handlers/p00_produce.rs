@@ -8,6 +8,7 @@ use std::sync::Arc;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use super::{Context, Handled, Handler, Waiting, millis, own};
 use crate::ErrorCode;
 use crate::broker::cluster::{Append, State};
 use crate::broker::log::{Depth, Examined, Refusal, examine};
@@ -18,8 +19,6 @@ use crate::wire::messages::produce::{
     ProduceResponse, TopicProduceData, TopicProduceResponse,
 };
 use crate::wire::{Str, Uuid};
-
-use super::{Context, Handled, Handler, Waiting, millis, own};
 
 /// Of several batches for one partition Kafka keeps the last, and answers for it alone.
 fn keep_last(topics: &mut [TopicProduceData]) {

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use super::{Answer, Context, Handled, Handler, Waiting, millis, own};
 use crate::ErrorCode;
 use crate::broker::cluster::{State, check_epoch};
 use crate::broker::partition::{Partition, Wake};
@@ -18,8 +19,6 @@ use crate::wire::fetch::{self, CurrentLeader, EpochEndOffset, NodeEndpoint, Part
 use crate::wire::frame::response_header;
 use crate::wire::messages::FetchRequest;
 use crate::wire::{ApiKey, EncodeError, Str, Uuid};
-
-use super::{Answer, Context, Handled, Handler, Waiting, millis, own};
 
 /// A response, its records still slices of the log.
 type FetchAnswer = fetch::Response<Vec<Bytes>>;

@@ -1,6 +1,7 @@
 //! ListOffsets, versions 1-10: -1 latest, -2 earliest, -3 largest timestamp, -4 earliest local, -5 latest tiered, or by
 //! time.
 
+use super::{Context, Handled, Handler, refuse_with};
 use crate::ErrorCode;
 use crate::broker::cluster::State;
 use crate::broker::log::Log;
@@ -11,8 +12,6 @@ use crate::wire::messages::list_offsets::{
     ListOffsetsPartition, ListOffsetsPartitionResponse, ListOffsetsRequest, ListOffsetsResponse,
     ListOffsetsTopicResponse,
 };
-
-use super::{Context, Handled, Handler, refuse_with};
 
 const LATEST: i64 = -1;
 const EARLIEST: i64 = -2;

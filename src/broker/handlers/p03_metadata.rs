@@ -1,5 +1,6 @@
 //! Metadata, versions 0-13: null asks for all topics (an empty list in version 0), 10 brings topic ids, 12 asks by id.
 
+use super::{Context, Handled, Handler, own, refuse_with};
 use crate::ErrorCode;
 use crate::broker::cluster::{NewTopic, State, Topic, check_topic_name};
 use crate::broker::partition::NO_LEADER;
@@ -9,8 +10,6 @@ use crate::wire::messages::metadata::{
     MetadataResponsePartition, MetadataResponseTopic,
 };
 use crate::wire::{Str, Uuid};
-
-use super::{Context, Handled, Handler, own, refuse_with};
 
 /// "Not asked for" of the authorized operations.
 const NO_OPERATIONS: i32 = i32::MIN;

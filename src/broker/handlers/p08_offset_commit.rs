@@ -1,5 +1,6 @@
 //! OffsetCommit, versions 2-10: of group members and of consumers without group management; 10 names topics by id.
 
+use super::{Context, Handled, Handler, check_group, own, own_option};
 use crate::ErrorCode;
 use crate::broker::cluster::State;
 use crate::broker::groups::{Caller, Committed, METADATA_MAX};
@@ -8,8 +9,6 @@ use crate::wire::Str;
 use crate::wire::messages::offset_commit::{
     OffsetCommitRequest, OffsetCommitResponse, OffsetCommitResponsePartition, OffsetCommitResponseTopic,
 };
-
-use super::{Context, Handled, Handler, check_group, own, own_option};
 
 impl Handler for OffsetCommitRequest {
     type Answer = OffsetCommitResponse;

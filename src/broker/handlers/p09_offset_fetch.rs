@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::{Context, Handled, Handler, check_group};
 use crate::ErrorCode;
 use crate::broker::cluster::State;
 use crate::broker::groups::Committed;
@@ -12,8 +13,6 @@ use crate::wire::messages::offset_fetch::{
     OffsetFetchResponseTopic, OffsetFetchResponseTopics,
 };
 use crate::wire::{Str, Uuid};
-
-use super::{Context, Handled, Handler, check_group};
 
 impl Handler for OffsetFetchRequest {
     type Answer = OffsetFetchResponse;

@@ -1,12 +1,11 @@
 //! FindCoordinator, versions 0-6: of groups alone; 4 asks for many keys.
 
+use super::{Context, Handled, Handler};
 use crate::ErrorCode;
 use crate::broker::cluster::State;
 use crate::broker::rights::Operation;
 use crate::wire::Str;
 use crate::wire::messages::find_coordinator::{Coordinator, FindCoordinatorRequest, FindCoordinatorResponse};
-
-use super::{Context, Handled, Handler};
 
 const GROUP: i8 = 0;
 const TRANSACTION: i8 = 1;

@@ -4,14 +4,13 @@
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
+use super::{Context, Handled, Handler, check_group, millis, own, own_option};
 use crate::ErrorCode;
 use crate::broker::cluster::State;
 use crate::broker::groups::{Join, Joined};
 use crate::broker::rights::Operation;
 use crate::wire::Str;
 use crate::wire::messages::join_group::{JoinGroupRequest, JoinGroupResponse, JoinGroupResponseMember};
-
-use super::{Context, Handled, Handler, check_group, millis, own, own_option};
 
 impl Handler for JoinGroupRequest {
     type Answer = JoinGroupResponse;

@@ -1,11 +1,10 @@
 //! Heartbeat, versions 0-4.
 
+use super::{Context, Handled, Handler, check_group, refuse_with};
 use crate::broker::cluster::State;
 use crate::broker::groups::Caller;
 use crate::broker::rights::Operation;
 use crate::wire::messages::heartbeat::{HeartbeatRequest, HeartbeatResponse};
-
-use super::{Context, Handled, Handler, check_group, refuse_with};
 
 impl Handler for HeartbeatRequest {
     type Answer = HeartbeatResponse;

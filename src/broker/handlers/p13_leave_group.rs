@@ -1,10 +1,9 @@
 //! LeaveGroup, versions 0-5: 3 names many members, by instance id too.
 
+use super::{Context, Handled, Handler, check_group, refuse_with};
 use crate::broker::cluster::State;
 use crate::broker::rights::Operation;
 use crate::wire::messages::leave_group::{LeaveGroupRequest, LeaveGroupResponse, MemberResponse};
-
-use super::{Context, Handled, Handler, check_group, refuse_with};
 
 impl Handler for LeaveGroupRequest {
     type Answer = LeaveGroupResponse;

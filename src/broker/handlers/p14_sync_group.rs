@@ -2,13 +2,12 @@
 
 use tokio::sync::oneshot;
 
+use super::{Context, Handled, Handler, check_group, refuse_with};
 use crate::ErrorCode;
 use crate::broker::cluster::State;
 use crate::broker::groups::{Caller, Synced};
 use crate::broker::rights::Operation;
 use crate::wire::messages::sync_group::{SyncGroupRequest, SyncGroupResponse};
-
-use super::{Context, Handled, Handler, check_group, refuse_with};
 
 impl Handler for SyncGroupRequest {
     type Answer = SyncGroupResponse;

@@ -1,5 +1,6 @@
 //! DescribeGroups, versions 0-6: an unknown group is "Dead"; from version 6 also GROUP_ID_NOT_FOUND.
 
+use super::{Context, Handled, Handler, check_group, refuse_with};
 use crate::ErrorCode;
 use crate::broker::cluster::State;
 use crate::broker::groups::Phase;
@@ -8,8 +9,6 @@ use crate::wire::Str;
 use crate::wire::messages::describe_groups::{
     DescribeGroupsRequest, DescribeGroupsResponse, DescribedGroup, DescribedGroupMember,
 };
-
-use super::{Context, Handled, Handler, check_group, refuse_with};
 
 const NO_OPERATIONS: i32 = i32::MIN;
 

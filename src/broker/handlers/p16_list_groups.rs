@@ -1,11 +1,10 @@
 //! ListGroups, versions 0-5: the groups that the asked node coordinates; 4 filters by state, 5 by type.
 
+use super::{Context, Handled, Handler, refuse_with};
 use crate::broker::cluster::State;
 use crate::broker::rights::Operation;
 use crate::wire::Str;
 use crate::wire::messages::list_groups::{ListGroupsRequest, ListGroupsResponse, ListedGroup};
-
-use super::{Context, Handled, Handler, refuse_with};
 
 impl Handler for ListGroupsRequest {
     type Answer = ListGroupsResponse;

@@ -1,11 +1,10 @@
 //! ApiVersions, versions 0-4: what this broker offers. A newer version is answered in version 0 with
 //! UNSUPPORTED_VERSION and the whole table (KIP-511).
 
+use super::{Context, Handled, Handler, SERVED, refuse_with};
 use crate::ErrorCode;
 use crate::broker::cluster::State;
 use crate::wire::messages::api_versions::{ApiVersion, ApiVersionsRequest, ApiVersionsResponse};
-
-use super::{Context, Handled, Handler, SERVED, refuse_with};
 
 impl Handler for ApiVersionsRequest {
     type Answer = ApiVersionsResponse;

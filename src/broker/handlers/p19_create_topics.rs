@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::{Context, Handled, Handler, own, refuse_with};
 use crate::ErrorCode;
 use crate::broker::cluster::{NewTopic, State};
 use crate::broker::rights::Operation;
@@ -10,8 +11,6 @@ use crate::wire::Str;
 use crate::wire::messages::create_topics::{
     CreatableTopic, CreatableTopicConfigs, CreatableTopicResult, CreateTopicsRequest, CreateTopicsResponse,
 };
-
-use super::{Context, Handled, Handler, own, refuse_with};
 
 /// Sources of a setting's value, as DescribeConfigs numbers them.
 const TOPIC_CONFIG: i8 = 1;

@@ -1,13 +1,12 @@
 //! DeleteTopics, versions 1-6: 6 names topics by id too.
 
+use super::{Context, Handled, Handler};
 use crate::ErrorCode;
 use crate::broker::cluster::State;
 use crate::broker::rights::Operation;
 use crate::wire::messages::delete_topics::{
     DeletableTopicResult, DeleteTopicState, DeleteTopicsRequest, DeleteTopicsResponse,
 };
-
-use super::{Context, Handled, Handler};
 
 impl Handler for DeleteTopicsRequest {
     type Answer = DeleteTopicsResponse;

@@ -1,5 +1,6 @@
 //! DeleteRecords, versions 0-2: -1 deletes up to the high watermark.
 
+use super::{Context, Handled, Handler, refuse_with};
 use crate::ErrorCode;
 use crate::broker::cluster::State;
 use crate::broker::rights::Operation;
@@ -7,8 +8,6 @@ use crate::wire::messages::delete_records::{
     DeleteRecordsPartition, DeleteRecordsPartitionResult, DeleteRecordsRequest, DeleteRecordsResponse,
     DeleteRecordsTopicResult,
 };
-
-use super::{Context, Handled, Handler, refuse_with};
 
 impl Handler for DeleteRecordsRequest {
     type Answer = DeleteRecordsResponse;

@@ -2,12 +2,11 @@
 //!
 //! As in Kafka, every call of a producer without transactional id gets a new producer id.
 
+use super::{Context, Handled, Handler, refuse_with};
 use crate::ErrorCode;
 use crate::broker::cluster::State;
 use crate::broker::rights::Operation;
 use crate::wire::messages::init_producer_id::{InitProducerIdRequest, InitProducerIdResponse};
-
-use super::{Context, Handled, Handler, refuse_with};
 
 impl Handler for InitProducerIdRequest {
     type Answer = InitProducerIdResponse;

@@ -1,5 +1,6 @@
 //! OffsetForLeaderEpoch, versions 2-4: where an epoch ended in the leader's log (KIP-101, KIP-279, KIP-320).
 
+use super::{Context, Handled, Handler, refuse_with};
 use crate::ErrorCode;
 use crate::broker::cluster::State;
 use crate::broker::rights::Operation;
@@ -7,8 +8,6 @@ use crate::wire::messages::offset_for_leader_epoch::{
     EpochEndOffset, OffsetForLeaderEpochRequest, OffsetForLeaderEpochResponse, OffsetForLeaderPartition,
     OffsetForLeaderTopicResult,
 };
-
-use super::{Context, Handled, Handler, refuse_with};
 
 impl Handler for OffsetForLeaderEpochRequest {
     type Answer = OffsetForLeaderEpochResponse;

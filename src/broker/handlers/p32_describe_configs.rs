@@ -1,5 +1,6 @@
 //! DescribeConfigs, versions 1-4: topics with all settings that Kafka knows, brokers with the few that exist here.
 
+use super::{Context, Handled, Handler, refuse_with};
 use crate::ErrorCode;
 use crate::broker::cluster::State;
 use crate::broker::rights::Operation;
@@ -9,8 +10,6 @@ use crate::wire::messages::describe_configs::{
     DescribeConfigsRequest, DescribeConfigsResource, DescribeConfigsResourceResult, DescribeConfigsResponse,
     DescribeConfigsResult,
 };
-
-use super::{Context, Handled, Handler, refuse_with};
 
 const TOPIC: i8 = 2;
 const BROKER: i8 = 4;

@@ -1,12 +1,11 @@
 //! CreatePartitions, versions 0-3.
 
+use super::{Context, Handled, Handler, refuse_with};
 use crate::broker::cluster::State;
 use crate::broker::rights::Operation;
 use crate::wire::messages::create_partitions::{
     CreatePartitionsRequest, CreatePartitionsResponse, CreatePartitionsTopicResult,
 };
-
-use super::{Context, Handled, Handler, refuse_with};
 
 impl Handler for CreatePartitionsRequest {
     type Answer = CreatePartitionsResponse;

@@ -1,10 +1,9 @@
 //! DeleteGroups, versions 0-2: only groups without members.
 
+use super::{Context, Handled, Handler, check_group, refuse_with};
 use crate::broker::cluster::State;
 use crate::broker::rights::Operation;
 use crate::wire::messages::delete_groups::{DeletableGroupResult, DeleteGroupsRequest, DeleteGroupsResponse};
-
-use super::{Context, Handled, Handler, check_group, refuse_with};
 
 impl Handler for DeleteGroupsRequest {
     type Answer = DeleteGroupsResponse;

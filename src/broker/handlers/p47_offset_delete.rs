@@ -1,5 +1,6 @@
 //! OffsetDelete, version 0: only of groups without members.
 
+use super::{Context, Handled, Handler, check_group, refuse_with};
 use crate::ErrorCode;
 use crate::broker::cluster::State;
 use crate::broker::groups::Phase;
@@ -7,8 +8,6 @@ use crate::broker::rights::Operation;
 use crate::wire::messages::offset_delete::{
     OffsetDeleteRequest, OffsetDeleteResponse, OffsetDeleteResponsePartition, OffsetDeleteResponseTopic,
 };
-
-use super::{Context, Handled, Handler, check_group, refuse_with};
 
 impl Handler for OffsetDeleteRequest {
     type Answer = OffsetDeleteResponse;

@@ -1,13 +1,12 @@
 //! DescribeCluster, versions 0-2: of brokers; there are no controllers to describe.
 
+use super::{Context, Handled, Handler, refuse_with};
 use crate::ErrorCode;
 use crate::broker::cluster::State;
 use crate::wire::Str;
 use crate::wire::messages::describe_cluster::{
     DescribeClusterBroker, DescribeClusterRequest, DescribeClusterResponse,
 };
-
-use super::{Context, Handled, Handler, refuse_with};
 
 const BROKERS: i8 = 1;
 const NO_OPERATIONS: i32 = i32::MIN;

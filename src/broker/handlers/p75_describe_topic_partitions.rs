@@ -1,5 +1,6 @@
 //! DescribeTopicPartitions, version 0 (KIP-966): topics in pages, by name, continued at a cursor.
 
+use super::{Context, Handled, Handler, refuse_with};
 use crate::ErrorCode;
 use crate::broker::cluster::State;
 use crate::broker::partition::{NO_LEADER, Partition};
@@ -9,8 +10,6 @@ use crate::wire::messages::describe_topic_partitions::{
     CursorResponse, DescribeTopicPartitionsRequest, DescribeTopicPartitionsResponse,
     DescribeTopicPartitionsResponsePartition, DescribeTopicPartitionsResponseTopic,
 };
-
-use super::{Context, Handled, Handler, refuse_with};
 
 const NO_OPERATIONS: i32 = i32::MIN;
 /// Most partitions of an answer, Kafka's `max.request.partition.size.limit`.

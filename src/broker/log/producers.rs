@@ -6,9 +6,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::ErrorCode;
-
 use super::{BatchHead, Log, Refusal};
+use crate::ErrorCode;
 
 /// Batches per producer that are remembered, as Kafka does.
 const WINDOW: usize = 5;
@@ -159,8 +158,8 @@ fn in_order(head: &BatchHead, seen: Option<i32>, ok: bool) -> Result<Admission, 
 
 #[cfg(test)]
 mod tests {
-    use super::super::{parse, test_batch};
     use super::*;
+    use crate::broker::log::{parse, test_batch};
 
     fn head(epoch: i16, sequence: i32, count: i32) -> BatchHead {
         parse(&test_batch(count, (9, epoch, sequence), true)).unwrap()

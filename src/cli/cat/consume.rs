@@ -3,16 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::ExitCode;
 
+use super::arguments::{Options, Start};
+use super::format::{Format, Printed};
+use super::output::Output;
+use super::{Failure, Job};
 use crate::admin::{ListedTopic, OffsetSpec};
 use crate::consumer::{Batch, Event, FirstStart, PartitionFailure, RecordRef, StartOffset};
 use crate::runtime::BoxFuture;
 use crate::types::{Offset, Timestamp, TopicPartition};
 use crate::{Error, ErrorKind, Result};
-
-use super::arguments::{Options, Start};
-use super::format::{Format, Printed};
-use super::output::Output;
-use super::{Failure, Job};
 
 pub(super) async fn run(job: Job) -> Result<ExitCode, Failure> {
     let format = format(&job.options)?;

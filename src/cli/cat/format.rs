@@ -1,8 +1,7 @@
 //! How a record is printed: a format of `-f`, or what `-K` and `-D` make of one.
 
-use crate::consumer::{RecordRef, TimestampType};
-
 use super::{escape, json};
+use crate::consumer::{RecordRef, TimestampType};
 
 /// Longest format that is made of delimiters; the rest is cut off, as kcat does.
 const MADE_MAX: usize = 63;

@@ -3,13 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::ExitCode;
 
-use crate::consumer::{Batch, Event, GroupConsumer, Mark};
-use crate::types::{Offset, TopicPartition};
-use crate::{Error, ErrorKind, Result};
-
 use super::arguments::{self, Start};
 use super::consume::{self, Ends, Printer, place};
 use super::{Failure, Job};
+use crate::consumer::{Batch, Event, GroupConsumer, Mark};
+use crate::types::{Offset, TopicPartition};
+use crate::{Error, ErrorKind, Result};
 
 pub(super) async fn run(job: Job) -> Result<ExitCode, Failure> {
     let format = consume::format(&job.options)?;

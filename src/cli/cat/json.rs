@@ -1,10 +1,9 @@
 //! JSON as kcat writes it: compact, bytes of strings as they are, only what must be escaped.
 
-use crate::admin::MetadataListing;
-use crate::consumer::TimestampType;
-
 use super::format::{Printed, c_string};
 use super::list::{controller, error_text, originator};
+use crate::admin::MetadataListing;
+use crate::consumer::TimestampType;
 
 /// Writes one JSON text; commas come by themselves.
 struct Writer<'a> {
@@ -194,8 +193,8 @@ pub(super) fn offsets(found: &[Found<'_>], out: &mut Vec<u8>) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::format::tests::printed;
     use super::*;
+    use crate::cli::cat::format::tests::printed;
 
     /// Recorded from kcat 1.7.1.
     #[test]

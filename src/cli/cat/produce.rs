@@ -7,14 +7,13 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::sync::Notify;
 use tokio::time::timeout_at;
 
-use crate::producer::{ProduceError, Producer, Record, Topic};
-use crate::runtime::BoxFuture;
-use crate::{Error, ErrorKind, Result};
-
 use super::arguments::Options;
 use super::output::Output;
 use super::split::{Splitter, parts};
 use super::{Failure, Job};
+use crate::producer::{ProduceError, Producer, Record, Topic};
+use crate::runtime::BoxFuture;
+use crate::{Error, ErrorKind, Result};
 
 /// Failed records that are told of one by one.
 const FAILURES_TOLD: u64 = 10;

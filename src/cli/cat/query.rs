@@ -3,15 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::ExitCode;
 
-use crate::admin::OffsetSpec;
-use crate::types::{Timestamp, TopicPartition};
-use crate::{Error, ErrorCode, ErrorKind, Result};
-
 use super::arguments::Query;
 use super::json::{self, Found};
 use super::list::error_text;
 use super::output::Output;
 use super::{Failure, Job};
+use crate::admin::OffsetSpec;
+use crate::types::{Timestamp, TopicPartition};
+use crate::{Error, ErrorCode, ErrorKind, Result};
 
 /// librdkafka's words for a partition that the topic does not have.
 const NO_PARTITION: &str = "Local: Unknown partition";

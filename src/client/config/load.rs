@@ -1,13 +1,12 @@
 //! All settings at once, from properties and the environment.
 
+use super::ClientConfig;
 use crate::Result;
 use crate::consumer::ConsumerConfig;
 use crate::producer::ProducerConfig;
 use crate::settings::load::Given;
 use crate::settings::{Kind, Problems, Row, Table};
 use crate::types::GroupId;
-
-use super::ClientConfig;
 
 /// Settings of a client, of its producers and of its consumers, as properties give them.
 ///

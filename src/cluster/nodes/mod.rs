@@ -15,14 +15,13 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::config::ClusterConfig;
+use super::metadata::Node;
 use crate::backoff::Backoff;
 use crate::error::Phase;
 use crate::net::{Failure, Peer};
 use crate::types::NodeId;
 use crate::{Error, ErrorKind};
-
-use super::config::ClusterConfig;
-use super::metadata::Node;
 
 pub(super) use search::{AnySearch, NodeSearch, Seen, Step};
 

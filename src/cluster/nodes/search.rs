@@ -4,12 +4,11 @@
 
 use tokio::time::Instant;
 
+use super::{Attempt, ConnectionId, Duty, NodeState, Nodes, Output, SETUP_TIMEOUT_MAX, Slot, Status};
+use crate::cluster::troubles::because;
 use crate::net::{Failure, Peer};
 use crate::types::NodeId;
 use crate::{Error, ErrorKind};
-
-use super::super::troubles::because;
-use super::{Attempt, ConnectionId, Duty, NodeState, Nodes, Output, SETUP_TIMEOUT_MAX, Slot, Status};
 
 /// What to do next.
 #[derive(Debug)]

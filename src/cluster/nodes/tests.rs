@@ -1,6 +1,5 @@
-use crate::net::ConnectionConfig;
-
 use super::*;
+use crate::net::ConnectionConfig;
 
 const ONE: NodeId = NodeId(1);
 const TWO: NodeId = NodeId(2);

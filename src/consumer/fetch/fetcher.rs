@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::decode::is_heavy;
+use super::offsets::isolation_level;
+use super::session::{Session, Want};
+use super::verdict::{Refusal, is_final};
 use crate::backoff::Backoff;
 use crate::consumer::config::ConsumerConfig;
-use crate::consumer::fetch::decode::is_heavy;
-use crate::consumer::fetch::offsets::isolation_level;
-use crate::consumer::fetch::session::{Session, Want};
-use crate::consumer::fetch::verdict::{Refusal, is_final};
 use crate::consumer::positions::{Plan, Planned};
 use crate::types::{Partition, TopicName, TopicPartition};
 use crate::wire::fetch::{self, CurrentLeader, NodeEndpoint, PartitionData, Request, Response};

@@ -2,9 +2,9 @@
 
 use bytes::Bytes;
 
+use super::decode::{DecodeConfig, Place, decode, is_heavy};
+use super::fetcher::Part;
 use crate::consumer::config::ConsumerConfig;
-use crate::consumer::fetch::decode::{DecodeConfig, Place, decode, is_heavy};
-use crate::consumer::fetch::fetcher::Part;
 use crate::consumer::positions::{Fetched, Records};
 use crate::sync::budget::{Credit, MemoryBudget};
 use crate::wire::compression::Decompressor;

@@ -3,8 +3,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::verdict::{SessionVerdict, session_verdict};
 use crate::ErrorCode;
-use crate::consumer::fetch::verdict::{SessionVerdict, session_verdict};
 use crate::consumer::shared::grouped;
 use crate::types::TopicPartition;
 use crate::wire::Uuid;

@@ -9,10 +9,10 @@ use bytes::Bytes;
 use bytestring::ByteString;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
+use super::assignor::Topics;
+use super::classic::{JoinAnswer, SyncAnswer};
+use super::commits::Sending;
 use crate::cluster::{Call, Cluster, Connection, CoordinatorKind, Duty, Metadata, Subject, Target};
-use crate::consumer::group::assignor::Topics;
-use crate::consumer::group::classic::{JoinAnswer, SyncAnswer};
-use crate::consumer::group::commits::Sending;
 use crate::sync::{Mutex, lock};
 use crate::types::{GroupId, TopicName, TopicPartition};
 use crate::wire::messages::heartbeat::HeartbeatRequest;

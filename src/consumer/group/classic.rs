@@ -20,13 +20,13 @@ use bytes::Bytes;
 use bytestring::ByteString;
 use tokio::time::Instant;
 
+use super::assignor::{Assignment, Member, Topics, cooperative_sticky, range};
+use super::protocol::{
+    NO_GENERATION, Subscription, cooperative_user_data, decode_assignment, encode_assignment,
+};
 use crate::backoff::Backoff;
 use crate::cluster::ConditionKind;
 use crate::consumer::config::Assignor;
-use crate::consumer::group::assignor::{Assignment, Member, Topics, cooperative_sticky, range};
-use crate::consumer::group::protocol::{
-    NO_GENERATION, Subscription, cooperative_user_data, decode_assignment, encode_assignment,
-};
 use crate::types::{TopicName, TopicPartition};
 use crate::{Error, ErrorCode, ErrorKind};
 

@@ -4,7 +4,7 @@ use bytestring::ByteString;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use crate::consumer::group::commits::{Failed, summary};
+use super::commits::{Failed, summary};
 use crate::{Error, ErrorKind, Result};
 
 /// The end.

@@ -9,19 +9,17 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
 
+use super::assignor::Topics;
+use super::calls::{Caller, Committed, counts, topic_counts};
+use super::classic::{Action, Classic, CommitVerdict, JoinAnswer, Part, SyncAnswer, is_final};
+use super::closing::Closing;
+use super::commits::{
+    Commits, Failed, Job, Outcome, Sending, Waiter, check_topic, is_gone, refused, trouble_of,
+};
 use crate::cluster::{Cluster, ConditionKind, Duty, Metadata, Subject};
 use crate::consumer::config::ConsumerConfig;
 use crate::consumer::core::Core;
 use crate::consumer::event::{Event, Revocation};
-use crate::consumer::group::assignor::Topics;
-use crate::consumer::group::calls::{Caller, Committed, counts, topic_counts};
-use crate::consumer::group::classic::{
-    Action, Classic, CommitVerdict, JoinAnswer, Part, SyncAnswer, is_final,
-};
-use crate::consumer::group::closing::Closing;
-use crate::consumer::group::commits::{
-    Commits, Failed, Job, Outcome, Sending, Waiter, check_topic, is_gone, refused, trouble_of,
-};
 use crate::consumer::mark::Mark;
 use crate::consumer::positions::Begin;
 use crate::runtime::{AbortOnDrop, BoxFuture, Runtime, report_starved, watch};

@@ -5,14 +5,14 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::handing_out::Item;
+use super::place::Stage;
+use super::{DENIED_PAUSE, EARLIEST, LATEST, Positions, Question, State};
 use crate::cluster::ConditionKind;
 use crate::consumer::Isolation;
 use crate::consumer::batch::Batch;
 use crate::consumer::config::{OutOfRange, Truncation};
 use crate::consumer::event::Event;
-use crate::consumer::positions::handing_out::Item;
-use crate::consumer::positions::place::Stage;
-use crate::consumer::positions::{DENIED_PAUSE, EARLIEST, LATEST, Positions, Question, State};
 use crate::sync::budget::Ledger;
 use crate::types::{NodeId, Offset, TopicPartition};
 use crate::wire::Uuid;

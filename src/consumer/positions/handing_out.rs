@@ -3,10 +3,10 @@
 
 use std::collections::VecDeque;
 
+use super::Positions;
 use crate::Error;
 use crate::consumer::batch::Batch;
 use crate::consumer::event::{Event, PartitionFailure};
-use crate::consumer::positions::Positions;
 use crate::sync::budget::{Account, BUFFER_STEP, MemoryBudget};
 use crate::types::{Offset, TopicPartition};
 

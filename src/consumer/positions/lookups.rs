@@ -3,11 +3,11 @@
 
 use tokio::time::Instant;
 
+use super::handing_out::Item;
+use super::place::Stage;
+use super::{DENIED_PAUSE, Positions};
 use crate::consumer::config::StartOffset;
 use crate::consumer::event::Event;
-use crate::consumer::positions::handing_out::Item;
-use crate::consumer::positions::place::Stage;
-use crate::consumer::positions::{DENIED_PAUSE, Positions};
 use crate::types::{NodeId, Offset, TopicPartition};
 use crate::{Error, ErrorKind};
 

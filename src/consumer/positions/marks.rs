@@ -1,7 +1,7 @@
 //! Machine: what is done: marks that wait for a commit.
 
+use super::{Positions, not_assigned};
 use crate::consumer::mark::Mark;
-use crate::consumer::positions::{Positions, not_assigned};
 use crate::types::{LeaderEpoch, Offset, TopicPartition};
 use crate::{Error, ErrorKind};
 

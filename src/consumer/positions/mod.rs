@@ -25,10 +25,10 @@ mod troubles;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
+use super::config::{ConsumerConfig, FirstStart, NewPartitions, StartOffset};
+use super::event::Event;
 use crate::backoff::Backoff;
 use crate::cluster::{ConditionKind, Subject};
-use crate::consumer::config::{ConsumerConfig, FirstStart, NewPartitions, StartOffset};
-use crate::consumer::event::Event;
 use crate::sync::budget::{Account, MemoryBudget};
 use crate::types::{NodeId, Offset, Partition, TopicName, TopicPartition};
 use crate::wire::Uuid;

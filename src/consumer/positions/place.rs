@@ -2,8 +2,8 @@
 
 use tokio::time::Instant;
 
+use super::Question;
 use crate::Error;
-use crate::consumer::positions::Question;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Stage {

@@ -5,10 +5,10 @@ use std::collections::VecDeque;
 
 use tokio::time::Instant;
 
+use super::Positions;
+use super::handing_out::Item;
+use super::place::Stage;
 use crate::cluster::{ConditionKind, Subject};
-use crate::consumer::positions::Positions;
-use crate::consumer::positions::handing_out::Item;
-use crate::consumer::positions::place::Stage;
 use crate::types::{NodeId, TopicPartition};
 use crate::{Error, ErrorKind};
 

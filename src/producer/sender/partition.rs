@@ -4,10 +4,10 @@ use std::collections::VecDeque;
 
 use tokio::time::Instant;
 
-use super::super::batch::{Batch, add_sequence};
 use super::Entry;
 use super::era::Era;
 use crate::Error;
+use crate::producer::batch::{Batch, add_sequence};
 use crate::types::NodeId;
 
 /// A batch on the way.

@@ -47,8 +47,8 @@ use std::fmt;
 
 use bytes::Bytes;
 
-use crate::wire::error::{Fault, Step};
-use crate::wire::{ApiKey, DecodeError, DecodeErrorKind, Reader};
+use super::error::{Fault, Step};
+use super::{ApiKey, DecodeError, DecodeErrorKind, Reader};
 
 pub use batch::{Batch, INFLATED_BYTES_MAX};
 use schema::Schema;

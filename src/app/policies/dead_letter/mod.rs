@@ -1,6 +1,6 @@
 //! What happens to a record that keeps failing.
 
-use crate::app::policies::VirtualPartitions;
+use super::VirtualPartitions;
 use crate::app::policy::{Decision, Definition, Facts, Failed, Failure, Marks, Report, Stage};
 use crate::app::routing::TopicRoute;
 use crate::types::TopicName;
