@@ -203,13 +203,13 @@ mod tests {
         partitions.iter().map(|partition| (key(*partition), Wanted::new(0, 100, -1, -1))).collect()
     }
 
-    struct Fixture {
+    struct Bench {
         sessions: Sessions,
         dice: fastrand::Rng,
         now: Instant,
     }
 
-    impl Fixture {
+    impl Bench {
         fn open(
             &mut self,
             id: i32,
@@ -222,8 +222,8 @@ mod tests {
         }
     }
 
-    fn fixture() -> Fixture {
-        Fixture { sessions: Sessions::default(), dice: fastrand::Rng::with_seed(1), now: Instant::now() }
+    fn fixture() -> Bench {
+        Bench { sessions: Sessions::default(), dice: fastrand::Rng::with_seed(1), now: Instant::now() }
     }
 
     fn order(opened: &Opened) -> Vec<i32> {

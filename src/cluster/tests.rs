@@ -27,7 +27,7 @@ use crate::{ErrorCode, ErrorKind, Result};
 
 /// What the brokers believe.
 #[derive(Default)]
-struct World {
+struct Bench {
     ports: BTreeMap<i32, u16>,
     controller: i32,
     topics: BTreeMap<String, MetadataResponseTopic>,
@@ -40,14 +40,14 @@ struct World {
 
 struct Fake {
     sim: Arc<SimRuntime>,
-    world: Arc<Mutex<World>>,
+    world: Arc<Mutex<Bench>>,
     stages: Vec<Arc<Stage>>,
 }
 
 impl Fake {
     async fn new(nodes: i32) -> Self {
         let sim = SimRuntime::new(5);
-        let world = Arc::new(Mutex::new(World { controller: 1, coordinator: 1, ..World::default() }));
+        let world = Arc::new(Mutex::new(Bench { controller: 1, coordinator: 1, ..Bench::default() }));
         let mut fake = Self { sim, world, stages: Vec::new() };
         for node in 1..=nodes {
             let stage = fake.start(node).await;
@@ -73,7 +73,7 @@ impl Fake {
         stage
     }
 
-    fn world(&self) -> std::sync::MutexGuard<'_, World> {
+    fn world(&self) -> std::sync::MutexGuard<'_, Bench> {
         self.world.lock().unwrap()
     }
 
@@ -106,7 +106,7 @@ fn described(name: &str, leader_id: i32, leader_epoch: i32) -> MetadataResponseT
     MetadataResponseTopic { name: Some(name.into()), partitions: vec![partition], ..Default::default() }
 }
 
-async fn serve(world: Arc<Mutex<World>>, node: i32, mut actor: Actor) {
+async fn serve(world: Arc<Mutex<Bench>>, node: i32, mut actor: Actor) {
     if world.lock().unwrap().silent.contains(&node) {
         std::future::pending::<()>().await;
     }
@@ -117,7 +117,7 @@ async fn serve(world: Arc<Mutex<World>>, node: i32, mut actor: Actor) {
     }
 }
 
-impl World {
+impl Bench {
     fn answer(&mut self, node: i32, head: &RequestHead, mut reader: Reader) -> BytesMut {
         self.seen.push(format!("{node}:{}", head.key));
         match head.key {

@@ -15,11 +15,11 @@ pub(super) const INLINE_MAX: usize = 64 * 1024;
 pub(super) struct Codec {
     compression: Compression,
     level: Option<i32>,
-    idle: Mutex<Vec<Bench>>,
+    idle: Mutex<Vec<Packer>>,
 }
 
 #[derive(Debug, Default)]
-struct Bench {
+struct Packer {
     compressor: Compressor,
     /// Output is made here and copied at its final size: what a body keeps alive is what it counts.
     out: Vec<u8>,
@@ -40,33 +40,33 @@ impl Codec {
         if self.is_none() {
             return (Compression::None, body);
         }
-        self.compress_with(body, |bench, body| {
-            let Bench { compressor, out } = bench;
+        self.compress_with(body, |packer, body| {
+            let Packer { compressor, out } = packer;
             compressor.compress(self.compression, self.level, body, out).is_ok()
         })
     }
 
-    /// Lets `pack` write into an empty buffer of a bench. What fails, or panics, leaves the body plain: it is delivered all
+    /// Lets `pack` write into an empty buffer of a packer. What fails, or panics, leaves the body plain: it is delivered all
     /// the same, and neither an appender nor the driver falls with a codec.
     fn compress_with(
         &self,
         body: Bytes,
-        pack: impl FnOnce(&mut Bench, &Bytes) -> bool,
+        pack: impl FnOnce(&mut Packer, &Bytes) -> bool,
     ) -> (Compression, Bytes) {
         let idle = lock(&self.idle).pop();
-        let mut bench = idle.unwrap_or_default();
-        bench.out.clear();
-        // The bench is dropped if it is in doubt, and the body cannot be changed.
-        let Ok(packed) = catch_unwind(AssertUnwindSafe(|| pack(&mut bench, &body))) else {
+        let mut packer = idle.unwrap_or_default();
+        packer.out.clear();
+        // The packer is dropped if it is in doubt, and the body cannot be changed.
+        let Ok(packed) = catch_unwind(AssertUnwindSafe(|| pack(&mut packer, &body))) else {
             tracing::error!(codec = %self.compression, "the codec panicked: the batch is sent as it is");
             return (Compression::None, body);
         };
-        let result = if packed && bench.out.len() < body.len() {
-            (self.compression, Bytes::copy_from_slice(&bench.out))
+        let result = if packed && packer.out.len() < body.len() {
+            (self.compression, Bytes::copy_from_slice(&packer.out))
         } else {
             (Compression::None, body)
         };
-        lock(&self.idle).push(bench);
+        lock(&self.idle).push(packer);
         result
     }
 }
@@ -97,6 +97,6 @@ mod tests {
         let body = Bytes::from_static(b"records");
         let packed = bodies.compress_with(body.clone(), |_, _| panic!("a bug in the codec"));
         assert_eq!(packed, (Compression::None, body));
-        assert!(lock(&bodies.idle).is_empty(), "nobody works at that bench again");
+        assert!(lock(&bodies.idle).is_empty(), "nobody works at that packer again");
     }
 }

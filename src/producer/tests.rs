@@ -18,12 +18,12 @@ use crate::{ErrorCode, ErrorKind};
 mod change;
 mod ends;
 
-struct World {
+struct Bench {
     broker: broker::Cluster,
     cluster: Cluster,
 }
 
-impl World {
+impl Bench {
     async fn new(nodes: u16, partitions: i32) -> Self {
         Self::on(SimRuntime::new(7), nodes, partitions).await
     }
@@ -114,7 +114,7 @@ async fn produce(producer: &Producer, range: std::ops::Range<usize>) {
 
 #[tokio::test(start_paused = true)]
 async fn records_are_written_in_order_and_acknowledged() {
-    let world = World::new(3, 4).await;
+    let world = Bench::new(3, 4).await;
     let producer = world.producer();
     let mut receipts = Vec::new();
     for value in numbers(0..100) {
@@ -141,7 +141,7 @@ async fn records_are_written_in_order_and_acknowledged() {
 
 #[tokio::test(start_paused = true)]
 async fn a_single_awaited_send_does_not_linger() {
-    let world = World::new(1, 1).await;
+    let world = Bench::new(1, 1).await;
     let mut took = Vec::new();
     for builder in [world.builder().config(ProducerConfig::new().linger(Duration::ZERO)), world.builder()] {
         let producer = builder.build().expect("right");
@@ -168,7 +168,7 @@ async fn nothing_is_lost_doubled_or_reordered_by_faults() {
         ("unknown outcome", Action::Error(ErrorCode::REQUEST_TIMED_OUT)),
     ];
     for (name, action) in faults {
-        let world = World::new(3, 1).await;
+        let world = Bench::new(3, 1).await;
         let producer = world.producer();
         produce(&producer, 0..10).await;
         let rule = world.control().intercept(Matcher::api(produce_key).skip(1).times(3), action);
@@ -193,7 +193,7 @@ async fn nothing_is_lost_doubled_or_reordered_by_faults() {
 #[tokio::test(start_paused = true)]
 async fn a_cut_at_any_byte_of_a_request_or_its_answer_neither_loses_nor_doubles() {
     let sim = SimRuntime::new(7);
-    let world = World::on(sim.clone(), 1, 1).await;
+    let world = Bench::on(sim.clone(), 1, 1).await;
     let producer = world.producer();
     produce(&producer, 0..1).await;
     let mut written = 1;
@@ -215,7 +215,7 @@ async fn a_cut_at_any_byte_of_a_request_or_its_answer_neither_loses_nor_doubles(
 
 #[tokio::test(start_paused = true)]
 async fn leaders_move_and_nodes_die_while_records_are_on_the_way() {
-    let world = World::new(3, 1).await;
+    let world = Bench::new(3, 1).await;
     let producer = world.producer();
     produce(&producer, 0..1).await;
     let control = world.control();
@@ -244,7 +244,7 @@ async fn leaders_move_and_nodes_die_while_records_are_on_the_way() {
 
 #[tokio::test(start_paused = true)]
 async fn a_broker_that_does_not_answer_leaves_the_outcome_unknown() {
-    let world = World::new(1, 1).await;
+    let world = Bench::new(1, 1).await;
     let producer = world
         .builder()
         .config(ProducerConfig::new().delivery_timeout(Duration::from_secs(40)))
@@ -311,7 +311,7 @@ async fn batches_too_large_for_the_topic_are_split() {
 
 #[tokio::test(start_paused = true)]
 async fn compressed_batches_keep_their_order() {
-    let world = World::new(1, 1).await;
+    let world = Bench::new(1, 1).await;
     let producer = world
         .builder()
         .config(ProducerConfig::new().compression(Compression::Lz4).batch_size(200_000))
@@ -330,7 +330,7 @@ async fn compressed_batches_keep_their_order() {
 
 #[tokio::test(start_paused = true)]
 async fn enqueue_all_gives_back_what_it_took_and_could_not_enqueue() {
-    let world = World::new(1, 1).await;
+    let world = Bench::new(1, 1).await;
     let producer = world.producer();
     let topic = producer.topic("t").await.expect("the topic exists");
     let values: Vec<_> = (0..200).map(|number| number.to_string()).collect();
@@ -356,7 +356,7 @@ async fn enqueue_all_gives_back_what_it_took_and_could_not_enqueue() {
 #[tokio::test(start_paused = true)]
 async fn large_bodies_are_compressed_one_per_core_and_written_in_close_order() {
     let runtime = Watched::new(7);
-    let world = World::on(runtime.clone(), 1, 1).await;
+    let world = Bench::on(runtime.clone(), 1, 1).await;
     let producer = world
         .builder()
         .config(ProducerConfig::new().compression(Compression::Lz4).batch_size(200_000))
@@ -385,7 +385,7 @@ async fn large_bodies_are_compressed_one_per_core_and_written_in_close_order() {
 
 #[tokio::test(start_paused = true)]
 async fn a_full_buffer_makes_enqueuing_wait_and_then_fail() {
-    let world = World::new(1, 2).await;
+    let world = Bench::new(1, 2).await;
     let producer = world
         .builder()
         .config(
@@ -427,7 +427,7 @@ async fn a_full_buffer_makes_enqueuing_wait_and_then_fail() {
 
 #[tokio::test(start_paused = true)]
 async fn topics_are_looked_up_once_and_created_where_that_is_allowed() {
-    let world = World::new(1, 3).await;
+    let world = Bench::new(1, 3).await;
     let producer = world.producer();
     let Err(TryEnqueueError::MetadataPending(record)) = producer.try_enqueue(Record::to("t").value("x"))
     else {
@@ -451,7 +451,7 @@ async fn topics_are_looked_up_once_and_created_where_that_is_allowed() {
 
 #[tokio::test(start_paused = true)]
 async fn flush_close_and_drop_leave_nobody_waiting() {
-    let world = World::new(1, 1).await;
+    let world = Bench::new(1, 1).await;
     let producer = world.producer();
     producer.flush(SECONDS).await.expect("nothing is there");
     let first = producer.enqueue(Record::to("t").value("v0")).await.expect("there is room");
@@ -478,7 +478,7 @@ async fn flush_close_and_drop_leave_nobody_waiting() {
 
 #[tokio::test(start_paused = true)]
 async fn a_flush_waits_for_records_whose_letter_is_still_in_the_hands_of_another_appender() {
-    let world = World::new(1, 1).await;
+    let world = Bench::new(1, 1).await;
     let producer = world.producer();
     let topic = producer.topic("t").await.expect("there is one");
     let stock = &producer.shared.stock;
@@ -538,7 +538,7 @@ fn slow_appenders_read_the_clock_each_time_and_fast_ones_now_and_then() {
 
 #[tokio::test(start_paused = true)]
 async fn a_topic_that_is_learned_after_the_end_takes_no_records() {
-    let world = World::new(1, 1).await;
+    let world = Bench::new(1, 1).await;
     let producer = world.producer();
     producer.shared.mailbox.close();
     world.control().create_topic("late", 1, &[]).expect("a name that is free");
@@ -548,7 +548,7 @@ async fn a_topic_that_is_learned_after_the_end_takes_no_records() {
 
 #[tokio::test(start_paused = true)]
 async fn without_acknowledgements_offsets_are_unknown() {
-    let world = World::new(1, 1).await;
+    let world = Bench::new(1, 1).await;
     let producer = world
         .builder()
         .config(ProducerConfig::new().enable_idempotence(false).acks(Acks::None))
@@ -568,7 +568,7 @@ async fn without_acknowledgements_offsets_are_unknown() {
 
 #[tokio::test(start_paused = true)]
 async fn an_unreachable_leader_is_named_when_time_is_up() {
-    let world = World::new(1, 1).await;
+    let world = Bench::new(1, 1).await;
     let producer = world
         .builder()
         .config(ProducerConfig::new().delivery_timeout(Duration::from_secs(31)))

@@ -24,8 +24,6 @@
 
 mod api_key;
 mod array;
-#[cfg(test)]
-mod bodies_tests;
 mod codec;
 mod common;
 pub mod compression;
@@ -40,6 +38,8 @@ mod reader;
 pub mod records;
 mod releases;
 mod segments;
+#[cfg(test)]
+mod tests;
 pub mod varint;
 mod versioned;
 

@@ -44,6 +44,12 @@ impl Source {
         self.tests.push(0..self.text.len());
     }
 
+    /// Where `mod tests { … }` begins and ends.
+    pub(crate) fn inline_tests(&self) -> impl Iterator<Item = (usize, usize)> {
+        let starts = self.find_in_all("mod tests");
+        starts.filter_map(|at| body_after(&self.code, at).map(|body| (at, body.end)))
+    }
+
     /// How many inline modules enclose the byte at `offset`.
     pub(crate) fn module_depth(&self, offset: usize) -> usize {
         self.modules.iter().filter(|body| body.contains(&offset)).count()

@@ -5,13 +5,13 @@ use super::*;
 const SESSION: Duration = Duration::from_secs(10);
 const REBALANCE: Duration = Duration::from_secs(60);
 
-struct Fixture {
+struct Bench {
     groups: Groups,
     now: Instant,
     ids: u32,
 }
 
-impl Fixture {
+impl Bench {
     fn new(initial_delay: Duration) -> Self {
         let settings =
             Settings { group_initial_rebalance_delay: initial_delay, nodes: 3, ..Settings::default() };
@@ -96,7 +96,7 @@ fn caller(id: &str, generation: i32) -> Caller<'_> {
 
 #[test]
 fn a_second_member_rebalances_the_first() {
-    let (mut f, a) = Fixture::stable();
+    let (mut f, a) = Bench::stable();
     let (b, mut b_joined) = f.begin("b");
     assert_eq!(f.heartbeat(&a, 1), ErrorCode::REBALANCE_IN_PROGRESS);
     assert!(b_joined.try_recv().is_err());
@@ -120,7 +120,7 @@ fn a_second_member_rebalances_the_first() {
 
 #[test]
 fn silent_members_are_removed() {
-    let (mut f, a) = Fixture::stable();
+    let (mut f, a) = Bench::stable();
     f.after(SESSION - Duration::from_millis(1));
     assert_eq!(f.heartbeat(&a, 1), ErrorCode::NONE);
     f.after(SESSION - Duration::from_millis(1));
@@ -133,7 +133,7 @@ fn silent_members_are_removed() {
 
 #[test]
 fn a_member_that_does_not_rejoin_is_out_after_the_rebalance_timeout() {
-    let (mut f, a) = Fixture::stable();
+    let (mut f, a) = Bench::stable();
     let (b, mut joined) = f.begin("b");
     for _ in 0..7 {
         f.after(Duration::from_secs(8));
@@ -147,7 +147,7 @@ fn a_member_that_does_not_rejoin_is_out_after_the_rebalance_timeout() {
 
 #[test]
 fn a_member_that_does_not_sync_is_out_after_the_rebalance_timeout() {
-    let mut f = Fixture::new(Duration::ZERO);
+    let mut f = Bench::new(Duration::ZERO);
     let (a, mut joined) = f.begin("a");
     assert!(joined.try_recv().is_ok());
     for _ in 0..7 {
@@ -160,7 +160,7 @@ fn a_member_that_does_not_sync_is_out_after_the_rebalance_timeout() {
 
 #[test]
 fn leaving_ends_a_rebalance_that_waits_for_it() {
-    let (mut f, a) = Fixture::stable();
+    let (mut f, a) = Bench::stable();
     let (_, mut joined) = f.begin("b");
     assert!(joined.try_recv().is_err());
     assert_eq!(f.groups.leave(f.now, "g", &a, None), ErrorCode::NONE);
@@ -170,7 +170,7 @@ fn leaving_ends_a_rebalance_that_waits_for_it() {
 
 #[test]
 fn an_id_that_was_only_asked_for_blocks_until_its_session_ends() {
-    let (mut f, a) = Fixture::stable();
+    let (mut f, a) = Bench::stable();
     let pending = f.send(join("b", "")).try_recv().unwrap().member_id;
     let mut rejoined = f.send(join("a", &a));
     assert!(rejoined.try_recv().is_err());
@@ -182,7 +182,7 @@ fn an_id_that_was_only_asked_for_blocks_until_its_session_ends() {
 
 #[test]
 fn an_empty_group_gathers_members_for_the_initial_delay() {
-    let mut f = Fixture::new(Duration::from_secs(3));
+    let mut f = Bench::new(Duration::from_secs(3));
     let (_, mut a) = f.begin("a");
     f.after(Duration::from_secs(2));
     let (_, mut b) = f.begin("b");
@@ -194,7 +194,7 @@ fn an_empty_group_gathers_members_for_the_initial_delay() {
 
 #[test]
 fn protocols_must_be_shared_and_are_voted_for() {
-    let (mut f, a) = Fixture::stable();
+    let (mut f, a) = Bench::stable();
     let mut other = join("b", "");
     other.protocols = vec![("sticky".into(), Bytes::new())];
     let refused = f.send(other.clone()).try_recv().unwrap();
@@ -208,7 +208,7 @@ fn protocols_must_be_shared_and_are_voted_for() {
 
 #[test]
 fn bad_joins_are_refused() {
-    let mut f = Fixture::new(Duration::ZERO);
+    let mut f = Bench::new(Duration::ZERO);
     let short = Join { session_timeout: Duration::from_secs(1), ..join("a", "") };
     assert_eq!(f.send(short).try_recv().unwrap().error, ErrorCode::INVALID_SESSION_TIMEOUT);
     let stranger = f.send(join("a", "who")).try_recv().unwrap();
@@ -220,7 +220,7 @@ fn bad_joins_are_refused() {
 
 #[test]
 fn a_static_member_returns_without_rebalance_and_fences_its_former_self() {
-    let mut f = Fixture::new(Duration::ZERO);
+    let mut f = Bench::new(Duration::ZERO);
     let first = f.send(static_join("i")).try_recv().unwrap();
     assert_eq!((first.error, first.generation), (ErrorCode::NONE, 1));
     let old = first.member_id;
@@ -237,7 +237,7 @@ fn a_static_member_returns_without_rebalance_and_fences_its_former_self() {
 
 #[test]
 fn a_new_coordinator_knows_the_last_stable_generation() {
-    let (mut f, a) = Fixture::stable();
+    let (mut f, a) = Bench::stable();
     let (_, mut b) = f.begin("b");
     let from = f.groups.coordinator("g");
     let to = (from + 1) % 3;
@@ -256,7 +256,7 @@ fn a_new_coordinator_knows_the_last_stable_generation() {
 
 #[test]
 fn commits_need_membership_or_an_empty_group() {
-    let mut f = Fixture::new(Duration::ZERO);
+    let mut f = Bench::new(Duration::ZERO);
     let group: Str = "g".into();
     let none = caller("", -1);
     assert_eq!(f.groups.admit_commit(f.now, &group, &caller("x", 3)), ErrorCode::ILLEGAL_GENERATION);
@@ -278,7 +278,7 @@ fn commits_need_membership_or_an_empty_group() {
 
 #[test]
 fn groups_that_nobody_needs_are_forgotten() {
-    let (mut f, a) = Fixture::stable();
+    let (mut f, a) = Bench::stable();
     f.groups.commit("g", "t".into(), 0, Committed { offset: 5, leader_epoch: -1, metadata: None });
     assert_eq!(f.groups.leave(f.now, "g", &a, None), ErrorCode::NONE);
     f.after(Settings::default().offsets_retention - SESSION);
@@ -289,7 +289,7 @@ fn groups_that_nobody_needs_are_forgotten() {
     f.after(SESSION);
     assert!(f.groups.get("g").is_none() && f.groups.next_deadline().is_none());
 
-    let (mut f, a) = Fixture::stable();
+    let (mut f, a) = Bench::stable();
     assert_eq!(f.groups.leave(f.now, "g", &a, None), ErrorCode::NONE);
     f.after(EXPIRY_CHECK);
     assert!(f.groups.get("g").is_none(), "nothing is committed");
@@ -297,7 +297,7 @@ fn groups_that_nobody_needs_are_forgotten() {
 
 #[test]
 fn ids_that_fit_into_no_key_are_refused() {
-    let mut f = Fixture::new(Duration::ZERO);
+    let mut f = Bench::new(Duration::ZERO);
     let long = Str::from("x".repeat(ID_MAX + 1));
     assert_eq!(f.groups.admit_commit(f.now, &long, &caller("", -1)), ErrorCode::UNKNOWN_SERVER_ERROR);
     let (reply, mut joined) = oneshot::channel();

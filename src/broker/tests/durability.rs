@@ -21,14 +21,14 @@ struct Producer {
     in_flight: VecDeque<(i32, Appended)>,
 }
 
-struct World {
+struct Bench {
     state: State,
     now: Instant,
     dice: fastrand::Rng,
     producer: Producer,
 }
 
-impl World {
+impl Bench {
     fn new(seed: u64) -> Self {
         let mut dice = fastrand::Rng::with_seed(seed);
         let settings =
@@ -158,7 +158,7 @@ impl World {
 fn nothing_acknowledged_is_lost_doubled_or_swapped() {
     for seed in 0..300 {
         let outcome = std::panic::catch_unwind(|| {
-            let mut world = World::new(seed);
+            let mut world = Bench::new(seed);
             for _ in 0..400 {
                 world.step();
             }

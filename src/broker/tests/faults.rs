@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::io::AsyncReadExt;
 use tokio::time::Instant;
 
-use super::support::{World, produce};
+use super::support::{Bench, produce};
 use crate::ErrorCode;
 use crate::broker::log::test_batch;
 use crate::broker::{Action, Cluster, Matcher};
@@ -13,8 +13,8 @@ use crate::runtime::Runtime;
 use crate::wire::ApiKey;
 use crate::wire::messages::{ListGroupsRequest, MetadataRequest};
 
-async fn world(nodes: u16) -> World {
-    World::start(Cluster::builder().nodes(nodes).topic("t", 1)).await
+async fn world(nodes: u16) -> Bench {
+    Bench::start(Cluster::builder().nodes(nodes).topic("t", 1)).await
 }
 
 fn records() -> bytes::Bytes {
@@ -136,7 +136,7 @@ async fn a_killed_node_is_silent_and_returns_on_its_port() {
 #[tokio::test(start_paused = true)]
 async fn a_new_topic_reaches_each_node_in_its_own_time() {
     let longest = Duration::from_secs(10);
-    let world = World::start(Cluster::builder().nodes(3).topic("t", 1).topic_propagation(longest)).await;
+    let world = Bench::start(Cluster::builder().nodes(3).topic("t", 1).topic_propagation(longest)).await;
     let leader = world.cluster.control().partition("t", 0).unwrap().leader.unwrap();
     let mut seen = Vec::new();
     let mut asked = vec![Vec::new(); 3];
@@ -166,7 +166,7 @@ async fn a_new_topic_reaches_each_node_in_its_own_time() {
 
 #[tokio::test(start_paused = true)]
 async fn discard_counts_and_keeps_nothing() {
-    let world = World::start(Cluster::builder().topic("t", 1).discard()).await;
+    let world = Bench::start(Cluster::builder().topic("t", 1).discard()).await;
     let mut c = world.client(0).await;
     for _ in 0..10 {
         c.produce("t", 0, records()).await;

@@ -12,7 +12,7 @@ use crate::broker::settings::Settings;
 
 const LAG: Duration = Duration::from_millis(100);
 
-struct Fixture {
+struct Bench {
     state: State,
     now: Instant,
     sequence: i32,
@@ -23,7 +23,7 @@ fn attempt(node: i32, topic: &str, partition: i32, wall: i64) -> Append<'_> {
     Append { node, topic, partition, all: true, wall }
 }
 
-impl Fixture {
+impl Bench {
     fn new(settings: Settings) -> Self {
         let nodes = settings.nodes;
         let mut state = State::new(settings, fastrand::Rng::with_seed(1));
@@ -73,7 +73,7 @@ fn look(batch: &[u8]) -> Examined {
 
 #[test]
 fn without_lag_an_append_is_committed_at_once() {
-    let mut f = Fixture::three(Duration::ZERO);
+    let mut f = Bench::three(Duration::ZERO);
     assert_eq!(f.append().unwrap().base_offset, 0);
     assert_eq!((f.high_watermark(), f.ends()), (10, vec![10, 10, 10]));
     assert_eq!(f.state.next_deadline(), None);
@@ -81,7 +81,7 @@ fn without_lag_an_append_is_committed_at_once() {
 
 #[test]
 fn the_high_watermark_follows_the_slowest_replica() {
-    let mut f = Fixture::three(LAG);
+    let mut f = Bench::three(LAG);
     f.append().unwrap();
     assert_eq!((f.high_watermark(), f.ends()), (0, vec![10, 0, 0]));
     f.after(LAG / 2);
@@ -96,7 +96,7 @@ fn the_high_watermark_follows_the_slowest_replica() {
 
 #[test]
 fn a_stopped_follower_leaves_the_in_sync_set_and_returns() {
-    let mut f = Fixture::three(Duration::ZERO);
+    let mut f = Bench::three(Duration::ZERO);
     f.state.set_replication_lag(Some(1), Duration::MAX, f.now);
     f.append().unwrap();
     assert_eq!((f.high_watermark(), f.partition().isr.clone()), (0, vec![0, 1, 2]));
@@ -108,7 +108,7 @@ fn a_stopped_follower_leaves_the_in_sync_set_and_returns() {
 
 #[test]
 fn a_new_leader_cuts_off_what_was_not_committed() {
-    let mut f = Fixture::three(LAG);
+    let mut f = Bench::three(LAG);
     f.append().unwrap();
     f.after(LAG);
     f.append().unwrap();
@@ -128,7 +128,7 @@ fn a_new_leader_cuts_off_what_was_not_committed() {
 
 #[test]
 fn the_cut_off_tail_never_counts_as_committed() {
-    let mut f = Fixture::three(LAG);
+    let mut f = Bench::three(LAG);
     f.append().unwrap();
     f.state.move_leader("t", 0, 1, false, f.now).unwrap();
     f.sequence = 0;
@@ -141,7 +141,7 @@ fn the_cut_off_tail_never_counts_as_committed() {
 
 #[test]
 fn nodes_die_and_return_with_their_logs() {
-    let mut f = Fixture::three(Duration::ZERO);
+    let mut f = Bench::three(Duration::ZERO);
     f.append().unwrap();
     f.state.kill_node(0, f.now);
     assert_eq!((f.partition().leader, f.partition().isr.clone()), (1, vec![1, 2]));
@@ -159,7 +159,7 @@ fn nodes_die_and_return_with_their_logs() {
 
 #[test]
 fn unclean_elections_lose_what_the_leader_lacks() {
-    let mut f = Fixture::three(Duration::ZERO);
+    let mut f = Bench::three(Duration::ZERO);
     f.append().unwrap();
     f.state.set_replication_lag(Some(1), Duration::MAX, f.now);
     f.append().unwrap();
@@ -175,7 +175,7 @@ fn unclean_elections_lose_what_the_leader_lacks() {
 
 #[test]
 fn too_few_in_sync_replicas_refuse_acks_all() {
-    let mut f = Fixture::new(Settings { nodes: 3, min_insync_replicas: 2, ..Settings::default() });
+    let mut f = Bench::new(Settings { nodes: 3, min_insync_replicas: 2, ..Settings::default() });
     f.append().unwrap();
     f.state.kill_node(1, f.now);
     f.append().unwrap();
@@ -187,7 +187,7 @@ fn too_few_in_sync_replicas_refuse_acks_all() {
 #[test]
 fn retention_drops_the_oldest_batches_of_all_replicas() {
     let size = test_batch(10, (77, 0, 0), true).len();
-    let mut f = Fixture::new(Settings { nodes: 3, retention_bytes: size * 3, ..Settings::default() });
+    let mut f = Bench::new(Settings { nodes: 3, retention_bytes: size * 3, ..Settings::default() });
     for _ in 0..10 {
         f.append().unwrap();
     }
@@ -200,7 +200,7 @@ fn retention_drops_the_oldest_batches_of_all_replicas() {
 
 #[test]
 fn batches_are_judged_as_kafka_does() {
-    let mut f = Fixture::new(Settings { message_max_bytes: 300, ..Settings::default() });
+    let mut f = Bench::new(Settings { message_max_bytes: 300, ..Settings::default() });
     let mut code = |batch: &[u8]| {
         let batch = look(batch);
         f.state.append(attempt(0, "t", 0, 0), &batch, f.now).map(|_| ()).unwrap_err().code
@@ -221,7 +221,7 @@ fn batches_are_judged_as_kafka_does() {
 
 #[test]
 fn compacted_topics_name_the_records_without_key() {
-    let mut f = Fixture::new(Settings::default());
+    let mut f = Bench::new(Settings::default());
     let new = NewTopic {
         name: "c".into(),
         configs: [("cleanup.policy".to_owned(), "compact".to_owned())].into(),
@@ -240,7 +240,7 @@ fn compacted_topics_name_the_records_without_key() {
 #[test]
 fn timestamps_far_from_the_brokers_are_refused() {
     const HOUR: i64 = 3_600_000;
-    let mut f = Fixture::new(Settings::default());
+    let mut f = Bench::new(Settings::default());
     for (name, key, value) in [
         ("late", "message.timestamp.before.max.ms", HOUR.to_string()),
         ("own", "message.timestamp.type", "LogAppendTime".to_owned()),
@@ -261,7 +261,7 @@ fn timestamps_far_from_the_brokers_are_refused() {
 
 #[test]
 fn batches_of_deleted_topics_leave_no_trace() {
-    let mut f = Fixture::new(Settings::default());
+    let mut f = Bench::new(Settings::default());
     f.append().unwrap();
     for round in 0..3000 {
         let new = NewTopic { name: "u".into(), ..NewTopic::default() };
@@ -275,7 +275,7 @@ fn batches_of_deleted_topics_leave_no_trace() {
 
 #[test]
 fn topics_are_checked_and_spread() {
-    let mut f = Fixture::three(Duration::ZERO);
+    let mut f = Bench::three(Duration::ZERO);
     let mut create = |name: &str, partitions, factor: i16, assignments| {
         let new = NewTopic {
             name: name.into(),

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, timeout};
 
-use super::support::{World, produce};
+use super::support::{Bench, produce};
 use crate::broker::log::test_batch;
 use crate::broker::{Action, Cluster, Matcher, Operation, Resource};
 use crate::wire::ApiKey;
@@ -45,7 +45,7 @@ fn only(response: &MetadataResponse) -> (i16, wire::Uuid, usize) {
 
 #[tokio::test(start_paused = true)]
 async fn a_throttled_connection_is_answered_and_then_not_read() {
-    let world = World::start(Cluster::builder().topic("t", 1)).await;
+    let world = Bench::start(Cluster::builder().topic("t", 1)).await;
     let control = world.cluster.control();
     let mut c = world.client(0).await;
     let pause = Duration::from_secs(3);
@@ -61,7 +61,7 @@ async fn a_throttled_connection_is_answered_and_then_not_read() {
 
 #[tokio::test(start_paused = true)]
 async fn a_throttled_fetch_brings_nothing_and_begins_no_session() {
-    let world = World::start(Cluster::builder().topic("t", 1)).await;
+    let world = Bench::start(Cluster::builder().topic("t", 1)).await;
     let control = world.cluster.control();
     let mut c = world.client(0).await;
     c.produce("t", 0, records()).await;
@@ -79,7 +79,7 @@ async fn a_throttled_fetch_brings_nothing_and_begins_no_session() {
 
 #[tokio::test(start_paused = true)]
 async fn a_held_answer_says_what_was_true_when_it_was_made() {
-    let world = World::start(Cluster::builder().nodes(2).topic("t", 1)).await;
+    let world = Bench::start(Cluster::builder().nodes(2).topic("t", 1)).await;
     let control = world.cluster.control();
     let leader = control.partition("t", 0).unwrap().leader.unwrap();
     let mut c = world.client(leader as usize).await;
@@ -99,7 +99,7 @@ async fn a_held_answer_says_what_was_true_when_it_was_made() {
 
 #[tokio::test(start_paused = true)]
 async fn a_frozen_node_says_nothing_and_others_take_over_when_its_session_ends() {
-    let world = World::start(Cluster::builder().nodes(2).topic("t", 1)).await;
+    let world = Bench::start(Cluster::builder().nodes(2).topic("t", 1)).await;
     let control = world.cluster.control();
     let leader = control.partition("t", 0).unwrap().leader.unwrap();
     let other = 1 - leader;
@@ -131,7 +131,7 @@ async fn a_frozen_node_says_nothing_and_others_take_over_when_its_session_ends()
 
 #[tokio::test(start_paused = true)]
 async fn a_short_freeze_changes_nothing() {
-    let world = World::start(Cluster::builder().nodes(2).topic("t", 1)).await;
+    let world = Bench::start(Cluster::builder().nodes(2).topic("t", 1)).await;
     let control = world.cluster.control();
     let leader = control.partition("t", 0).unwrap().leader.unwrap();
     let mut c = world.client(leader as usize).await;
@@ -154,7 +154,7 @@ async fn a_short_freeze_changes_nothing() {
 
 #[tokio::test(start_paused = true)]
 async fn denied_operations_are_refused_until_they_are_allowed() {
-    let world = World::start(Cluster::builder().topic("t", 1)).await;
+    let world = Bench::start(Cluster::builder().topic("t", 1)).await;
     let control = world.cluster.control();
     let mut c = world.client(0).await;
     let topic = Resource::Topic("t".to_owned());
@@ -189,7 +189,7 @@ async fn denied_operations_are_refused_until_they_are_allowed() {
 
 #[tokio::test(start_paused = true)]
 async fn a_topic_made_anew_has_another_id_and_nothing_in_it() {
-    let world = World::start(Cluster::builder().topic("t", 2)).await;
+    let world = Bench::start(Cluster::builder().topic("t", 2)).await;
     let control = world.cluster.control();
     let mut c = world.client(0).await;
     c.produce("t", 0, records()).await;

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use tokio::io::AsyncWriteExt;
 use tokio::time::Instant;
 
-use super::support::{Client, World, produce};
+use super::support::{Bench, Client, produce};
 use crate::ErrorCode;
 use crate::broker::handlers::SERVED;
 use crate::broker::log::test_batch;
@@ -35,8 +35,8 @@ fn records() -> Bytes {
     test_batch(5, (-1, -1, -1), true)
 }
 
-async fn world() -> World {
-    World::start(Cluster::builder().topic(TOPIC, 2)).await
+async fn world() -> Bench {
+    Bench::start(Cluster::builder().topic(TOPIC, 2)).await
 }
 
 fn versions(key: ApiKey) -> impl Iterator<Item = i16> {
@@ -53,7 +53,7 @@ async fn topic_id(client: &mut Client) -> Uuid {
 }
 
 /// Sends what `make` builds in every version, once as it is and once answered with an injected error.
-async fn every_version<R: Request>(world: &World, client: &mut Client, make: impl Fn(i16) -> R)
+async fn every_version<R: Request>(world: &Bench, client: &mut Client, make: impl Fn(i16) -> R)
 where
     R::Response: Decode + std::fmt::Debug,
 {
@@ -333,7 +333,7 @@ async fn a_long_poll_ends_with_data_or_with_time() {
 #[tokio::test(start_paused = true)]
 async fn acks_all_waits_for_the_replicas() {
     let lag = Duration::from_millis(300);
-    let world = World::start(Cluster::builder().nodes(2).topic(TOPIC, 1).replication_lag(lag)).await;
+    let world = Bench::start(Cluster::builder().nodes(2).topic(TOPIC, 1).replication_lag(lag)).await;
     let mut c = world.client(0).await;
     let start = Instant::now();
     c.ask(&produce(TOPIC, 0, records(), 1), 9).await;
@@ -360,7 +360,7 @@ async fn acks_none_has_no_answer_and_fails_by_closing() {
 
 #[tokio::test(start_paused = true)]
 async fn a_group_forms_over_the_network() {
-    let world = World::start(Cluster::builder().nodes(3).topic(TOPIC, 2)).await;
+    let world = Bench::start(Cluster::builder().nodes(3).topic(TOPIC, 2)).await;
     let coordinator = world.cluster.control().group("g").map_or(0, |group| group.coordinator);
     let mut asking = world.client(0).await;
     let asked = m::FindCoordinatorRequest { key: "g".into(), ..Default::default() };
@@ -419,7 +419,7 @@ async fn unknown_versions_of_api_versions_are_answered_in_version_0() {
 
 #[tokio::test(start_paused = true)]
 async fn hostile_bytes_cost_their_connection_alone() {
-    let world = World::start(Cluster::builder().topic(TOPIC, 1).request_max_bytes(4096)).await;
+    let world = Bench::start(Cluster::builder().topic(TOPIC, 1).request_max_bytes(4096)).await;
     let mut good = world.client(0).await;
     let frames: &[&[u8]] = &[
         &[255, 255, 255, 255],
@@ -485,7 +485,7 @@ async fn transactions_are_refused_for_good() {
 
 #[tokio::test(start_paused = true)]
 async fn node_ids_begin_where_the_builder_says() {
-    let world = World::start(Cluster::builder().nodes(3).first_node_id(5).topic(TOPIC, 3)).await;
+    let world = Bench::start(Cluster::builder().nodes(3).first_node_id(5).topic(TOPIC, 3)).await;
     let control = world.cluster.control();
     assert_eq!(control.nodes(), [5, 6, 7]);
     let leaders = (0..3).map(|index| control.partition(TOPIC, index).unwrap().leader.unwrap());

@@ -16,12 +16,12 @@ use crate::wire::messages::produce::{
 };
 use crate::wire::{Reader, Request};
 
-pub(super) struct World {
+pub(super) struct Bench {
     pub(super) runtime: Arc<SimRuntime>,
     pub(super) cluster: Cluster,
 }
 
-impl World {
+impl Bench {
     pub(super) async fn start(builder: ClusterBuilder) -> Self {
         let runtime = SimRuntime::new(7);
         let cluster = builder.runtime(runtime.clone()).start().await.unwrap();

@@ -30,7 +30,6 @@ use crate::admin::Admin;
 use crate::client::{Client, ConditionEvent, ConditionKind, ConditionStage};
 use crate::runtime::BoxFuture;
 use crate::{Error, ErrorKind, Result, deadline};
-
 use arguments::{Mode, Options, Request};
 use output::Output;
 use properties::{Properties, Settings};

@@ -273,5 +273,4 @@ fn error_hint(error: &BatchError) -> String {
 }
 
 #[cfg(test)]
-#[path = "decode_tests.rs"]
 mod tests;

@@ -419,5 +419,4 @@ fn want(planned: &Planned, credit: usize) -> Want {
 }
 
 #[cfg(test)]
-#[path = "fetcher_tests.rs"]
 mod tests;

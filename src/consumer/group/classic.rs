@@ -942,5 +942,4 @@ fn members(raw: Vec<(ByteString, Option<ByteString>, Bytes)>) -> Vec<Member> {
 }
 
 #[cfg(test)]
-#[path = "classic_tests.rs"]
 mod tests;

@@ -447,5 +447,4 @@ pub(crate) fn summary(attempted: &str, failed: &[Failed]) -> Result<()> {
 }
 
 #[cfg(test)]
-#[path = "commits_tests.rs"]
 mod tests;

@@ -12,7 +12,7 @@ use crate::sync::budget::BUFFER_STEP;
 
 const NODE: NodeId = NodeId(1);
 
-struct Play {
+struct Bench {
     positions: Positions,
     now: Instant,
 }
@@ -21,7 +21,7 @@ fn tp(partition: i32) -> TopicPartition {
     TopicPartition::new("t", partition)
 }
 
-impl Play {
+impl Bench {
     fn new(config: ConsumerConfig) -> Self {
         let backoff = Backoff { first: Duration::from_millis(100), max: Duration::from_secs(1), jitter: 0.0 };
         let mut play = Self {
@@ -168,7 +168,7 @@ fn nothing(from: i64, to: i64) -> Fetched {
 #[test]
 fn without_a_committed_offset_the_policy_decides() {
     for (policy, question) in [(FirstStart::Earliest, EARLIEST), (FirstStart::Latest, LATEST)] {
-        let mut play = Play::new(ConsumerConfig::new().first_start(policy));
+        let mut play = Bench::new(ConsumerConfig::new().first_start(policy));
         assert!(play.plan().is_empty());
         for (partition, assignment) in play.positions.uncommitted() {
             play.positions.handle_committed(&partition, assignment, None);
@@ -183,7 +183,7 @@ fn without_a_committed_offset_the_policy_decides() {
         play.positions.handle_answer(&lookups[1], Answer::Offset { offset: 8, epoch: 1 });
         assert_eq!(play.plan(), [(0, 7), (1, 8)]);
     }
-    let mut play = Play::new(ConsumerConfig::new().first_start(FirstStart::Stop));
+    let mut play = Bench::new(ConsumerConfig::new().first_start(FirstStart::Stop));
     for (partition, assignment) in play.positions.uncommitted() {
         play.positions.handle_committed(&partition, assignment, None);
     }
@@ -192,7 +192,7 @@ fn without_a_committed_offset_the_policy_decides() {
 
 #[test]
 fn a_look_up_that_fails_holds_nobody_up() {
-    let mut play = Play::new(ConsumerConfig::new());
+    let mut play = Bench::new(ConsumerConfig::new());
     let waiting = play.positions.uncommitted();
     play.positions.handle_committed(&waiting[0].0, waiting[0].1, None);
     play.positions.handle_committed(&waiting[1].0, waiting[1].1, Some((10, 0)));
@@ -213,7 +213,7 @@ fn cramped(config: ConsumerConfig) -> ConsumerConfig {
 
 #[test]
 fn what_was_answered_is_handed_out_before_more_is_fetched() {
-    let mut play = Play::fetching(cramped(ConsumerConfig::new()));
+    let mut play = Bench::fetching(cramped(ConsumerConfig::new()));
     assert_eq!(play.plan(), [(0, 10), (1, 10)]);
     play.records(0, 10, 5);
     play.records(1, 10, 3);
@@ -228,7 +228,7 @@ fn what_was_answered_is_handed_out_before_more_is_fetched() {
 
 #[test]
 fn while_little_waits_more_is_fetched_and_all_of_it_is_one_batch() {
-    let mut play = Play::fetching(ConsumerConfig::new());
+    let mut play = Bench::fetching(ConsumerConfig::new());
     play.records(0, 10, 1);
     assert_eq!(play.plan(), [(0, 11), (1, 10)]);
     play.records(1, 10, 1);
@@ -256,7 +256,7 @@ fn while_little_waits_more_is_fetched_and_all_of_it_is_one_batch() {
 
 #[test]
 fn small_answers_have_a_bound() {
-    let mut play = Play::fetching(ConsumerConfig::new());
+    let mut play = Bench::fetching(ConsumerConfig::new());
     let mut answers = 0;
     while let Some((_, offset)) = play.plan().first().copied() {
         play.records(0, offset, 1);
@@ -271,7 +271,7 @@ fn small_answers_have_a_bound() {
 
 #[test]
 fn what_is_told_between_batches_stays_there() {
-    let mut play = Play::fetching(ConsumerConfig::new().partition_end_events(true));
+    let mut play = Bench::fetching(ConsumerConfig::new().partition_end_events(true));
     play.records(0, 10, 90);
     play.records(0, 100, 2);
     play.records(0, 102, 2);
@@ -283,7 +283,7 @@ fn what_is_told_between_batches_stays_there() {
 
 #[test]
 fn where_memory_is_short_nothing_is_fetched_ahead_nor_copied() {
-    let mut play = Play::fetching(ConsumerConfig::new());
+    let mut play = Bench::fetching(ConsumerConfig::new());
     play.records(0, 10, 1);
     play.records(0, 11, 1);
     let budget = play.positions.config.budget.clone();
@@ -298,7 +298,7 @@ fn where_memory_is_short_nothing_is_fetched_ahead_nor_copied() {
 
 #[test]
 fn paused_partitions_keep_what_was_fetched_and_leave_the_session() {
-    let mut play = Play::fetching(ConsumerConfig::new());
+    let mut play = Bench::fetching(ConsumerConfig::new());
     play.records(0, 10, 5);
     play.positions.pause(&tp(0)).unwrap();
     assert_eq!(play.pop(), None);
@@ -315,7 +315,7 @@ fn paused_partitions_keep_what_was_fetched_and_leave_the_session() {
 
 #[test]
 fn held_partitions_prefetch_up_to_their_share() {
-    let mut play = Play::fetching(ConsumerConfig::new().hold_after_delivery(true));
+    let mut play = Bench::fetching(ConsumerConfig::new().hold_after_delivery(true));
     play.records(0, 10, 5);
     assert_eq!(play.popped(), ["0: 10..15"]);
     assert_eq!(play.plan(), [(0, 15), (1, 10)]);
@@ -332,7 +332,7 @@ fn held_partitions_prefetch_up_to_their_share() {
 
 #[test]
 fn late_answers_are_dropped_by_version() {
-    let mut play = Play::fetching(ConsumerConfig::new());
+    let mut play = Bench::fetching(ConsumerConfig::new());
     let old = play.asked(0);
     play.positions.seek(&tp(0), StartOffset::At(Offset(50))).unwrap();
     assert!(!play.answer(&old, records(0, 10, 5, 1)));
@@ -356,7 +356,7 @@ fn late_answers_are_dropped_by_version() {
 
 #[test]
 fn marks_belong_to_their_assignment() {
-    let mut play = Play::fetching(ConsumerConfig::new());
+    let mut play = Bench::fetching(ConsumerConfig::new());
     play.records(0, 10, 5);
     let batch = play.batch();
     play.positions.store(batch.mark()).unwrap();
@@ -373,7 +373,7 @@ fn marks_belong_to_their_assignment() {
 
 #[test]
 fn automatic_marks_cover_what_was_handed_out_before() {
-    let mut play = Play::fetching(ConsumerConfig::new());
+    let mut play = Bench::fetching(ConsumerConfig::new());
     play.records(0, 10, 5);
     play.positions.store_handed_out();
     assert!(play.positions.stored(None).is_empty());
@@ -393,7 +393,7 @@ fn automatic_marks_cover_what_was_handed_out_before() {
 
 #[test]
 fn faults_come_after_the_records_in_front_of_them() {
-    let mut play = Play::fetching(ConsumerConfig::new());
+    let mut play = Bench::fetching(ConsumerConfig::new());
     let mut part = records(0, 10, 5, 1);
     if let Fetched::Records(Records { fault, .. }) = &mut part {
         *fault = Some(Error::new(ErrorKind::CorruptRecord, "damaged"));
@@ -407,13 +407,13 @@ fn faults_come_after_the_records_in_front_of_them() {
 
 #[test]
 fn out_of_range_follows_the_policy() {
-    let mut play = Play::fetching(ConsumerConfig::new());
+    let mut play = Bench::fetching(ConsumerConfig::new());
     play.fetched(0, Fetched::OutOfRange);
     let lookup = play.positions.lookups(play.now).remove(0);
     assert_eq!(lookup.question, Question::Range);
     play.positions.handle_answer(&lookup, Answer::Range { earliest: 20, latest: 90 });
     assert_eq!(play.popped(), ["0: OffsetOutOfRange stopped=true"]);
-    let mut play = Play::fetching(ConsumerConfig::new().out_of_range(OutOfRange::Latest));
+    let mut play = Bench::fetching(ConsumerConfig::new().out_of_range(OutOfRange::Latest));
     play.fetched(0, Fetched::OutOfRange);
     let lookup = play.positions.lookups(play.now).remove(0);
     assert_eq!(lookup.question, Question::Offset(LATEST));
@@ -423,15 +423,15 @@ fn out_of_range_follows_the_policy() {
 
 #[test]
 fn truncation_stops_or_resumes() {
-    let mut play = Play::fetching(ConsumerConfig::new());
+    let mut play = Bench::fetching(ConsumerConfig::new());
     play.fetched(0, Fetched::Diverging { epoch: 0, end_offset: 6 });
     assert_eq!(play.popped(), ["0: OffsetOutOfRange stopped=true"]);
-    let mut play = Play::fetching(ConsumerConfig::new().truncation(Truncation::Resume));
+    let mut play = Bench::fetching(ConsumerConfig::new().truncation(Truncation::Resume));
     play.fetched(0, Fetched::Diverging { epoch: 0, end_offset: 6 });
     assert_eq!(play.plan(), [(0, 6), (1, 10)]);
     // Brokers that do not detect it are asked; an end that is not known is no loss.
     for (end_offset, expected) in [(-1, 10), (10, 10), (6, 6)] {
-        let mut play = Play::fetching(ConsumerConfig::new().truncation(Truncation::Resume));
+        let mut play = Bench::fetching(ConsumerConfig::new().truncation(Truncation::Resume));
         let asked = play.asked(0);
         play.positions.check_epoch(&asked);
         let lookup = play.positions.lookups(play.now).remove(0);
@@ -443,7 +443,7 @@ fn truncation_stops_or_resumes() {
 
 #[test]
 fn retries_pause_and_a_new_leader_ends_the_pause() {
-    let mut play = Play::fetching(ConsumerConfig::new());
+    let mut play = Bench::fetching(ConsumerConfig::new());
     play.fetched(0, Fetched::Retry { pause: true, error: Error::new(ErrorKind::Broker, "later") });
     assert_eq!(play.plan(), [(1, 10)]);
     play.lead(2);
@@ -458,7 +458,7 @@ fn retries_pause_and_a_new_leader_ends_the_pause() {
 
 #[test]
 fn ends_are_told_once() {
-    let mut play = Play::fetching(ConsumerConfig::new().partition_end_events(true));
+    let mut play = Bench::fetching(ConsumerConfig::new().partition_end_events(true));
     play.records(0, 10, 90);
     assert_eq!(play.popped(), ["0: 10..100", "0: end 100"]);
     play.records(0, 100, 0);
@@ -467,7 +467,7 @@ fn ends_are_told_once() {
 
 #[test]
 fn missing_rights_are_trouble_of_the_topic_until_it_can_be_read() {
-    let mut play = Play::fetching(ConsumerConfig::new());
+    let mut play = Bench::fetching(ConsumerConfig::new());
     for _ in 0..2 {
         let error = Error::from_code(ErrorCode::TOPIC_AUTHORIZATION_FAILED, "reading");
         play.fetched(0, Fetched::Retry { pause: true, error });
@@ -482,7 +482,7 @@ fn missing_rights_are_trouble_of_the_topic_until_it_can_be_read() {
 
 #[test]
 fn a_leader_that_steps_down_and_dies_is_unreachable_and_refuses_nothing() {
-    let mut play = Play::fetching(ConsumerConfig::new());
+    let mut play = Bench::fetching(ConsumerConfig::new());
     let error = Error::from_code(ErrorCode::FENCED_LEADER_EPOCH, "reading");
     play.fetched(0, Fetched::Retry { pause: true, error });
     assert_eq!(play.troubles(), ["t[0]: NoLeader"]);
@@ -492,7 +492,7 @@ fn a_leader_that_steps_down_and_dies_is_unreachable_and_refuses_nothing() {
 
 #[test]
 fn a_batch_that_never_fits_is_named() {
-    let mut play = Play::fetching(ConsumerConfig::new());
+    let mut play = Bench::fetching(ConsumerConfig::new());
     for _ in 0..=CUTS_MAX {
         let mut part = records(0, 10, 0, 1);
         if let Fetched::Records(Records { cut, .. }) = &mut part {
@@ -505,7 +505,7 @@ fn a_batch_that_never_fits_is_named() {
 
 #[test]
 fn what_a_former_leader_answers_is_void() {
-    let mut play = Play::fetching(ConsumerConfig::new());
+    let mut play = Bench::fetching(ConsumerConfig::new());
     let (late, empty) = (play.asked(0), play.asked(1));
     play.lead_by(NodeId(2), 2, 0);
     let asked = play.asked(0);
@@ -530,7 +530,7 @@ fn what_a_former_leader_answers_is_void() {
 
 #[test]
 fn a_new_leader_is_asked_what_the_former_one_did_not_answer() {
-    let mut play = Play::new(ConsumerConfig::new());
+    let mut play = Bench::new(ConsumerConfig::new());
     for (partition, assignment) in play.positions.uncommitted() {
         play.positions.handle_committed(&partition, assignment, None);
     }
@@ -548,7 +548,7 @@ fn a_new_leader_is_asked_what_the_former_one_did_not_answer() {
 
 #[test]
 fn a_look_up_that_takes_long_holds_nobody_up() {
-    let mut play = Play::new(ConsumerConfig::new());
+    let mut play = Bench::new(ConsumerConfig::new());
     let waiting = play.positions.uncommitted();
     play.positions.handle_committed(&waiting[0].0, waiting[0].1, None);
     play.positions.handle_committed(&waiting[1].0, waiting[1].1, Some((10, 0)));
@@ -561,7 +561,7 @@ fn a_look_up_that_takes_long_holds_nobody_up() {
 #[test]
 fn what_was_not_handed_out_is_fetched_again_where_a_log_was_cut_off_behind_it() {
     // Up to 20 fetched, up to 15 handed out; the log has changed from 17 on.
-    let mut play = Play::fetching(ConsumerConfig::new());
+    let mut play = Bench::fetching(ConsumerConfig::new());
     play.records(0, 10, 5);
     assert_eq!(play.popped(), ["0: 10..15"]);
     play.records(0, 15, 5);
@@ -576,7 +576,7 @@ fn what_was_not_handed_out_is_fetched_again_where_a_log_was_cut_off_behind_it() 
 #[test]
 fn a_topic_made_anew_is_read_from_its_start_and_what_was_kept_is_void() {
     for (paused, stopped) in [(false, false), (true, false), (false, true)] {
-        let mut play = Play::new(ConsumerConfig::new());
+        let mut play = Bench::new(ConsumerConfig::new());
         play.lead_by(NODE, 1, 7);
         for (partition, assignment) in play.positions.uncommitted() {
             play.positions.handle_committed(&partition, assignment, Some((10, 0)));
@@ -615,7 +615,7 @@ fn a_topic_made_anew_is_read_from_its_start_and_what_was_kept_is_void() {
 
 #[test]
 fn a_topic_made_anew_before_reading_began_is_read_from_where_the_group_stopped_in_it() {
-    let mut play = Play::new(ConsumerConfig::new());
+    let mut play = Bench::new(ConsumerConfig::new());
     play.lead_by(NODE, 1, 7);
     // Another member reads the new topic already; our metadata still has the old one.
     let asked = play.positions.uncommitted();
@@ -633,7 +633,7 @@ fn a_topic_made_anew_before_reading_began_is_read_from_where_the_group_stopped_i
 
 #[test]
 fn a_partition_that_is_gone_says_so_until_it_is_back() {
-    let mut play = Play::fetching(ConsumerConfig::new());
+    let mut play = Bench::fetching(ConsumerConfig::new());
     let smaller = Sighting { topic_id: Uuid::default(), count: 1, leader: Some((NODE, 1)) };
     let sight = |partition: &TopicPartition| match partition.partition.0 {
         0 => Some(smaller),
@@ -649,7 +649,7 @@ fn a_partition_that_is_gone_says_so_until_it_is_back() {
 
 #[test]
 fn what_stopped_is_tried_again_where_the_reason_may_go_away() {
-    let mut play = Play::fetching(ConsumerConfig::new());
+    let mut play = Bench::fetching(ConsumerConfig::new());
     for _ in 0..2 {
         let damaged = Error::new(ErrorKind::CorruptRecord, "damaged");
         play.fetched(0, Fetched::Fatal(damaged));
@@ -679,9 +679,9 @@ fn what_stopped_is_tried_again_where_the_reason_may_go_away() {
 
 #[test]
 fn what_nobody_may_see_is_done_with_what_is_in_front_of_it() {
-    let stored = |play: &mut Play| play.positions.stored(None).first().map(|mark| mark.offset().0);
+    let stored = |play: &mut Bench| play.positions.stored(None).first().map(|mark| mark.offset().0);
     // Behind a batch that waits.
-    let mut play = Play::fetching(ConsumerConfig::new().hold_after_delivery(true));
+    let mut play = Bench::fetching(ConsumerConfig::new().hold_after_delivery(true));
     play.records(0, 10, 5);
     let first = play.batch();
     play.records(0, 15, 5);
@@ -697,7 +697,7 @@ fn what_nobody_may_see_is_done_with_what_is_in_front_of_it() {
     play.fetched(0, nothing(30, 40));
     assert_eq!(stored(&mut play), Some(40));
     // Nothing but that, after what the group has committed.
-    let mut play = Play::fetching(ConsumerConfig::new());
+    let mut play = Bench::fetching(ConsumerConfig::new());
     play.fetched(0, nothing(10, 12));
     assert_eq!(stored(&mut play), Some(12));
 }
@@ -706,7 +706,7 @@ fn what_nobody_may_see_is_done_with_what_is_in_front_of_it() {
 fn partitions_that_appear_later_are_read_from_their_start() {
     for (policy, expected) in [(NewPartitions::Earliest, EARLIEST), (NewPartitions::FirstStart, LATEST)] {
         let config = ConsumerConfig::new().first_start(FirstStart::Latest).new_partitions(policy);
-        let mut play = Play::new(config);
+        let mut play = Bench::new(config);
         play.positions.handle_topic_seen(&TopicName::from("t"), 1);
         play.positions.handle_topic_seen(&TopicName::from("t"), 2);
         for (partition, assignment) in play.positions.uncommitted() {
@@ -720,13 +720,13 @@ fn partitions_that_appear_later_are_read_from_their_start() {
 
 #[test]
 fn a_position_that_is_moved_by_policy_is_told() {
-    let mut play = Play::fetching(ConsumerConfig::new().out_of_range(OutOfRange::Earliest));
+    let mut play = Bench::fetching(ConsumerConfig::new().out_of_range(OutOfRange::Earliest));
     play.fetched(0, Fetched::OutOfRange);
     let lookup = play.positions.lookups(play.now).remove(0);
     play.positions.handle_answer(&lookup, Answer::Offset { offset: 50, epoch: 1 });
     let mut told = play.popped();
     assert_eq!(told.remove(0), "0: 10 becomes 50");
-    let mut play = Play::fetching(ConsumerConfig::new().truncation(Truncation::Resume));
+    let mut play = Bench::fetching(ConsumerConfig::new().truncation(Truncation::Resume));
     play.fetched(0, Fetched::Diverging { epoch: 0, end_offset: 6 });
     assert_eq!(play.popped(), ["0: 10 becomes 6"]);
 }
@@ -735,7 +735,7 @@ fn a_position_that_is_moved_by_policy_is_told() {
 fn what_was_fetched_before_a_position_is_moved_is_handed_out_first() {
     for moved in [50, 3] {
         let config = ConsumerConfig::new().hold_after_delivery(true).out_of_range(OutOfRange::Latest);
-        let mut play = Play::fetching(config);
+        let mut play = Bench::fetching(config);
         play.records(0, 10, 5);
         play.pop();
         play.records(0, 15, 5);

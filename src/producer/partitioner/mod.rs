@@ -5,10 +5,9 @@ mod hash;
 use std::fmt;
 use std::str::FromStr;
 
-use hash::{crc32, fnv1a, murmur2};
-
 use crate::settings::Words;
 use crate::{Error, Result};
+use hash::{crc32, fnv1a, murmur2};
 
 /// How a record without an explicit partition finds one. Names are librdkafka's.
 ///

@@ -27,10 +27,6 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use era::Eras;
-use node::{Entry, NodeState};
-use partition::{Listed, Partition, Readiness};
-
 use super::batch::Batch;
 use super::compress::Codec;
 use super::lane::{Gauge, Left, Take};
@@ -41,6 +37,9 @@ use crate::types::{NodeId, TopicName};
 use crate::wire::Uuid;
 use crate::wire::produce::PartitionBatch;
 use crate::{Error, ErrorKind};
+use era::Eras;
+use node::{Entry, NodeState};
+use partition::{Listed, Partition, Readiness};
 
 /// Most bytes of one request; a single batch may be larger.
 const REQUEST_BYTES_MAX: usize = 8 * 1024 * 1024;

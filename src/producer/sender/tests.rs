@@ -44,7 +44,7 @@ impl Lanes for Closed {
     }
 }
 
-struct World {
+struct Bench {
     sender: Sender,
     lanes: Closed,
     now: Instant,
@@ -63,7 +63,7 @@ struct Seen {
 const ONE: NodeId = NodeId(1);
 const TWO: NodeId = NodeId(2);
 
-impl World {
+impl Bench {
     /// `partitions` partitions of topic `t`, led by node 1; producer 7 in epoch 0.
     fn new(partitions: usize) -> Self {
         let mut world = Self::without_id(partitions);
@@ -206,7 +206,7 @@ const GAP: ErrorCode = ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER;
 
 #[test]
 fn five_are_on_the_way_and_no_more() {
-    let mut world = World::new(1);
+    let mut world = Bench::new(1);
     let cells: Vec<_> = (0..7).map(|_| world.add(0, 3)).collect();
     let sent: Vec<_> = (0..5).map(|_| world.one(ONE)).collect();
     assert_eq!(sent.iter().map(|(_, _, sequence)| *sequence).collect::<Vec<_>>(), [0, 3, 6, 9, 12]);
@@ -221,7 +221,7 @@ fn five_are_on_the_way_and_no_more() {
 
 #[test]
 fn a_partition_moves_only_after_the_old_leader_has_answered() {
-    let mut world = World::new(1);
+    let mut world = Bench::new(1);
     let cells: Vec<_> = (0..7).map(|_| world.add(0, 1)).collect();
     let sent: Vec<_> = (0..5).map(|_| world.one(ONE)).collect();
     world.lead(0, Some(TWO));
@@ -252,7 +252,7 @@ fn a_partition_moves_only_after_the_old_leader_has_answered() {
 
 #[test]
 fn a_retry_goes_out_at_once_where_the_leader_moved_meanwhile() {
-    let mut world = World::new(1);
+    let mut world = Bench::new(1);
     world.add(0, 1);
     let (request, ..) = world.one(ONE);
     world.lead(0, Some(TWO));
@@ -262,7 +262,7 @@ fn a_retry_goes_out_at_once_where_the_leader_moved_meanwhile() {
 
 #[test]
 fn the_first_of_five_fails_and_order_is_kept() {
-    let mut world = World::new(1);
+    let mut world = Bench::new(1);
     let cells: Vec<_> = (0..6).map(|_| world.add(0, 2)).collect();
     let sent: Vec<_> = (0..5).map(|_| world.one(ONE)).collect();
     world.answer(sent[0].0, 0, ErrorCode::NOT_ENOUGH_REPLICAS);
@@ -288,7 +288,7 @@ fn the_first_of_five_fails_and_order_is_kept() {
 
 #[test]
 fn a_batch_that_can_never_be_written_begins_an_era_for_those_behind_it() {
-    let mut world = World::new(2);
+    let mut world = Bench::new(2);
     let bad = world.add(0, 1);
     let (first, ..) = world.one(ONE);
     let good = world.add(0, 1);
@@ -324,7 +324,7 @@ fn a_batch_that_can_never_be_written_begins_an_era_for_those_behind_it() {
 
 #[test]
 fn sequences_wrap() {
-    let mut world = World::new(1);
+    let mut world = Bench::new(1);
     world.add(0, 1);
     let (request, ..) = world.one(ONE);
     world.answer(request, 0, ErrorCode::NONE);
@@ -341,7 +341,7 @@ fn sequences_wrap() {
 
 #[test]
 fn a_lost_answer_is_asked_for_with_the_same_sequence() {
-    let mut world = World::new(1);
+    let mut world = Bench::new(1);
     let cell = world.add(0, 3);
     let (request, ..) = world.one(ONE);
     world.lose(request, false);
@@ -360,7 +360,7 @@ fn a_lost_answer_is_asked_for_with_the_same_sequence() {
 
 #[test]
 fn delivery_times_out_in_the_queue_and_on_the_way() {
-    let mut world = World::new(2);
+    let mut world = Bench::new(2);
     let sent = world.add(0, 1);
     let (request, ..) = world.one(ONE);
     world.lead(1, None);
@@ -394,7 +394,7 @@ fn delivery_times_out_in_the_queue_and_on_the_way() {
 #[test]
 fn what_may_be_written_is_settled_in_its_era_before_a_new_one() {
     for (answer, acked) in [(ErrorCode::NONE, 1), (ErrorCode::DUPLICATE_SEQUENCE_NUMBER, 1), (GAP, 0)] {
-        let mut world = World::new(1);
+        let mut world = Bench::new(1);
         let old = world.add(0, 1);
         let (first, ..) = world.one(ONE);
         world.pass(100_000);
@@ -426,7 +426,7 @@ fn what_may_be_written_is_settled_in_its_era_before_a_new_one() {
 
 #[test]
 fn a_batch_too_large_is_split_and_keeps_its_sequences() {
-    let mut world = World::new(1);
+    let mut world = Bench::new(1);
     let cell = world.add(0, 4);
     let behind = world.add(0, 1);
     let (first, ..) = world.one(ONE);
@@ -455,7 +455,7 @@ fn a_batch_too_large_is_split_and_keeps_its_sequences() {
 
 #[test]
 fn a_forgotten_producer_begins_anew_unless_it_cannot_know() {
-    let mut world = World::new(1);
+    let mut world = Bench::new(1);
     let cell = world.add(0, 1);
     let (request, ..) = world.one(ONE);
     world.answer(request, 0, ErrorCode::UNKNOWN_PRODUCER_ID);
@@ -476,7 +476,7 @@ fn a_forgotten_producer_begins_anew_unless_it_cannot_know() {
 
 #[test]
 fn a_later_epoch_at_the_broker_means_another_producer_id() {
-    let mut world = World::new(1);
+    let mut world = Bench::new(1);
     let cell = world.add(0, 1);
     let (request, ..) = world.one(ONE);
     world.answer(request, 0, ErrorCode::INVALID_PRODUCER_EPOCH);
@@ -492,7 +492,7 @@ fn a_later_epoch_at_the_broker_means_another_producer_id() {
 
 #[test]
 fn no_producer_id_no_request() {
-    let mut world = World::without_id(1);
+    let mut world = Bench::without_id(1);
     let cell = world.add(0, 1);
     assert!(world.poll(ONE).is_none());
     assert!(world.sender.poll_producer_id(world.now));
@@ -510,7 +510,7 @@ fn no_producer_id_no_request() {
 
 #[test]
 fn bad_records_fail_by_name_and_their_neighbours_may_try_again() {
-    let mut world = World::new(1);
+    let mut world = Bench::new(1);
     let cell = world.add(0, 3);
     let (request, ..) = world.one(ONE);
     let error = RecordError { index: 1, message: Some("no key".into()) };
@@ -532,7 +532,7 @@ fn bad_records_fail_by_name_and_their_neighbours_may_try_again() {
 
 #[test]
 fn a_partition_that_the_answer_leaves_out_is_asked_about_again() {
-    let mut world = World::new(2);
+    let mut world = Bench::new(2);
     let cells = [world.add(0, 1), world.add(1, 1)];
     let (request, seen) = world.poll(ONE).expect("a request is due");
     assert_eq!(seen.len(), 2, "one batch of each");
@@ -547,7 +547,7 @@ fn a_partition_that_the_answer_leaves_out_is_asked_about_again() {
 
 #[test]
 fn requests_are_bounded_and_begin_elsewhere_each_time() {
-    let mut world = World::new(3);
+    let mut world = Bench::new(3);
     for partition in 0..3 {
         for _ in 0..2 {
             let batch = world.batch(partition, 1, 3 * 1024 * 1024);
@@ -567,7 +567,7 @@ fn requests_are_bounded_and_begin_elsewhere_each_time() {
 /// A broker that knows nothing of the producer accepts any first sequence.
 #[test]
 fn the_first_batch_goes_alone_so_that_none_behind_it_is_written_before_it() {
-    let mut world = World::new(1);
+    let mut world = Bench::new(1);
     world.sender.partitions[0].probing = true;
     let (first, second) = (world.add(0, 2), world.add(0, 3));
     let (request, _, sequence) = world.one(ONE);
@@ -589,7 +589,7 @@ fn the_first_batch_goes_alone_so_that_none_behind_it_is_written_before_it() {
 /// written and be lost.
 #[test]
 fn a_request_holds_one_batch_of_a_partition_whatever_lists_it_was_on() {
-    let mut world = World::new(1);
+    let mut world = Bench::new(1);
     let first = world.open(0);
     // The open batch closes, which moves the partition from one list to the other, and a new one opens behind it.
     let closed = world.lanes.open.remove(&0).expect("it was opened");
@@ -606,7 +606,7 @@ fn a_request_holds_one_batch_of_a_partition_whatever_lists_it_was_on() {
 
 #[test]
 fn what_is_left_at_the_end_is_told_so() {
-    let mut world = World::new(1);
+    let mut world = Bench::new(1);
     let sent = world.add(0, 1);
     world.one(ONE);
     let queued = world.add(0, 1);
@@ -621,7 +621,7 @@ fn what_is_left_at_the_end_is_told_so() {
 
 #[test]
 fn an_open_batch_is_as_old_as_its_first_record_whenever_the_sender_hears_of_it() {
-    let mut world = World::new(1);
+    let mut world = Bench::new(1);
     world.lead(0, None);
     let batch = world.batch(0, 1, 10);
     let cell = Arc::clone(&batch.cell);
@@ -634,8 +634,8 @@ fn an_open_batch_is_as_old_as_its_first_record_whenever_the_sender_hears_of_it()
 }
 
 /// Four batches of one record each, on the way to node 1, whose connection breaks; then the first is asked for again.
-fn four_unanswered() -> (World, Vec<Arc<BatchCell>>, u64) {
-    let mut world = World::new(1);
+fn four_unanswered() -> (Bench, Vec<Arc<BatchCell>>, u64) {
+    let mut world = Bench::new(1);
     let cells: Vec<_> = (0..4).map(|_| world.add(0, 1)).collect();
     let sent: Vec<_> = (0..4).map(|_| world.one(ONE)).collect();
     for (request, ..) in sent {
@@ -699,7 +699,7 @@ fn what_was_doubted_is_unknown_once_nobody_can_tell() {
 
 #[test]
 fn a_frozen_leader_is_not_waited_for_once_another_is_named() {
-    let mut world = World::new(1);
+    let mut world = Bench::new(1);
     let cells = [world.add(0, 1), world.add(0, 1)];
     let old = [world.one(ONE).0, world.one(ONE).0];
     assert_eq!(world.sender.next_deadline(world.now, |_| true), Some(world.now + UNANSWERED));
@@ -737,8 +737,8 @@ fn a_frozen_leader_is_not_waited_for_once_another_is_named() {
 
 #[test]
 fn without_sequences_a_former_leader_has_its_time() {
-    let config = SenderConfig { idempotent: false, ..World::without_id(0).sender.config };
-    let mut world = World::with(config, 1);
+    let config = SenderConfig { idempotent: false, ..Bench::without_id(0).sender.config };
+    let mut world = Bench::with(config, 1);
     world.add(0, 1);
     let (request, ..) = world.one(ONE);
     world.lead(0, Some(TWO));
@@ -751,7 +751,7 @@ fn without_sequences_a_former_leader_has_its_time() {
 
 #[test]
 fn parts_of_a_batch_that_may_be_written_are_not() {
-    let mut world = World::new(1);
+    let mut world = Bench::new(1);
     let cell = world.add(0, 4);
     let (request, ..) = world.one(ONE);
     world.lose(request, false);
@@ -763,7 +763,7 @@ fn parts_of_a_batch_that_may_be_written_are_not() {
 
 #[test]
 fn a_batch_that_was_damaged_is_sent_again_once_whatever_was_before() {
-    let mut world = World::new(1);
+    let mut world = Bench::new(1);
     let cells = [world.add(0, 1), world.add(0, 1)];
     for (cell, second) in cells.iter().zip([ErrorCode::NONE, ErrorCode::CORRUPT_MESSAGE]) {
         for code in [ErrorCode::NOT_ENOUGH_REPLICAS, ErrorCode::CORRUPT_MESSAGE] {
@@ -781,7 +781,7 @@ fn a_batch_that_was_damaged_is_sent_again_once_whatever_was_before() {
 
 #[test]
 fn a_topic_that_is_made_anew_gets_new_sequences_and_what_has_no_partition_fails() {
-    let mut world = World::new(2);
+    let mut world = Bench::new(2);
     world.sender.handle_topic_id(&"t".into(), Uuid([1; 16]));
     let written = world.add(0, 1);
     let (request, ..) = world.one(ONE);
@@ -818,7 +818,7 @@ fn a_topic_that_is_made_anew_gets_new_sequences_and_what_has_no_partition_fails(
 
 #[test]
 fn partitions_that_wait_for_a_producer_id_are_counted_once() {
-    let mut world = World::without_id(3);
+    let mut world = Bench::without_id(3);
     for _ in 0..100 {
         for partition in 0..3 {
             world.add(partition, 1);
@@ -830,11 +830,11 @@ fn partitions_that_wait_for_a_producer_id_are_counted_once() {
 
 #[test]
 fn a_request_is_no_larger_than_a_broker_can_do_in_time() {
-    let mut world = World::new(2500);
+    let mut world = Bench::new(2500);
     for partition in 0..2500 {
         world.add(partition, 1);
     }
-    let sizes = |world: &mut World| {
+    let sizes = |world: &mut Bench| {
         let all: Vec<_> = std::iter::from_fn(|| world.poll(ONE)).map(|(id, seen)| (id, seen.len())).collect();
         (all.iter().map(|sent| sent.1).collect::<Vec<_>>(), all[0].0)
     };
@@ -859,8 +859,8 @@ fn a_request_is_no_larger_than_a_broker_can_do_in_time() {
 
 #[test]
 fn refusals_that_last_are_reported_and_so_is_their_end() {
-    let mut world = World::new(1);
-    let reports = |world: &mut World| -> Vec<_> {
+    let mut world = Bench::new(1);
+    let reports = |world: &mut Bench| -> Vec<_> {
         let effects = world.sender.take_effects();
         effects
             .filter_map(|effect| match effect {
@@ -900,7 +900,7 @@ fn refusals_that_last_are_reported_and_so_is_their_end() {
 
 #[test]
 fn a_producer_id_that_is_refused_is_asked_for_less_and_less() {
-    let mut world = World::without_id(1);
+    let mut world = Bench::without_id(1);
     let mut pauses = Vec::new();
     for _ in 0..6 {
         assert!(world.sender.poll_producer_id(world.now));
@@ -915,7 +915,7 @@ fn a_producer_id_that_is_refused_is_asked_for_less_and_less() {
 
 #[test]
 fn whatever_stood_in_the_way_of_a_producer_id_is_over_once_there_is_one() {
-    let mut world = World::without_id(1);
+    let mut world = Bench::without_id(1);
     let refusals = [
         (ErrorCode::COORDINATOR_LOAD_IN_PROGRESS, ConditionKind::NoCoordinator),
         (ErrorCode::CLUSTER_AUTHORIZATION_FAILED, ConditionKind::NotAuthorized),
@@ -946,7 +946,7 @@ fn whatever_stood_in_the_way_of_a_producer_id_is_over_once_there_is_one() {
 
 #[test]
 fn topics_that_something_waits_for_are_in_use() {
-    let mut world = World::new(2);
+    let mut world = Bench::new(2);
     assert_eq!(world.sender.take_used().len(), 1);
     assert!(world.sender.take_used().is_empty());
     let written = world.add(1, 1);

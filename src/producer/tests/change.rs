@@ -13,7 +13,7 @@ async fn send(producer: &Producer, record: Record<'_>) -> Result<Delivery, Produ
 
 #[tokio::test(start_paused = true)]
 async fn keys_of_a_topic_that_is_made_anew_go_to_the_partitions_that_it_has() {
-    let world = World::new(3, 6).await;
+    let world = Bench::new(3, 6).await;
     let producer = world.producer();
     let topic = producer.topic("t").await.expect("it exists");
     for (partitions, in_flight) in [(2, false), (5, true), (1, true), (8, false)] {
@@ -51,7 +51,7 @@ async fn keys_of_a_topic_that_is_made_anew_go_to_the_partitions_that_it_has() {
 
 #[tokio::test(start_paused = true)]
 async fn a_partition_that_is_new_is_looked_for() {
-    let world = World::new(3, 1).await;
+    let world = Bench::new(3, 1).await;
     let producer = world.producer();
     producer.send(Record::to("t").value("first")).await.expect("it is written");
     world.control().create_partitions("t", 3).expect("it can grow");
@@ -83,7 +83,7 @@ async fn a_partition_that_is_new_is_looked_for() {
 
 #[tokio::test(start_paused = true)]
 async fn records_without_key_leave_a_partition_that_has_no_leader() {
-    let World { broker, cluster } = World::new(3, 1).await;
+    let Bench { broker, cluster } = Bench::new(3, 1).await;
     let single = CreatableTopic {
         name: "single".into(),
         num_partitions: 3,
@@ -126,7 +126,7 @@ async fn records_without_key_leave_a_partition_that_has_no_leader() {
 
 #[tokio::test(start_paused = true)]
 async fn a_frozen_leader_does_not_hold_up_what_its_successor_can_take() {
-    let world = World::new(3, 1).await;
+    let world = Bench::new(3, 1).await;
     let control = world.control();
     control.move_leader("t", 0, 0).expect("it is in sync");
     let producer = world.producer();
@@ -147,7 +147,7 @@ async fn a_frozen_leader_does_not_hold_up_what_its_successor_can_take() {
 /// Neither the topic nor anything else was asked about for an hour, and nothing can be sent where the leader was.
 #[tokio::test(start_paused = true)]
 async fn a_topic_that_left_the_refresh_comes_back_when_its_leader_is_needed() {
-    let world = World::new(3, 1).await;
+    let world = Bench::new(3, 1).await;
     let producer = world.producer();
     send(&producer, Record::to("t").value("first")).await.expect("it is written");
     tokio::time::sleep(SECONDS * 3600).await;
@@ -160,7 +160,7 @@ async fn a_topic_that_left_the_refresh_comes_back_when_its_leader_is_needed() {
 #[tokio::test(start_paused = true)]
 async fn a_frozen_node_costs_a_producer_id_a_moment() {
     for frozen in 0..3 {
-        let world = World::new(3, 1).await;
+        let world = Bench::new(3, 1).await;
         let soon = tokio::time::Instant::now() + SECONDS;
         world.cluster.ready(soon).await.expect("the cluster is well");
         for node in 0..3 {
@@ -184,7 +184,7 @@ async fn a_frozen_node_costs_a_producer_id_a_moment() {
 
 #[tokio::test(start_paused = true)]
 async fn an_explicit_linger_gathers_records() {
-    let world = World::new(1, 1).await;
+    let world = Bench::new(1, 1).await;
     for (linger, requests) in [(0, 400..=500), (5, 200..=300), (100, 15..=25)] {
         let producer = world
             .builder()
@@ -205,7 +205,7 @@ async fn an_explicit_linger_gathers_records() {
 
 #[tokio::test(start_paused = true)]
 async fn a_right_that_is_missing_is_a_condition_until_it_is_there() {
-    let world = World::new(1, 1).await;
+    let world = Bench::new(1, 1).await;
     let producer = world.producer();
     let resource = Resource::Topic("t".to_owned());
     let mut news = world.cluster.condition_events(Some(producer.shared.id));

@@ -3,7 +3,7 @@
 use super::*;
 
 /// A producer that compresses, with one record written.
-async fn compressing(world: &World) -> Producer {
+async fn compressing(world: &Bench) -> Producer {
     let producer = world
         .builder()
         .config(ProducerConfig::new().compression(Compression::Lz4).batch_size(200_000))
@@ -33,7 +33,7 @@ fn outcomes(receipts: &[Receipt]) -> (usize, usize) {
 #[tokio::test(start_paused = true)]
 async fn what_is_being_compressed_when_a_producer_is_closed_is_told_and_counted() {
     let runtime = Watched::new(7);
-    let world = World::on(runtime.clone(), 1, 1).await;
+    let world = Bench::on(runtime.clone(), 1, 1).await;
     let producer = compressing(&world).await;
     runtime.hold();
     let receipts = enqueue_much(&producer).await;
@@ -53,7 +53,7 @@ async fn what_is_being_compressed_when_a_producer_is_closed_is_told_and_counted(
 #[tokio::test(start_paused = true)]
 async fn bodies_that_a_runtime_does_not_compress_are_sent_plain() {
     let runtime = Watched::new(7);
-    let world = World::on(runtime.clone(), 1, 1).await;
+    let world = Bench::on(runtime.clone(), 1, 1).await;
     let producer = compressing(&world).await;
     runtime.hold();
     let receipts = enqueue_much(&producer).await;
@@ -78,7 +78,7 @@ async fn bodies_that_a_runtime_does_not_compress_are_sent_plain() {
 #[tokio::test(start_paused = true)]
 async fn bodies_that_nobody_compresses_time_out() {
     let runtime = Watched::new(7);
-    let world = World::on(runtime.clone(), 1, 1).await;
+    let world = Bench::on(runtime.clone(), 1, 1).await;
     let config = ProducerConfig::new().delivery_timeout(SECONDS * 40).request_timeout(SECONDS * 10);
     let config = config.compression(Compression::Lz4).batch_size(200_000);
     let producer = world.builder().config(config).build().expect("right");
@@ -97,7 +97,7 @@ fn a_producer_whose_runtime_ends_leaves_nobody_waiting() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build();
     let runtime = runtime.expect("a runtime can be made");
     let (producer, sent, waits, unknown) = runtime.block_on(async {
-        let world = World::new(1, 1).await;
+        let world = Bench::new(1, 1).await;
         let producer = world.producer();
         let topic = producer.topic("t").await.expect("it exists");
         world.control().intercept(Matcher::api(ApiKey::PRODUCE), Action::Hold);
@@ -130,7 +130,7 @@ fn a_producer_whose_runtime_ends_leaves_nobody_waiting() {
 
 #[tokio::test(start_paused = true)]
 async fn an_impatient_producer_costs_no_other() {
-    let world = World::new(1, 2).await;
+    let world = Bench::new(1, 2).await;
     let calm = world.producer();
     calm.send(Record::to("t").partition(0).value("v")).await.expect("it is written");
     let hasty =
@@ -160,7 +160,7 @@ async fn an_impatient_producer_costs_no_other() {
 
 #[tokio::test(start_paused = true)]
 async fn closing_the_client_ends_its_producers() {
-    let world = World::new(2, 2).await;
+    let world = Bench::new(2, 2).await;
     let control = world.control();
     control.move_leader("t", 0, 0).expect("it is in sync");
     control.move_leader("t", 1, 1).expect("it is in sync");
@@ -188,7 +188,7 @@ async fn closing_the_client_ends_its_producers() {
 
 #[tokio::test(start_paused = true)]
 async fn whoever_runs_out_of_time_learns_what_is_left_and_why() {
-    let world = World::new(1, 1).await;
+    let world = Bench::new(1, 1).await;
     let producer = world.producer();
     producer.send(Record::to("t").value("first")).await.expect("it is written");
     let code = ErrorCode::NOT_ENOUGH_REPLICAS;
@@ -205,7 +205,7 @@ async fn whoever_runs_out_of_time_learns_what_is_left_and_why() {
 /// From zero to for ever, every time that a user can set does what it says.
 #[tokio::test(start_paused = true)]
 async fn all_durations_are_legal() {
-    let world = World::new(1, 1).await;
+    let world = Bench::new(1, 1).await;
     let mut dice = fastrand::Rng::with_seed(5);
     let all = [Duration::ZERO, Duration::from_nanos(1), SECONDS, Duration::from_secs(1 << 40), Duration::MAX];
     for _ in 0..200 {

@@ -6,7 +6,7 @@ use super::*;
 
 #[test]
 fn open_batches_leave_by_linger_flush_and_memory() {
-    let mut world = World::new(2);
+    let mut world = Bench::new(2);
     let first = world.open(0);
     let (request, ..) = world.one(ONE);
     let second = world.open(1);
@@ -33,8 +33,8 @@ fn open_batches_leave_by_linger_flush_and_memory() {
 #[test]
 fn what_was_opened_later_waits_for_its_own_time() {
     let linger = Duration::from_millis(100);
-    for ask in [|_: &mut World| {}, |world: &mut World| world.sender.hurry()] {
-        let mut world = World::new(2 * REQUEST_PARTITIONS_MAX);
+    for ask in [|_: &mut Bench| {}, |world: &mut Bench| world.sender.hurry()] {
+        let mut world = Bench::new(2 * REQUEST_PARTITIONS_MAX);
         world.sender.config.linger = Some(linger);
         for partition in 0..2 * REQUEST_PARTITIONS_MAX {
             world.open(partition);
@@ -61,7 +61,7 @@ fn what_was_opened_later_waits_for_its_own_time() {
 
 #[test]
 fn many_small_batches_wait_as_long_as_records_keep_coming() {
-    let mut world = World::new(1001);
+    let mut world = Bench::new(1001);
     let gauge = Arc::clone(&world.sender.nodes[&ONE].gauge);
     world.open(1000);
     world.poll(ONE).expect("the first leaves at once");
@@ -88,7 +88,7 @@ fn many_small_batches_wait_as_long_as_records_keep_coming() {
 
 #[test]
 fn appenders_read_the_clock_each_time_while_a_broker_has_no_room() {
-    let mut world = World::new(1);
+    let mut world = Bench::new(1);
     for flight in 0..5 {
         assert_eq!(world.sender.nodes[&ONE].gauge.busy.load(Ordering::Relaxed), flight > 0);
         world.add(0, 1);

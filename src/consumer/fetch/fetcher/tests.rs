@@ -7,13 +7,13 @@ use crate::wire::fetch::TopicData;
 
 const ID: Uuid = Uuid([7; 16]);
 
-struct Play {
+struct Bench {
     machine: Fetcher,
     budget: MemoryBudget,
     now: Instant,
 }
 
-impl Play {
+impl Bench {
     fn new() -> Self {
         let backoff = Backoff { first: Duration::from_millis(100), max: Duration::from_secs(1), jitter: 0.0 };
         let config = FetcherConfig {
@@ -117,7 +117,7 @@ const OK: ErrorCode = ErrorCode::NONE;
 
 #[test]
 fn the_same_is_asked_again_while_nothing_comes_and_nothing_changes() {
-    let mut play = Play::new();
+    let mut play = Bench::new();
     assert_eq!(play.ask(), ["plan", "reserve", "connect", "send v13 0/0 2"]);
     play.answer(response(&[(0, OK, 0), (1, OK, 0)]), 100);
     assert_eq!(play.outputs(), ["read t[0] false", "read t[1] false", "answered true", "plan"]);
@@ -146,7 +146,7 @@ fn the_same_is_asked_again_while_nothing_comes_and_nothing_changes() {
 
 #[test]
 fn with_nothing_to_fetch_it_waits() {
-    let mut play = Play::new();
+    let mut play = Bench::new();
     let later = play.now + Duration::from_secs(1);
     assert_eq!(play.outputs(), ["plan"]);
     play.machine.handle_plan(play.now, Plan::Wait(Some(later)));
@@ -175,7 +175,7 @@ fn the_version_is_one_that_can_name_and_check_what_is_asked() {
         (11, Uuid::default(), false, "send v11 0/0 1"),
         (11, Uuid::default(), true, "check 1"),
     ] {
-        let mut play = Play::new();
+        let mut play = Bench::new();
         play.outputs();
         let plan = Plan::Fetch { planned: vec![play.planned(0, id, unchecked)], settled: true };
         play.machine.handle_plan(play.now, plan);
@@ -190,7 +190,7 @@ fn the_version_is_one_that_can_name_and_check_what_is_asked() {
 
 #[test]
 fn failures_are_paused_after_and_told_once() {
-    let mut play = Play::new();
+    let mut play = Bench::new();
     play.ask();
     play.machine.handle_unreachable(play.now, 0, Error::new(ErrorKind::Network, "gone").with_retriable(true));
     assert_eq!(play.outputs(), ["doubt t", "failed false"]);
@@ -223,7 +223,7 @@ fn failures_are_paused_after_and_told_once() {
 #[test]
 fn sessions_that_the_broker_forgot_are_begun_anew_at_once() {
     for (code, session) in [(ErrorCode::FETCH_SESSION_ID_NOT_FOUND, 0), (ErrorCode::UNKNOWN_TOPIC_ID, 5)] {
-        let mut play = Play::new();
+        let mut play = Bench::new();
         play.ask();
         play.answer(response(&[(0, OK, 0), (1, OK, 0)]), 100);
         play.outputs();
@@ -242,7 +242,7 @@ fn sessions_that_the_broker_forgot_are_begun_anew_at_once() {
         play.outputs();
         assert_eq!(play.send(13)[1], format!("send v13 {session}/0 2"));
     }
-    let mut play = Play::new();
+    let mut play = Bench::new();
     play.ask();
     play.answer(Response { error_code: ErrorCode::UNKNOWN_SERVER_ERROR, ..Response::default() }, 50);
     assert_eq!(play.outputs(), ["failed false"]);
@@ -250,7 +250,7 @@ fn sessions_that_the_broker_forgot_are_begun_anew_at_once() {
 
 #[test]
 fn an_answer_is_taken_apart() {
-    let mut play = Play::new();
+    let mut play = Bench::new();
     play.ask();
     // Named twice, not asked for, of a topic that was not asked for.
     let mut answer =
@@ -262,13 +262,13 @@ fn an_answer_is_taken_apart() {
     // Nearly all of a large answer keeps its buffer.
     for (bytes, frame_len, keeps) in [(200_000, 200_100, true), (200_000, 500_000, false), (100, 110, false)]
     {
-        let mut play = Play::new();
+        let mut play = Bench::new();
         play.ask();
         play.answer(response(&[(0, OK, bytes), (1, OK, 0)]), frame_len);
         assert!(play.outputs().contains(&format!("read t[0] {keeps}")));
     }
     // What cannot be read ends the fetch: the rest of it is asked for again.
-    let mut play = Play::new();
+    let mut play = Bench::new();
     play.ask();
     play.answer(response(&[(0, OK, 5), (1, OK, 5)]), 100);
     assert!(matches!(play.machine.poll_output(), Some(Output::Read(_))));

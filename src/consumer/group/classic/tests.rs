@@ -6,7 +6,7 @@ const SESSION: Duration = Duration::from_secs(45);
 const HEARTBEAT: Duration = Duration::from_secs(3);
 const REVOKE: Duration = Duration::from_secs(30);
 
-struct Play {
+struct Bench {
     machine: Classic,
     now: Instant,
 }
@@ -32,7 +32,7 @@ fn broken<T>() -> Result<T, Error> {
     Err(Error::new(ErrorKind::Network, "the connection broke"))
 }
 
-impl Play {
+impl Bench {
     fn new(assignors: &[Assignor]) -> Self {
         let machine = Classic::new(ClassicConfig {
             group: "g".into(),
@@ -192,7 +192,7 @@ const RANGE: &[Assignor] = &[Assignor::Range];
 
 #[test]
 fn a_follower_joins() {
-    let mut play = Play::new(STICKY);
+    let mut play = Bench::new(STICKY);
     assert_eq!(play.actions(), ["join \"\" owned=[] gen=-1 (first join)"]);
     // The id comes first, and the second attempt follows at once.
     play.join_error(79);
@@ -215,7 +215,7 @@ fn a_follower_joins() {
 
 #[test]
 fn a_leader_assigns_and_watches_partition_counts() {
-    let mut play = Play::new(STICKY);
+    let mut play = Bench::new(STICKY);
     play.actions();
     play.joined(1, true);
     assert_eq!(play.actions(), ["topics {\"t\"}"]);
@@ -244,7 +244,7 @@ fn a_leader_assigns_and_watches_partition_counts() {
 
 #[test]
 fn a_subscription_that_changes_during_the_first_join_is_joined_for_at_once() {
-    let mut play = Play::new(STICKY);
+    let mut play = Bench::new(STICKY);
     play.actions();
     play.join_error(79);
     play.actions();
@@ -257,7 +257,7 @@ fn a_subscription_that_changes_during_the_first_join_is_joined_for_at_once() {
 
 #[test]
 fn cooperative_revocation_is_a_second_phase() {
-    let mut play = Play::stable(STICKY, "t0 t1 t2");
+    let mut play = Bench::stable(STICKY, "t0 t1 t2");
     play.heartbeat(27);
     assert_eq!(play.actions(), ["join \"me\" owned=[t0 t1 t2] gen=1 (group is rebalancing)"]);
     play.joined(2, false);
@@ -279,7 +279,7 @@ fn cooperative_revocation_is_a_second_phase() {
 
 #[test]
 fn eager_groups_revoke_everything_first() {
-    let mut play = Play::stable(RANGE, "t0 t1");
+    let mut play = Bench::stable(RANGE, "t0 t1");
     play.heartbeat(27);
     assert_eq!(play.actions(), ["revoke t0 t1 within 30s"]);
     play.wait(HEARTBEAT);
@@ -295,7 +295,7 @@ fn eager_groups_revoke_everything_first() {
 
 #[test]
 fn a_revocation_that_is_not_answered_ends_in_loss() {
-    let mut play = Play::stable(STICKY, "t0 t1");
+    let mut play = Bench::stable(STICKY, "t0 t1");
     play.heartbeat(27);
     play.actions();
     play.joined(2, false);
@@ -328,7 +328,7 @@ fn each_code_of_a_join() {
     let after = "join \"\" owned=[] gen=-1 (joining failed)";
     for (code, kind) in &[(14, "trouble NoCoordinator"), (27, "trouble Refused")] {
         let code = *code;
-        let mut play = Play::new(STICKY);
+        let mut play = Bench::new(STICKY);
         play.actions();
         play.join_error(code);
         assert_eq!(play.actions(), [*kind], "{code} backs off");
@@ -336,7 +336,7 @@ fn each_code_of_a_join() {
         assert_eq!(play.actions(), [after], "{code}");
     }
     for code in [15, 16] {
-        let mut play = Play::new(STICKY);
+        let mut play = Bench::new(STICKY);
         play.actions();
         play.join_error(code);
         assert_eq!(play.actions(), ["forget coordinator", "trouble NoCoordinator"], "{code}");
@@ -344,7 +344,7 @@ fn each_code_of_a_join() {
         assert_eq!(play.actions().len(), 1);
     }
     for code in [23, 24, 26, 30, 81, 82] {
-        let mut play = Play::stable(STICKY, "t0");
+        let mut play = Bench::stable(STICKY, "t0");
         play.heartbeat(27);
         play.actions();
         play.join_error(code);
@@ -352,7 +352,7 @@ fn each_code_of_a_join() {
         assert!(play.machine.is_over());
     }
     // The member is not known any more: what it had is lost, and it begins anew.
-    let mut play = Play::stable(STICKY, "t0");
+    let mut play = Bench::stable(STICKY, "t0");
     play.heartbeat(27);
     play.actions();
     play.join_error(25);
@@ -365,7 +365,7 @@ fn each_code_of_a_join() {
 #[test]
 fn each_code_of_a_sync() {
     let rejoining = |code| {
-        let mut play = Play::stable(STICKY, "t0");
+        let mut play = Bench::stable(STICKY, "t0");
         play.heartbeat(27);
         play.actions();
         play.joined(2, false);
@@ -399,7 +399,7 @@ fn each_code_of_a_sync() {
 #[test]
 fn each_code_of_a_heartbeat() {
     let after = |code| {
-        let mut play = Play::stable(STICKY, "t0");
+        let mut play = Bench::stable(STICKY, "t0");
         play.wait(HEARTBEAT);
         play.actions();
         play.heartbeat(code);
@@ -418,7 +418,7 @@ fn each_code_of_a_heartbeat() {
 
 #[test]
 fn silence_for_a_session_is_loss() {
-    let mut play = Play::stable(STICKY, "t0");
+    let mut play = Bench::stable(STICKY, "t0");
     let end = play.now + SESSION;
     while play.now < end {
         assert!(!play.actions().iter().any(|action| action.starts_with("lose")));
@@ -435,7 +435,7 @@ fn silence_for_a_session_is_loss() {
 
 #[test]
 fn a_join_may_take_longer_than_a_session_as_long_as_heartbeats_are_answered() {
-    let mut play = Play::stable(STICKY, "t0");
+    let mut play = Bench::stable(STICKY, "t0");
     play.heartbeat(27);
     play.actions();
     for _ in 0..60 {
@@ -457,7 +457,7 @@ fn a_join_may_take_longer_than_a_session_as_long_as_heartbeats_are_answered() {
 
 #[test]
 fn a_join_that_nobody_answers_ends_with_the_session() {
-    let mut play = Play::stable(STICKY, "t0 t1");
+    let mut play = Bench::stable(STICKY, "t0 t1");
     play.heartbeat(27);
     assert!(play.actions()[0].starts_with("join"));
     let end = play.now + SESSION;
@@ -487,7 +487,7 @@ fn a_join_that_nobody_answers_ends_with_the_session() {
 
 #[test]
 fn the_session_counts_from_when_a_heartbeat_was_sent() {
-    let mut play = Play::stable(STICKY, "t0");
+    let mut play = Bench::stable(STICKY, "t0");
     play.wait(HEARTBEAT);
     let (ticket, sent) = (play.beat(), play.now);
     play.wait(SESSION - HEARTBEAT - Duration::from_secs(1));
@@ -505,7 +505,7 @@ fn the_session_counts_from_when_a_heartbeat_was_sent() {
 
 #[test]
 fn a_heartbeat_of_the_old_generation_loses_nothing_while_joining() {
-    let mut play = Play::stable(STICKY, "t0");
+    let mut play = Bench::stable(STICKY, "t0");
     play.heartbeat(27);
     play.wait(HEARTBEAT);
     play.actions();
@@ -539,7 +539,7 @@ fn a_heartbeat_of_the_old_generation_loses_nothing_while_joining() {
 
 #[test]
 fn half_a_success_resets_no_back_off() {
-    let mut play = Play::new(STICKY);
+    let mut play = Bench::new(STICKY);
     play.actions();
     for (generation, pause) in [(1, 100), (2, 200), (3, 400), (4, 800), (5, 1000), (6, 1000)] {
         play.joined(generation, false);
@@ -569,7 +569,7 @@ fn half_a_success_resets_no_back_off() {
 
 #[test]
 fn late_answers_are_dropped() {
-    let mut play = Play::stable(STICKY, "t0");
+    let mut play = Bench::stable(STICKY, "t0");
     play.heartbeat(27);
     play.actions();
     let (old, old_heartbeat) = (play.machine.ticket, play.beat());
@@ -586,7 +586,7 @@ fn late_answers_are_dropped() {
 #[test]
 fn what_a_failed_commit_means() {
     let verdict = |code: i16, generation: i32| {
-        let mut play = Play::stable(STICKY, "t0");
+        let mut play = Bench::stable(STICKY, "t0");
         let verdict = play.machine.handle_commit_code(play.now, 0, generation, ErrorCode(code));
         (verdict, play.actions())
     };
@@ -606,7 +606,7 @@ fn what_a_failed_commit_means() {
 
 #[test]
 fn a_new_subscription_gives_back_what_it_leaves() {
-    let mut play = Play::stable(STICKY, "t0 t1");
+    let mut play = Bench::stable(STICKY, "t0 t1");
     play.subscribe("u");
     assert_eq!(play.actions(), ["revoke t0 t1 within 30s"]);
     play.revoked();
@@ -626,7 +626,7 @@ fn a_new_subscription_gives_back_what_it_leaves() {
 
 #[test]
 fn closing_gives_back_then_leaves() {
-    let mut play = Play::stable(STICKY, "t0");
+    let mut play = Bench::stable(STICKY, "t0");
     // A fourth of the time belongs to the goodbye, at most five seconds.
     let commit_by = play.machine.handle_close(play.now, play.now + Duration::from_secs(16));
     assert_eq!(commit_by, play.now + Duration::from_secs(12));
@@ -635,7 +635,7 @@ fn closing_gives_back_then_leaves() {
     play.revoked();
     assert_eq!(play.actions(), ["leave me"]);
     assert!(play.machine.is_over());
-    let play = &mut Play::stable(STICKY, "t0");
+    let play = &mut Bench::stable(STICKY, "t0");
     let commit_by = play.machine.handle_close(play.now, play.now + Duration::from_secs(30));
     assert_eq!(commit_by, play.now + Duration::from_secs(25));
     // Left at the end of that, whatever happens, also if the generation is over.
@@ -643,7 +643,7 @@ fn closing_gives_back_then_leaves() {
     play.now = commit_by;
     let actions = play.actions();
     assert_eq!(actions[actions.len() - 2..], ["lose t0", "leave me"]);
-    let mut play = Play::stable(STICKY, "t0");
+    let mut play = Bench::stable(STICKY, "t0");
     play.machine.handle_close(play.now, play.now + Duration::from_secs(30));
     play.actions();
     play.heartbeat(22);
@@ -652,30 +652,30 @@ fn closing_gives_back_then_leaves() {
 
 #[test]
 fn whoever_closes_while_it_joins_waits_for_the_id_to_leave_with() {
-    let close = |play: &mut Play| {
+    let close = |play: &mut Bench| {
         play.actions();
         play.machine.handle_close(play.now, play.now + Duration::from_secs(8));
         assert!(play.actions().is_empty() && !play.machine.is_over());
     };
-    let mut play = Play::new(STICKY);
+    let mut play = Bench::new(STICKY);
     close(&mut play);
     play.join_error(79);
     assert_eq!(play.actions(), ["leave me"]);
-    let mut play = Play::new(STICKY);
+    let mut play = Bench::new(STICKY);
     close(&mut play);
     play.joined(1, false);
     assert_eq!(play.actions(), ["leave me"]);
     // Not for ever, and not for an answer that does not come.
-    let mut play = Play::new(STICKY);
+    let mut play = Bench::new(STICKY);
     close(&mut play);
     play.wait(Duration::from_secs(8));
     assert!(play.actions().is_empty() && play.machine.is_over());
-    let mut play = Play::new(STICKY);
+    let mut play = Bench::new(STICKY);
     close(&mut play);
     play.machine.handle_join(play.now, 0, play.machine.ticket, broken());
     assert!(play.actions().is_empty() && play.machine.is_over());
     // With an id it can leave at once.
-    let mut play = Play::new(STICKY);
+    let mut play = Bench::new(STICKY);
     play.actions();
     play.join_error(79);
     play.actions();
@@ -687,7 +687,7 @@ fn whoever_closes_while_it_joins_waits_for_the_id_to_leave_with() {
 fn the_hint_of_a_group_with_other_assignors_depends_on_ours() {
     for (assignors, hint) in [(STICKY, "offer `range` as they do"), (RANGE, "offer cooperative-sticky alone")]
     {
-        let mut play = Play::new(assignors);
+        let mut play = Bench::new(assignors);
         play.actions();
         play.join_error(23);
         let failed = std::iter::from_fn(|| play.poll()).last();
@@ -706,7 +706,7 @@ fn random_answers_end_in_bounded_work() {
     };
     let codes = [0, 14, 15, 16, 22, 25, 27, 79, 3, -1];
     for _ in 0..200 {
-        let mut play = Play::new(if dice(2) == 0 { STICKY } else { RANGE });
+        let mut play = Bench::new(if dice(2) == 0 { STICKY } else { RANGE });
         for _ in 0..60 {
             let code = codes[dice(codes.len() as u64) as usize];
             match dice(9) {
@@ -731,7 +731,7 @@ fn random_answers_end_in_bounded_work() {
 
 #[test]
 fn a_subscription_that_changes_while_joining_is_not_forgotten() {
-    let mut play = Play::new(STICKY);
+    let mut play = Bench::new(STICKY);
     play.actions();
     play.subscribe("t u");
     play.joined(1, false);
