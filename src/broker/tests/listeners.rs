@@ -1,12 +1,12 @@
 //! Several listeners of every node.
 
-use super::support::{Client, World};
+use super::support::{Client, Bench};
 use crate::broker::{Cluster, Listener};
 use crate::runtime::Runtime;
 use crate::wire::messages::{DescribeClusterRequest, FindCoordinatorRequest, MetadataRequest};
 
 /// The addresses that a client is told which comes in at `address`.
-async fn told(world: &World, address: &str) -> Vec<String> {
+async fn told(world: &Bench, address: &str) -> Vec<String> {
     let stream = world.runtime.connect(address.parse().unwrap()).await.unwrap();
     let mut client = Client::new(stream);
     let metadata = client.ask(&MetadataRequest::default(), 12).await;
@@ -25,7 +25,7 @@ async fn told(world: &World, address: &str) -> Vec<String> {
 #[tokio::test(start_paused = true)]
 async fn clients_are_told_the_addresses_of_the_listener_that_they_came_through() {
     let outside = Listener::new("OUTSIDE").advertised_host("outside.example");
-    let world = World::start(Cluster::builder().nodes(2).listener(outside)).await;
+    let world = Bench::start(Cluster::builder().nodes(2).listener(outside)).await;
     let inside = world.cluster.bootstrap_servers();
     assert_eq!(inside, world.cluster.bootstrap_servers_of("PLAINTEXT"));
     let outside = world.cluster.bootstrap_servers_of("OUTSIDE");
