@@ -1,6 +1,6 @@
 //! Several listeners of every node.
 
-use super::support::{Client, Bench};
+use super::support::{Bench, Client};
 use crate::broker::{Cluster, Listener};
 use crate::runtime::Runtime;
 use crate::wire::messages::{DescribeClusterRequest, FindCoordinatorRequest, MetadataRequest};
