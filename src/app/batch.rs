@@ -125,6 +125,18 @@ impl<'a, P: Payload> MessageRef<'a, P> {
     }
 }
 
+impl<'a, P> From<&MessageRef<'a, P>> for consumer::RecordRef<'a> {
+    fn from(message: &MessageRef<'a, P>) -> Self {
+        message.raw
+    }
+}
+
+impl<'a, P> From<&'a Message<P>> for consumer::RecordRef<'a> {
+    fn from(message: &'a Message<P>) -> Self {
+        message.raw.record()
+    }
+}
+
 impl<P> fmt::Debug for MessageRef<'_, P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Debug::fmt(&self.raw, f)

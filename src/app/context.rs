@@ -9,8 +9,12 @@ use tokio::time::Instant;
 
 use super::batch::AtOffset;
 use super::command::{Act, Command, Commands, ask};
+use super::error_history::ErrorHistory;
+use super::instrument::{Event, Monitor};
+use super::letter::{GivenUp, Letters};
 use super::policy::{Ending, Marks};
 use super::produced::{Delivering, Produced};
+use crate::consumer::RecordRef;
 use crate::producer::{Outcome, ProduceError, Producer, Receipt, Record};
 use crate::runtime::Runtime;
 use crate::runtime::watch;
@@ -42,6 +46,11 @@ pub(crate) struct ContextParts {
     pub(crate) lane: u32,
     pub(crate) attempt: u32,
     pub(crate) marks: Marks,
+    /// What failed before this run.
+    pub(crate) errors: ErrorHistory,
+    /// Where dead letters go.
+    pub(crate) letters: Option<Arc<Letters>>,
+    pub(crate) monitor: Monitor,
     pub(crate) producer: Producer,
     pub(crate) runtime: Arc<dyn Runtime>,
     /// Those of the listener.
@@ -118,6 +127,49 @@ impl Context {
     /// True if an earlier run over these messages failed.
     pub fn is_retrying(&self) -> bool {
         self.run.attempt > 1
+    }
+
+    /// What failed in the partition since something last succeeded or was given up there, this run not included.
+    pub fn errors(&self) -> &ErrorHistory {
+        &self.run.errors
+    }
+
+    /// Sends a message to the dead letter topic of the route, whatever its retries, and returns when it is buffered: as what is
+    /// produced through [`producer`](Self::producer), it is acknowledged before any offset marked after it is committed. The
+    /// message is not marked by this, and the handler goes on. Waits up to 5 s for the topic to be known. Not cancel-safe: a
+    /// letter may have been sent. Karafka's `dispatch_to_dlq`.
+    ///
+    /// ```
+    /// # use carafe::prelude::*;
+    /// async fn import(order: Message<Text>, ctx: Context) -> HandlerResult {
+    ///     if order.payload().is_err() {
+    ///         // No retry makes it readable; the rest of the batch is handled.
+    ///         ctx.dead_letter(&order).await?;
+    ///     }
+    ///     Ok(())
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`] if the route has no topic for dead letters; [`ErrorKind::State`] if the run is over; why the
+    /// topic cannot be found; as [`Producer::enqueue`].
+    pub async fn dead_letter<'a>(&'a self, message: impl Into<RecordRef<'a>>) -> Result<()> {
+        let record = message.into();
+        let letters =
+            self.run.letters.as_deref().and_then(|letters| Some((letters, letters.topic.as_ref()?)));
+        let Some((letters, topic)) = letters else {
+            let text = format!("the route of {} has no topic for dead letters", self.run.partition);
+            let advice = "add dead_letter_queue(DeadLetter::to(…)) to the route";
+            return Err(Error::new(ErrorKind::Config, text).with_advice(advice));
+        };
+        let Self { run } = self;
+        let (source, group, attempts, errors) = (&run.partition, &run.group, run.attempt, &run.errors);
+        let given_up = GivenUp { record, source, group, attempts, errors };
+        let letter = letters.write(topic, given_up, &run.producer).await?;
+        self.producer().enqueue(letter).await?;
+        let (partition, offset) = (source, Offset(record.offset));
+        run.monitor.emit(&Event::DeadLettered { partition, offset, topic, attempts });
+        Ok(())
     }
 
     /// The application's producer. What is produced through it is acknowledged before any offset marked after it is

@@ -22,6 +22,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::error_history::ErrorHistory;
 use crate::consumer::{Batch, RecordRef};
 use crate::types::{Timestamp, TopicName};
 use crate::{Error, ErrorKind};
@@ -124,7 +125,7 @@ pub trait Stage: Debug + Send {
     fn admit(&mut self, _records: &mut Admission<'_>) {}
 
     /// Decides what becomes of a record whose run failed, or of a dispatch that did.
-    fn failed(&mut self, _failure: &mut Failure) -> Decision {
+    fn failed(&mut self, _failure: &mut Failure<'_>) -> Decision {
         Decision::Next
     }
 
@@ -260,7 +261,7 @@ pub enum Failed {
 
 /// A failure, as the stages see it.
 #[derive(Debug)]
-pub struct Failure {
+pub struct Failure<'a> {
     /// What failed.
     pub what: Failed,
     /// How often this record failed; a stage may count differently, and those behind it and events see its count.
@@ -271,10 +272,12 @@ pub struct Failure {
     pub ambiguous: bool,
     /// Any random number.
     pub dice: u64,
+    /// What failed since the partition last succeeded.
+    pub errors: &'a ErrorHistory,
 }
 
 /// What a stage wants done about a failure.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Decision {
     /// Whatever the next stage says.
     Next,
@@ -286,5 +289,14 @@ pub enum Decision {
         mark: bool,
         /// Dispatch and mark happen in one transaction or not at all.
         atomic: bool,
+        /// The topic, if it is not the one of the route.
+        to: Option<TopicName>,
     },
+    /// The record is left where it is, and reading goes on behind it.
+    Skip {
+        /// It counts as consumed then.
+        mark: bool,
+    },
+    /// The application stops. The record stays uncommitted.
+    Stop,
 }

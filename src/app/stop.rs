@@ -46,6 +46,11 @@ impl Stop {
         });
     }
 
+    /// Begins the stop of the whole that this is a part of.
+    pub(crate) fn begin_all(&self) {
+        self.whole.as_deref().unwrap_or(self).begin();
+    }
+
     /// Ends the stop: its deadline is now.
     pub(crate) fn end(&self) {
         self.cut_short.store(true, Ordering::Relaxed);

@@ -294,7 +294,7 @@ fn tell(diary: &Diary, member: u32, event: &Event<'_>) {
                 diary.pages().forbidden.push((member, now));
             }
         }
-        Event::Error { context, partition, error } => {
+        Event::Error { context, partition, error, .. } => {
             println!(
                 "{}: member {member}: {context} {partition:?}: {}",
                 diary.clock(),

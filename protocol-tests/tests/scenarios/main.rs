@@ -29,6 +29,7 @@ mod conditions;
 mod consume;
 mod endings;
 mod handlers;
+mod letters;
 mod play;
 mod policies;
 mod produce;

@@ -189,9 +189,24 @@ pub enum Event<'a> {
         context: &'static str,
         /// The partition it happened on, if it did on one.
         partition: Option<&'a TopicPartition>,
+        /// The run of a handler that failed, or whose record could not be dispatched.
+        run: Option<FailedRun>,
         /// What went wrong.
         error: &'a Error,
     },
+}
+
+/// Which run of a handler failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FailedRun {
+    /// Virtual partition, 0 where there is one.
+    pub lane: u32,
+    /// The first record that it left to be done; `None` for callbacks without records, and after its last record.
+    pub offset: Option<Offset>,
+    /// 1 for the first run.
+    pub attempt: u32,
+    /// Identifies the error: the dead letter that comes of it has it in its header `source_trace_id`.
+    pub trace_id: Uuid,
 }
 
 impl Event<'_> {
@@ -272,9 +287,13 @@ impl fmt::Debug for Monitor {
 
 fn log(event: &Event<'_>) {
     match event {
-        Event::Error { context, partition, error } => {
+        Event::Error { context, partition, run, error } => {
             let partition = partition.map(tracing::field::display);
-            tracing::error!(context, partition, error = %Chain(*error), "error.occurred");
+            let offset = run.and_then(|run| run.offset).map(tracing::field::display);
+            let attempt = run.map(|run| run.attempt);
+            let trace_id = run.map(|run| tracing::field::display(run.trace_id));
+            let error = Chain(*error);
+            tracing::error!(context, partition, offset, attempt, trace_id, %error, "error.occurred");
         }
         // Logged where it is told.
         Event::Condition { .. } => {}

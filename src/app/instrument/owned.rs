@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::Event;
+use super::{Event, FailedRun};
 use crate::app::snapshot::as_text;
 use crate::error::Chain;
-use crate::types::{GroupId, Offset, TopicPartition};
+use crate::types::{GroupId, Offset, TopicPartition, Uuid};
 
 /// What an [`Event`] tells, without borrowing from where it happened. One form for all events, so that whoever collects them
 /// needs to know none: what an event does not have is absent, in JSON too.
@@ -67,6 +67,9 @@ pub struct OwnedEvent {
     /// What went wrong, with all causes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
+    /// Identifies the error of a handler; see [`FailedRun`](super::FailedRun).
+    #[serde(serialize_with = "as_text::maybe", skip_serializing_if = "Option::is_none")]
+    pub trace_id: Option<Uuid>,
 }
 
 impl OwnedEvent {
@@ -141,8 +144,12 @@ impl Event<'_> {
                 let event = OwnedEvent { offset: Some(offset), topic: Some(topic.to_owned()), ..event };
                 OwnedEvent { attempt: Some(attempts), ..event }.of(partition)
             }
-            Self::Error { context, partition, error } => {
-                let event = OwnedEvent { context: Some(context.to_owned()), ..event }.because(error);
+            Self::Error { context, partition, run, error } => {
+                let mut event = OwnedEvent { context: Some(context.to_owned()), ..event }.because(error);
+                if let Some(FailedRun { lane, offset, attempt, trace_id }) = run {
+                    (event.lane, event.attempt) = (Some(lane), Some(attempt));
+                    (event.offset, event.trace_id) = (offset, Some(trace_id));
+                }
                 match partition {
                     Some(partition) => event.of(partition),
                     None => event,
@@ -161,14 +168,19 @@ mod tests {
     fn an_owned_event_says_what_the_event_said_and_nothing_else() {
         let partition = TopicPartition::new("t", 1);
         let error = Error::new(ErrorKind::Handler, "on purpose");
-        let event =
-            Event::Error { context: "consumer.consume.error", partition: Some(&partition), error: &error };
+        let (context, of) = ("consumer.consume.error", Some(&partition));
+        let run = Some(FailedRun { lane: 0, offset: Some(Offset(7)), attempt: 2, trace_id: Uuid::ZERO });
+        let event = Event::Error { context, partition: of, run, error: &error };
         let json = serde_json::to_value(event.to_owned()).unwrap();
         let expected = serde_json::json!({
             "name": "error.occurred",
             "partitions": ["t[1]"],
             "context": "consumer.consume.error",
             "error": "on purpose",
+            "lane": 0,
+            "offset": 7,
+            "attempt": 2,
+            "trace_id": "AAAAAAAAAAAAAAAAAAAAAA",
         });
         assert_eq!(json, expected);
         let time = Duration::from_millis(1500);

@@ -10,7 +10,7 @@ mod virtual_partitions;
 
 use std::any::{Any, TypeId};
 
-pub use dead_letter::DeadLetter;
+pub use dead_letter::{DeadLetter, Fate};
 pub use expiry::Expiry;
 pub use retry::Retry;
 pub use throttle::Throttle;

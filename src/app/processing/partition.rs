@@ -93,7 +93,8 @@ impl PartitionState {
             };
         }
         if self.coordinator.is_dispatching() {
-            let topic = self.route.dead_letter_topic.as_deref().unwrap_or_default();
+            let topic = self.coordinator.letter_topic().or(self.route.dead_letter_topic());
+            let topic = topic.map_or("", |topic| topic.as_str());
             return format!("a dead letter of {partition} was not acknowledged by {topic}");
         }
         format!("what the handler of {partition} produced was not acknowledged")

@@ -1,9 +1,11 @@
 //! A route as the listener uses it: checked, with every default filled in.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::coordinator::{Callbacks, Rules};
+use crate::app::letter::Letters;
 use crate::app::policies::{self, DeadLetter, Retry};
 use crate::app::policy::{Facts, Marks, Policies};
 use crate::app::routing::{Factory, TopicRoute};
@@ -13,7 +15,7 @@ pub(crate) struct Route {
     topic: TopicName,
     pub(super) factory: Factory,
     pub(super) marks: Marks,
-    pub(super) dead_letter_topic: Option<TopicName>,
+    pub(super) letters: Option<Arc<Letters>>,
     pub(super) stuck_after: Option<Duration>,
     pub(super) callbacks: Callbacks,
     max_messages: usize,
@@ -32,7 +34,7 @@ impl Route {
             topic: route.topic,
             factory: route.factory?,
             marks: route.marks,
-            dead_letter_topic: policies.get().map(|dead_letter: &DeadLetter| dead_letter.topic().clone()),
+            letters: policies.get().map(|dead_letter: &DeadLetter| Arc::new(dead_letter.letters())),
             stuck_after: config.stuck_after,
             callbacks: Callbacks {
                 initialized: route.initialized,
@@ -42,6 +44,11 @@ impl Route {
             max_messages: config.max_messages.unwrap_or(usize::MAX),
             policies,
         })
+    }
+
+    /// Where its dead letters go.
+    pub(super) fn dead_letter_topic(&self) -> Option<&TopicName> {
+        self.letters.as_ref()?.topic.as_ref()
     }
 
     /// What the machine of one partition goes by.

@@ -91,7 +91,8 @@ impl Drop for Instance {
         if let Err(panic) = catch_unwind(AssertUnwindSafe(|| drop(handler))) {
             let error = panicked("the consumer panicked as it was dropped", &*panic);
             let partition = Some(&self.partition);
-            self.monitor.emit(&Event::Error { context: "consumer.drop.error", partition, error: &error });
+            let context = "consumer.drop.error";
+            self.monitor.emit(&Event::Error { context, partition, run: None, error: &error });
         }
     }
 }
@@ -179,7 +180,7 @@ async fn new(
         let called = instance.call(Job::Initialized, context).await;
         if let Err(error) = called.map_err(|panic| (Some(INITIALIZED), panic))? {
             let partition = Some(context.partition());
-            means.monitor.emit(&Event::Error { context: INITIALIZED, partition, error: &error });
+            means.monitor.emit(&Event::Error { context: INITIALIZED, partition, run: None, error: &error });
         }
     }
     Ok(instance)

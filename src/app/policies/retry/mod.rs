@@ -77,7 +77,7 @@ impl Stage for Again {
         "retry"
     }
 
-    fn failed(&mut self, failure: &mut Failure) -> Decision {
+    fn failed(&mut self, failure: &mut Failure<'_>) -> Decision {
         Decision::Retry(self.0.delay(failure.attempt, failure.dice))
     }
 }
@@ -85,6 +85,7 @@ impl Stage for Again {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::app::error_history::ErrorHistory;
     use crate::app::policy::Failed;
 
     #[test]
@@ -94,7 +95,8 @@ mod tests {
         let mut stage = retry.stage(&route.facts());
         for what in [Failed::Run, Failed::Dispatch] {
             let pauses = [0, 1, 2, 3].map(|attempt| {
-                stage.failed(&mut Failure { what, attempt, runs: attempt, ambiguous: true, dice: 7 })
+                let errors = &ErrorHistory::default();
+                stage.failed(&mut Failure { what, attempt, runs: attempt, ambiguous: true, dice: 7, errors })
             });
             assert_eq!(pauses, [1, 1, 2, 3].map(|seconds| Decision::Retry(Duration::from_secs(seconds))));
         }

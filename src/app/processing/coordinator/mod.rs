@@ -21,7 +21,9 @@
 //! starts; what belongs to a position (attempts, a dispatch that is due, pauses of retries, progress) ends with it.
 
 mod calls;
+mod failing;
 mod output;
+mod pauses;
 mod stages;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -31,14 +33,17 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use self::calls::Calls;
+use self::failing::{Failing, Letter};
 pub(crate) use self::output::{Callbacks, Outcome, Output, Rules};
+use self::pauses::Pauses;
 use self::stages::Stages;
 use super::progress::{Contiguous, Progress};
+use crate::app::error_history::ErrorHistory;
 use crate::app::policy::{Decision, Ending, Failed, Failure, Marks};
 use crate::app::snapshot::{JobKind, PauseCause};
 use crate::consumer::Batch;
-use crate::deadline;
-use crate::types::Timestamp;
+use crate::types::{Timestamp, TopicName, Uuid};
+use crate::{Error, deadline};
 
 /// One lane of a run.
 #[derive(Debug)]
@@ -58,60 +63,6 @@ enum State {
     Running(JobKind, Vec<Lane>),
     Dispatching(Letter),
     Ended,
-}
-
-/// A record that is to leave the partition.
-#[derive(Clone, Copy, Debug)]
-struct Letter {
-    record: u32,
-    /// It counts as consumed then.
-    mark: bool,
-    /// Dispatch and mark happen together or not at all.
-    atomic: bool,
-}
-
-/// Reasons to wait; the latest deadline wins.
-#[derive(Debug, Default)]
-struct Pauses {
-    user: Option<Instant>,
-    retry: Option<Instant>,
-    filter: Option<Instant>,
-    command: Option<Instant>,
-    quiet: Option<Instant>,
-}
-
-impl Pauses {
-    fn longest(&self, now: Instant) -> Option<(PauseCause, Instant)> {
-        let causes = [
-            (PauseCause::Policy, self.filter),
-            (PauseCause::Retry, self.retry),
-            (PauseCause::Handler, self.user),
-            (PauseCause::Command, self.command),
-            (PauseCause::Quiet, self.quiet),
-        ];
-        let lasting = causes.into_iter().filter_map(|(cause, until)| Some((cause, until?)));
-        lasting.filter(|(_, until)| *until > now).max_by_key(|(_, until)| *until)
-    }
-
-    /// What belongs to a position ends with it.
-    fn leave_position(&mut self) {
-        (self.retry, self.filter) = (None, None);
-    }
-}
-
-/// What is known of the record that fails.
-#[derive(Debug, Default)]
-struct Failing {
-    /// How often it ran, as its policies count.
-    attempt: u32,
-    /// Runs since the last success or dispatch.
-    runs: u32,
-    /// Offset of the first record that the last run left to be done.
-    offset: Option<i64>,
-    /// Its retries are used up: it is dispatched, again if need be, without running the handler.
-    letter: Option<Letter>,
-    /// Dispatches that failed.
-    refused: u32,
 }
 
 /// See the module.
@@ -213,6 +164,11 @@ impl<P: Progress> Coordinator<P> {
         }
     }
 
+    /// A handler failed of this; that it ended comes next. Events and dead letters know the error by `trace_id`.
+    pub(crate) fn handle_error(&mut self, error: Error, trace_id: Uuid) {
+        self.failing.errors.push(error, trace_id);
+    }
+
     /// The handler of `lane` ended, whichever callback it ran. `dice` is any random number, for the jitter of a retry.
     pub(crate) fn handle_finished(&mut self, now: Instant, lane: u32, outcome: Outcome, dice: u64) {
         if let Some(lane) = self.running(lane) {
@@ -234,15 +190,13 @@ impl<P: Progress> Coordinator<P> {
 
     /// The dispatch asked for by [`Output::Dispatch`] ended.
     pub(crate) fn handle_dispatched(&mut self, now: Instant, written: bool, dice: u64) {
-        let State::Dispatching(letter) = self.state else { return };
-        self.state = State::Ready;
+        if !matches!(self.state, State::Dispatching(_)) {
+            return;
+        }
+        let State::Dispatching(letter) = std::mem::replace(&mut self.state, State::Ready) else { return };
         self.calls.rest(now);
         if written {
-            self.failing = Failing::default();
-            match letter.mark {
-                true => self.progress.mark_one(letter.record),
-                false => self.progress.left(letter.record),
-            }
+            self.give_up(letter.record, letter.mark);
             if letter.atomic {
                 // The transaction carried the offset.
                 self.progress.take_done();
@@ -251,11 +205,7 @@ impl<P: Progress> Coordinator<P> {
         } else {
             self.failing.refused += 1;
         }
-        let (attempt, runs) = (self.failing.refused, self.failing.runs);
-        let mut failure = Failure { what: Failed::Dispatch, attempt, runs, ambiguous: false, dice };
-        if let Decision::Retry(pause) = self.stages.decide(&mut failure, &mut self.outputs) {
-            self.pauses.retry = Some(deadline::after(now, pause));
-        }
+        self.back_off(now, dice);
         self.advance(now);
     }
 
@@ -358,9 +308,28 @@ impl<P: Progress> Coordinator<P> {
         self.failing.attempt
     }
 
+    /// What failed since something last succeeded, or was given up.
+    pub(crate) fn errors(&self) -> &ErrorHistory {
+        &self.failing.errors
+    }
+
+    /// The first record of a lane that its handler has left to be done.
+    pub(crate) fn first_left(&self, lane: u32) -> Option<i64> {
+        let State::Running(_, lanes) = &self.state else { return None };
+        let lane = lanes.iter().find(|running| running.id == lane)?;
+        let left = lane.records.iter().copied().filter(|&record| self.progress.is_pending(record));
+        left.min().map(|record| self.progress.offset(record))
+    }
+
     /// Why the partition goes away, once that was announced.
     pub(crate) fn ending(&self) -> Option<Ending> {
         self.ending
+    }
+
+    /// Where the letter that is on its way goes, if not to the topic of the route.
+    pub(crate) fn letter_topic(&self) -> Option<&TopicName> {
+        let State::Dispatching(letter) = &self.state else { return None };
+        letter.to.as_ref()
     }
 
     /// True while the result of a dispatch is awaited.
@@ -423,19 +392,55 @@ impl<P: Progress> Coordinator<P> {
         if self.failing.offset.replace(offset).is_some_and(|before| before != offset) {
             self.failing.attempt = 1;
         }
-        let (attempt, runs) = (self.failing.attempt, self.failing.runs);
-        let mut failure = Failure { what: Failed::Run, attempt, runs, ambiguous, dice };
-        let decision = self.stages.decide(&mut failure, &mut self.outputs);
-        self.failing.attempt = failure.attempt;
+        let (policy, decision) = self.decide(Failed::Run, ambiguous, dice);
+        let attempt = self.failing.attempt;
         match decision {
-            Decision::Dispatch { mark, atomic } => {
-                self.failing.letter = Some(Letter { record, mark, atomic })
+            Decision::Dispatch { mark, atomic, to } => {
+                self.failing.letter = Some(Letter { record, mark, atomic, to })
+            }
+            Decision::Skip { mark } => {
+                self.give_up(record, mark);
+                self.outputs.push_back(Output::Skipped { policy, offsets: (offset, offset), records: 1 });
+                self.back_off(now, dice);
             }
             Decision::Retry(delay) => {
                 self.pauses.retry = Some(deadline::after(now, delay));
-                self.outputs.push_back(Output::Retrying { attempt: failure.attempt, offset, delay });
+                self.outputs.push_back(Output::Retrying { attempt, offset, delay });
+            }
+            Decision::Stop => {
+                // Until it has stopped.
+                self.pauses.retry = Some(deadline::after(now, Duration::MAX));
+                self.outputs.push_back(Output::Stop { policy, attempt, offset });
             }
             Decision::Next => {}
+        }
+    }
+
+    /// What the stages want done about a failure, and which one wants it.
+    fn decide(&mut self, what: Failed, ambiguous: bool, dice: u64) -> (&'static str, Decision) {
+        let Failing { attempt, runs, refused, errors, .. } = &self.failing;
+        let attempt = if what == Failed::Run { *attempt } else { *refused };
+        let mut failure = Failure { what, attempt, runs: *runs, ambiguous, dice, errors };
+        let decided = self.stages.decide(&mut failure, &mut self.outputs);
+        if what == Failed::Run {
+            self.failing.attempt = failure.attempt;
+        }
+        decided
+    }
+
+    /// The record left the partition, or is left behind.
+    fn give_up(&mut self, record: u32, mark: bool) {
+        self.failing = Failing::default();
+        match mark {
+            true => self.progress.mark_one(record),
+            false => self.progress.left(record),
+        }
+    }
+
+    /// Waits after a record was given up, or could not be.
+    fn back_off(&mut self, now: Instant, dice: u64) {
+        if let (_, Decision::Retry(pause)) = self.decide(Failed::Dispatch, false, dice) {
+            self.pauses.retry = Some(deadline::after(now, pause));
         }
     }
 
@@ -472,7 +477,7 @@ impl<P: Progress> Coordinator<P> {
                 self.release();
             } else if let Some((_, until)) = self.pauses.longest(now) {
                 self.deadline = Some(until);
-            } else if let Some(letter) = self.failing.letter {
+            } else if let Some(letter) = self.failing.letter.clone() {
                 self.dispatch(letter);
             } else {
                 self.run(now);
@@ -540,10 +545,10 @@ impl<P: Progress> Coordinator<P> {
     }
 
     fn dispatch(&mut self, letter: Letter) {
+        let Letter { record, mark, atomic, to } = letter.clone();
         self.state = State::Dispatching(letter);
-        let Letter { record, mark, atomic } = letter;
         let atomic = (atomic && mark).then(|| self.progress.done_with(record));
-        self.outputs.push_back(Output::Dispatch { record, attempts: self.failing.attempt, atomic });
+        self.outputs.push_back(Output::Dispatch { record, attempts: self.failing.attempt, to, atomic });
     }
 
     /// Runs what the stages let through.

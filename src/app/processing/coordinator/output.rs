@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::Error;
 use crate::app::policy::{Ending, Marks, Stage};
 use crate::app::snapshot::JobKind;
+use crate::types::TopicName;
 
 /// What a route asks of the machine of one partition.
 #[derive(Debug)]
@@ -70,6 +71,8 @@ pub(crate) enum Output<D = i64> {
         record: u32,
         /// How often its handler failed.
         attempts: u32,
+        /// The topic, if it is not the one of the route.
+        to: Option<TopicName>,
         /// What to commit in the same transaction.
         #[cfg_attr(not(test), expect(dead_code, reason = "the driver has no transactions yet"))]
         atomic: Option<D>,
@@ -82,6 +85,15 @@ pub(crate) enum Output<D = i64> {
         offset: i64,
         /// The pause before it.
         delay: Duration,
+    },
+    /// Stop the application: of this record it can do no more.
+    Stop {
+        /// Name of the policy that wants it.
+        policy: &'static str,
+        /// The run that failed.
+        attempt: u32,
+        /// Offset of the first record that is left.
+        offset: i64,
     },
     /// Tell listeners that records were not handed to the handler, by this policy.
     Skipped {

@@ -51,11 +51,17 @@ impl Stages {
         self.ask(outputs, |stage| stage.split(batch, workers))
     }
 
-    /// What the first stage that has an answer wants done about a failure.
-    pub(super) fn decide<D>(&mut self, failure: &mut Failure, outputs: &mut VecDeque<Output<D>>) -> Decision {
-        let decision =
-            self.ask(outputs, |stage| Some(stage.failed(failure)).filter(|answer| *answer != Decision::Next));
-        decision.unwrap_or(Decision::Retry(PAUSE))
+    /// What the first stage that has an answer wants done about a failure, and its policy.
+    pub(super) fn decide<D>(
+        &mut self,
+        failure: &mut Failure<'_>,
+        outputs: &mut VecDeque<Output<D>>,
+    ) -> (&'static str, Decision) {
+        let decision = self.ask(outputs, |stage| match stage.failed(failure) {
+            Decision::Next => None,
+            answer => Some((stage.policy(), answer)),
+        });
+        decision.unwrap_or(("", Decision::Retry(PAUSE)))
     }
 
     /// Takes those of the records away that may not run now. What never runs is noted in the progress.

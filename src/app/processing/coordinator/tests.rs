@@ -2,6 +2,7 @@
 
 mod acknowledged;
 mod calls;
+mod fates;
 mod stages;
 
 use std::sync::Mutex;
@@ -29,7 +30,14 @@ fn policy() -> Policy {
 }
 
 fn dead_letter(max_retries: u32) -> DeadLetterPolicy {
-    DeadLetterPolicy { max_retries, independent: true, mark: true, atomic: false }
+    DeadLetterPolicy {
+        max_retries,
+        independent: true,
+        mark: true,
+        atomic: false,
+        skip: false,
+        strategy: None,
+    }
 }
 
 fn throttle(limit: usize, interval: Duration) -> Box<dyn Stage> {
@@ -134,12 +142,12 @@ impl Script {
                 Output::Run { lane, records, attempt } => format!("run {lane} {records:?} #{attempt}"),
                 Output::Call { kind, lane } => format!("{kind:?} {lane}").to_lowercase(),
                 Output::Mark(offset) => format!("mark {offset}"),
-                Output::Dispatch { record, attempts, atomic: None } => {
-                    format!("dispatch {record} #{attempts}")
+                Output::Dispatch { record, attempts, to, atomic } => {
+                    let to = to.map_or(String::new(), |topic| format!(" to {topic}"));
+                    let with = atomic.map_or(String::new(), |offset| format!(" with {offset}"));
+                    format!("dispatch {record} #{attempts}{to}{with}")
                 }
-                Output::Dispatch { record, attempts, atomic: Some(offset) } => {
-                    format!("dispatch {record} #{attempts} with {offset}")
-                }
+                Output::Stop { policy, attempt, offset } => format!("{policy} stops at {offset} #{attempt}"),
                 Output::Retrying { attempt, offset, delay } => {
                     format!("retry {offset} #{attempt} in {}s", delay.as_secs())
                 }

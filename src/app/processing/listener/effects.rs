@@ -3,16 +3,16 @@
 use std::sync::Arc;
 
 use super::{GroupListener, Report};
-use crate::Error;
 use crate::app::context::{Context, ContextParts};
-use crate::app::instrument::Event;
+use crate::app::instrument::{Event, FailedRun};
 use crate::app::policy::Ending;
 use crate::app::processing::coordinator::Output;
 use crate::app::processing::letter::Letter;
 use crate::app::processing::partition::Run;
 use crate::app::processing::run::{Job, Means, run};
 use crate::app::snapshot::JobKind;
-use crate::types::{Offset, TopicPartition};
+use crate::types::{Offset, TopicName, TopicPartition};
+use crate::{Error, ErrorKind, Result};
 
 impl GroupListener {
     /// Does what the coordinator of the partition wants done, and sets its timer.
@@ -23,7 +23,10 @@ impl GroupListener {
                 Output::Run { lane, records, attempt } => self.start(partition, lane, &records, attempt),
                 Output::Call { kind, lane } => self.call(partition, kind, lane),
                 Output::Mark(offset) => self.store(partition, offset),
-                Output::Dispatch { record, attempts, .. } => self.dispatch(partition, record, attempts),
+                Output::Dispatch { record, attempts, to, .. } => {
+                    self.dispatch(partition, record, attempts, to)
+                }
+                Output::Stop { policy, attempt, offset } => self.stop_all(partition, policy, attempt, offset),
                 Output::Retrying { attempt, offset, delay } => {
                     let offset = Offset(offset);
                     self.shared.monitor.emit(&Event::Retrying { partition, offset, attempt, delay });
@@ -91,6 +94,9 @@ impl GroupListener {
             lane,
             attempt,
             marks: state.route.marks,
+            errors: state.coordinator.errors().clone(),
+            letters: state.route.letters.clone(),
+            monitor: self.shared.monitor.clone(),
             producer: self.shared.producer.clone(),
             runtime: self.runtime.clone(),
             commands: self.commander.clone(),
@@ -123,24 +129,27 @@ impl GroupListener {
     }
 
     /// Sends a record of the held batch to the dead letter topic.
-    fn dispatch(&mut self, partition: &TopicPartition, record: u32, attempts: u32) {
+    fn dispatch(&mut self, partition: &TopicPartition, record: u32, attempts: u32, to: Option<TopicName>) {
         let Some(state) = self.partitions.get(partition) else { return };
-        let (Some(held), Some(topic)) = (state.coordinator.held(), state.route.dead_letter_topic.clone())
+        let topic = to.or_else(|| state.route.dead_letter_topic().cloned());
+        let (Some(held), Some(topic), Some(letters)) =
+            (state.coordinator.held(), topic, state.route.letters.clone())
         else {
             return;
         };
         let Some(message) = held.message(record as usize) else { return };
         let ending = state.ending.subscribe();
         let (producer, reporter) = (self.shared.producer.clone(), self.reporter.clone());
-        let letter =
-            Letter { topic, message, source: partition.clone(), group: self.group.clone(), attempts };
+        let (source, group) = (partition.clone(), self.group.clone());
+        let errors = state.coordinator.errors().clone();
+        let letter = Letter { topic, letters, message, source, group, attempts, errors };
         // The task needs neither the batch nor the listener; if the application is dropped, the record is sent again.
         self.runtime.spawn(
             "dead letter",
             Box::pin(async move {
                 let result = letter.send(&producer, ending).await;
-                let partition = letter.source;
-                let _ = reporter.send(Report::Dispatched { partition, record, attempts, result });
+                let (partition, topic) = (letter.source, letter.topic);
+                let _ = reporter.send(Report::Dispatched { partition, record, topic, attempts, result });
             }),
         );
     }
@@ -168,14 +177,45 @@ impl GroupListener {
         }
     }
 
-    pub(super) fn emit_dead_lettered(&self, partition: &TopicPartition, record: u32, attempts: u32) {
+    /// Stops the application because of a record that it cannot go on behind.
+    fn stop_all(&mut self, partition: &TopicPartition, policy: &str, attempt: u32, offset: i64) {
         let Some(state) = self.partitions.get(partition) else { return };
-        let (Some(held), Some(topic)) = (state.coordinator.held(), &state.route.dead_letter_topic) else {
-            return;
-        };
-        let Some(message) = held.message(record as usize) else { return };
-        let offset = message.offset();
-        self.shared.monitor.emit(&Event::DeadLettered { partition, offset, topic, attempts });
+        let text = format!(
+            "the policy {policy} stops the application at offset {offset} of {partition}, run {attempt}"
+        );
+        let advice = "nothing from this offset on is committed; remove the cause and start again";
+        let error = Error::new(ErrorKind::Handler, text).with_advice(advice);
+        self.fatal.push(match state.coordinator.errors().last() {
+            Some(cause) => error.with_source(cause.clone()),
+            None => error,
+        });
+        self.stop.begin_all();
+    }
+
+    /// Tells what became of a letter.
+    pub(super) fn emit_dispatched(
+        &self,
+        partition: &TopicPartition,
+        record: u32,
+        (topic, attempts): (&TopicName, u32),
+        result: Result<()>,
+    ) {
+        let Some(state) = self.partitions.get(partition) else { return };
+        let message = state.coordinator.held().and_then(|held| held.message(record as usize));
+        let offset = message.map(|message| message.offset());
+        let monitor = &self.shared.monitor;
+        match (result, offset) {
+            (Ok(()), Some(offset)) => {
+                monitor.emit(&Event::DeadLettered { partition, offset, topic, attempts });
+            }
+            (Ok(()), None) => {}
+            (Err(error), offset) => {
+                let trace_id = state.coordinator.errors().trace_id();
+                let run = trace_id.map(|trace_id| FailedRun { lane: 0, offset, attempt: attempts, trace_id });
+                let (context, partition) = ("dead_letter_queue.dispatch.error", Some(partition));
+                monitor.emit(&Event::Error { context, partition, run, error: &error });
+            }
+        }
     }
 
     pub(super) fn emit_error(
@@ -184,6 +224,6 @@ impl GroupListener {
         partition: Option<&TopicPartition>,
         error: &Error,
     ) {
-        self.shared.monitor.emit(&Event::Error { context, partition, error });
+        self.shared.monitor.emit(&Event::Error { context, partition, run: None, error });
     }
 }

@@ -20,7 +20,7 @@ use super::route::Route;
 use super::run::Finished;
 use super::workers::Workers;
 use crate::app::command::{Command, Commands};
-use crate::app::instrument::{Event, Monitor};
+use crate::app::instrument::{Event, FailedRun, Monitor};
 use crate::app::settings::Settings;
 use crate::app::snapshot::{JobKind, PartitionPhase};
 use crate::app::source::Source;
@@ -29,7 +29,7 @@ use crate::client::{Client, ConditionEvent, ConditionEvents, ConditionStage};
 use crate::consumer::{Batch, Event as SourceEvent, Revocation};
 use crate::producer::Producer;
 use crate::runtime::{Runtime, watch};
-use crate::types::{GroupId, TopicName, TopicPartition};
+use crate::types::{GroupId, Offset, TopicName, TopicPartition, Uuid};
 use crate::{Error, ErrorKind, Result};
 
 /// How often the marks of running handlers are collected and handlers are checked for being stuck.
@@ -38,7 +38,7 @@ const SWEEP: Duration = Duration::from_millis(500);
 /// What comes back from the tasks.
 enum Report {
     Finished(Finished),
-    Dispatched { partition: TopicPartition, record: u32, attempts: u32, result: Result<()> },
+    Dispatched { partition: TopicPartition, record: u32, topic: TopicName, attempts: u32, result: Result<()> },
 }
 
 /// What came of a partition that has not begun yet.
@@ -114,6 +114,8 @@ pub(crate) struct GroupListener {
     quiet: bool,
     joined: bool,
     trouble: Option<Trouble>,
+    /// Why it stopped the application.
+    fatal: Vec<Error>,
 }
 
 impl GroupListener {
@@ -149,6 +151,7 @@ impl GroupListener {
             quiet: false,
             joined: false,
             trouble,
+            fatal: Vec::new(),
         }
     }
 
@@ -243,7 +246,8 @@ impl GroupListener {
         for error in &errors {
             self.emit_error("app.stopping.error", None, error);
         }
-        errors
+        // Told where they happened.
+        self.fatal.drain(..).chain(errors).collect()
     }
 
     /// Drops the handlers that have not returned; the marks that they made so far count. Returns an error if there were any.
@@ -369,14 +373,9 @@ impl GroupListener {
     fn on_report(&mut self, report: Report) {
         match report {
             Report::Finished(finished) => self.on_finished(finished),
-            Report::Dispatched { partition, record, attempts, result } => {
+            Report::Dispatched { partition, record, topic, attempts, result } => {
                 let written = result.is_ok();
-                match result {
-                    Ok(()) => self.emit_dead_lettered(&partition, record, attempts),
-                    Err(error) => {
-                        self.emit_error("dead_letter_queue.dispatch.error", Some(&partition), &error)
-                    }
-                }
+                self.emit_dispatched(&partition, record, (&topic, attempts), result);
                 let dice = self.dice.u64(..);
                 if let Some(state) = self.partitions.get_mut(&partition) {
                     state.undelivered = match state.undelivered.take() {
@@ -398,11 +397,18 @@ impl GroupListener {
         let Some(state) = self.partitions.get_mut(&partition) else { return };
         let Some(run) = state.runs.remove(&(kind, lane)) else { return };
         state.consumers.extend(consumer.map(|consumer| (lane, consumer)));
-        if let Some(Err(error)) = &result {
-            monitor.emit(&Event::Error { context: error_context, partition: Some(&partition), error });
-        }
         if let Some(offset) = run.context.marked() {
             state.coordinator.handle_mark(lane, offset);
+        }
+        if let Some(Err(error)) = &result {
+            let trace_id = Uuid(self.dice.u128(..).to_be_bytes());
+            let offset = state.coordinator.first_left(lane).map(Offset);
+            let failed = Some(FailedRun { lane, offset, attempt: run.context.attempt(), trace_id });
+            let (context, partition) = (error_context, Some(&partition));
+            monitor.emit(&Event::Error { context, partition, run: failed, error });
+            if kind == JobKind::Consume {
+                state.coordinator.handle_error(error.clone(), trace_id);
+            }
         }
         if self.lives.phase(&partition) == Some(PartitionPhase::Closing) {
             self.carry_out(&partition);
@@ -525,7 +531,7 @@ impl GroupListener {
 
 /// True if these routes read the topic, or send dead letters to it.
 fn concern(routes: &BTreeMap<TopicName, Arc<Route>>, topic: &TopicName) -> bool {
-    let is_for_letters = |route: &Arc<Route>| route.dead_letter_topic.as_ref() == Some(topic);
+    let is_for_letters = |route: &Arc<Route>| route.dead_letter_topic() == Some(topic);
     routes.contains_key(topic) || routes.values().any(is_for_letters)
 }
 
