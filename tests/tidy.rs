@@ -25,19 +25,12 @@ const DEBTS: &[(&str, &str, usize, &str)] = &[
     ("machines", "src/broker/groups/mod.rs", 3, "answers that wait are one-shot channels"),
     ("machines", "src/consumer/group/closing.rs", 5, "callers who wait are told directly, and a warning"),
     ("machines", "src/consumer/group/commits.rs", 2, "callers who wait are told directly"),
-    ("machines", "src/producer/sender/node.rs", 1, "appenders read gauges"),
-    ("machines", "src/producer/sender/settle.rs", 1, "a warning about lost data"),
     ("contract", "src/consumer/group/classic.rs", 2, "`poll` is output and time in one"),
     ("contract", "src/consumer/group/closing.rs", 2, "`expire`"),
     ("contract", "src/consumer/group/commits.rs", 4, "`next`, `expire`, `poll_settled`"),
     ("contract", "src/consumer/group/driver.rs", 4, "decides when the membership is over"),
     ("contract", "src/consumer/positions/lookups.rs", 1, "`next_lookup`"),
-    ("contract", "src/producer/driver.rs", 1, "decides what becomes of a connection"),
-    ("contract", "src/producer/sender/answers.rs", 1, "`next_deadline` is in the machine's first file"),
-    ("contract", "src/producer/sender/mod.rs", 2, "`poll_producer_id`, for a loop of its own"),
-    ("contract", "src/producer/sender/requests.rs", 1, "`poll_request`, for a loop of its own"),
     ("drivers", "src/consumer/group/driver.rs", 15, "automatic commits, patience and back-off"),
-    ("drivers", "src/producer/driver.rs", 7, "versions of Produce, deadlines and back-off"),
 ];
 
 /// What each layer may import of ours, lowest first (`docs/ARCHITECTURE.md`).

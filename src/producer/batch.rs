@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use super::compress::Codec;
 use super::record::{Destination, Header, Payload};
 use super::{Outcome, Record};
-use crate::sync::{Completion, Held};
+use crate::sync::{Completion, Credit};
 use crate::types::TopicName;
 use crate::wire::compression::{Compression, Decompressor};
 use crate::wire::records::{AppendError, BatchMeta, BatchWriter, HEADER_LEN, RecordRange, decode_records};
@@ -66,7 +66,7 @@ pub(super) struct Batch {
     /// The records as they go over the wire.
     pub(super) body: Bytes,
     /// Memory that is given back once the batch is gone.
-    pub(super) held: Option<Held>,
+    pub(super) credit: Option<Credit>,
     pub(super) created: Instant,
     /// Sequence of the first record, from its first drain on.
     pub(super) sequence: Option<i32>,
@@ -74,6 +74,10 @@ pub(super) struct Batch {
     pub(super) attempts: u32,
     /// It was sent, and it is not known whether it was written.
     pub(super) maybe_written: bool,
+    /// One of the attempts of which that is not known named the topic, not its id.
+    pub(super) named: bool,
+    /// The topic was made anew while it was on the way, and its name may have led to either.
+    pub(super) astray: bool,
     /// The broker said that sequences are missing before it, which does not tell whether it was written as long as one
     /// behind it may have been: a broker that was restarted remembers the last batch alone.
     pub(super) doubted: bool,
@@ -91,7 +95,7 @@ impl Batch {
         meta: BatchMeta,
         compression: Compression,
         body: Bytes,
-        held: Option<Held>,
+        credit: Option<Credit>,
         created: Instant,
     ) -> Self {
         Self {
@@ -101,11 +105,13 @@ impl Batch {
             meta,
             compression,
             body,
-            held,
+            credit,
             created,
             sequence: None,
             attempts: 0,
             maybe_written: false,
+            named: false,
+            astray: false,
             doubted: false,
             damaged: false,
             last_error: None,
@@ -206,8 +212,8 @@ impl Batch {
                 Err(AppendError::Full | AppendError::TimestampSpan) => return None,
             }
         }
-        let half = self.held.as_mut().map(|held| held.split(held.bytes() / 2));
-        let mut held = [half, self.held.take()].into_iter();
+        let half = self.credit.as_mut().map(|credit| credit.split(credit.bytes() / 2));
+        let mut credit = [half, self.credit.take()].into_iter();
         let mut first = self.first;
         let mut sequence = self.sequence;
         self.settled = true;
@@ -221,11 +227,13 @@ impl Batch {
                 meta,
                 compression,
                 body,
-                held: held.next().flatten(),
+                credit: credit.next().flatten(),
                 created: self.created,
                 sequence,
                 attempts: self.attempts,
                 maybe_written: self.maybe_written,
+                named: self.named,
+                astray: self.astray,
                 doubted: false,
                 damaged: self.damaged,
                 last_error: self.last_error.clone(),

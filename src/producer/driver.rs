@@ -1,7 +1,9 @@
 //! The task behind a producer: commands from appenders, connections, requests, answers, timers.
 //!
-//! Everything is polled from one place, in a fixed order: commands, metadata, answers, the producer id, time; then requests
-//! go out. No source can starve another: each is emptied once per round, and what a round brings in is bounded by memory.
+//! It decides nothing: `sender` says what is sent and what becomes of it, `links` what becomes of connections, `ends` who is
+//! told of a flush and when it is over. Everything is polled from one place, in a fixed order: commands, metadata, answers,
+//! the producer id, time; then requests go out. No source can starve another: each is emptied once per round, and what a
+//! round brings in is bounded by memory.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::future::Future;
@@ -9,22 +11,22 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use tokio::time::{Instant, Sleep};
 
-use super::config::Acks;
+use super::ends::{self, Ends};
 use super::lane::{Lane, Take};
 use super::lanes::LaneSet;
+use super::links::{self, Heard, Links, LinksConfig, Manner};
 use super::questions::{ask_producer_id, next_metadata};
-use super::sender::{Effect, Outgoing, Sender, SenderConfig, Unfinished};
+use super::sender::{Outgoing, Output, Sender, SenderConfig};
 use super::shared::{Command, Done, Shared};
-use crate::cluster::{self, Connection, Duty, Metadata, Pending, RequestError};
-use crate::deadline;
+use crate::cluster::{self, Connection, Duty, Metadata, Pending};
 use crate::runtime::BoxFuture;
 use crate::types::{NodeId, Partition, TopicName};
-use crate::wire::compression::Compression;
-use crate::wire::produce::{self, RequestHead, Response};
-use crate::wire::{ApiKey, Uuid, VersionRange};
+use crate::wire::ApiKey;
+use crate::wire::produce::{self, Response};
 use crate::{Error, ErrorKind, Result};
 
 /// The way to one broker.
@@ -32,8 +34,6 @@ use crate::{Error, ErrorKind, Result};
 struct Link {
     connection: Option<Connection>,
     opening: Option<BoxFuture<'static, Result<Connection>>>,
-    /// Attempts in a row that failed.
-    failures: u32,
     /// In order; connections answer in order.
     flight: VecDeque<Flight>,
 }
@@ -44,33 +44,18 @@ struct Flight {
     connection: Connection,
 }
 
-struct Flush {
-    number: u64,
-    deadline: Instant,
-    done: Done,
-}
-
-struct Closing {
-    deadline: Instant,
-    flush: u64,
-    done: Vec<Done>,
-}
-
 pub(super) struct Driver {
     shared: Arc<Shared>,
     sender: Sender,
     lanes: LaneSet,
-    links: BTreeMap<NodeId, Link>,
+    links: Links,
+    ways: BTreeMap<NodeId, Link>,
     commands: Vec<Command>,
     /// Number of the latest look into the mailbox.
     look: u64,
     /// Keeps its room between rounds.
     nodes: Vec<NodeId>,
-    flushes: Vec<Flush>,
-    closing: Option<Closing>,
-    orphaned: bool,
-    /// What was given up.
-    lost: Option<Unfinished>,
+    ends: Ends<Done>,
     /// Until the client is closed.
     client: Option<BoxFuture<'static, ()>>,
     metadata: BoxFuture<'static, Option<Arc<Metadata>>>,
@@ -84,13 +69,20 @@ pub(super) struct Driver {
 impl Driver {
     pub(super) fn new(shared: Arc<Shared>) -> Self {
         let config = &shared.config;
+        let backoff = config.backoff(shared.cluster.config().retry_backoff);
         let sender = Sender::new(SenderConfig {
             idempotent: config.enable_idempotence,
             in_flight_max: config.max_in_flight,
             linger: config.linger,
             delivery_timeout: config.delivery_timeout,
-            backoff: config.backoff(shared.cluster.config().retry_backoff),
+            backoff,
             codec: Arc::clone(&shared.codec),
+        });
+        let links = Links::new(LinksConfig {
+            acks: config.acks,
+            compression: config.compression,
+            request_timeout: shared.request_timeout,
+            backoff,
         });
         let lanes = LaneSet::new(Arc::clone(&shared));
         let random = shared.cluster.runtime().dice();
@@ -101,14 +93,12 @@ impl Driver {
             shared,
             sender,
             lanes,
-            links: BTreeMap::new(),
+            links,
+            ways: BTreeMap::new(),
             commands: Vec::new(),
             look: 0,
             nodes: Vec::new(),
-            flushes: Vec::new(),
-            closing: None,
-            orphaned: false,
-            lost: None,
+            ends: Ends::new(),
             client: Some(client),
             metadata,
             seen: BTreeMap::new(),
@@ -128,11 +118,10 @@ impl Driver {
             let mut progress = self.poll_client(now, context);
             progress |= self.poll_commands(now, context);
             progress |= self.poll_metadata(now, context);
-            progress |= self.poll_links(now, context);
+            progress |= self.poll_ways(now, context);
             progress |= self.poll_producer_id(now, context);
             self.sender.handle_timeout(now, &mut self.lanes);
-            progress |= self.pump(now);
-            self.run_effects();
+            progress |= self.poll_machines(now);
             self.publish_counts();
             if self.finish(now) {
                 return Poll::Ready(());
@@ -160,11 +149,11 @@ impl Driver {
                 Command::Lanes(lanes) => self.add_lanes(now, lanes),
                 Command::Flush { deadline, done } => {
                     let number = self.flush(now);
-                    self.flushes.push(Flush { number, deadline, done });
+                    self.ends.handle_flush(number, deadline, done);
                 }
                 Command::Close { deadline, done } => self.begin_close(now, deadline, Some(done)),
                 Command::Orphaned => {
-                    self.orphaned = true;
+                    self.ends.handle_orphaned();
                     self.sender.handle_flush();
                 }
             }
@@ -184,7 +173,7 @@ impl Driver {
         self.shared.closed.store(true, Ordering::Relaxed);
         let error = Error::new(ErrorKind::State, "the client was closed before the record was acknowledged");
         self.give_up(now, |sender, lanes| sender.handle_end(now, &error, lanes));
-        self.begin_close(now, deadline::after(now, self.shared.request_timeout), None);
+        self.begin_close(now, self.links.answer_by(now), None);
         true
     }
 
@@ -197,10 +186,7 @@ impl Driver {
         let before = self.sender.counts().failed;
         let left = self.sender.unfinished(u64::MAX);
         give_up(&mut self.sender, &mut self.lanes);
-        let records = self.sender.counts().failed - before;
-        if records > 0 {
-            self.lost.get_or_insert(left).records += records;
-        }
+        self.ends.handle_given_up(left, self.sender.counts().failed - before);
     }
 
     fn add_lanes(&mut self, now: Instant, lanes: Vec<Arc<Lane>>) {
@@ -228,10 +214,7 @@ impl Driver {
 
     fn begin_close(&mut self, now: Instant, deadline: Instant, done: Option<Done>) {
         let flush = self.flush(now);
-        let closing = self.closing.get_or_insert_with(|| Closing { deadline, flush, done: Vec::new() });
-        closing.flush = flush;
-        closing.deadline = closing.deadline.min(deadline);
-        closing.done.extend(done);
+        self.ends.handle_close(flush, deadline, done);
     }
 
     fn poll_metadata(&mut self, now: Instant, context: &mut Context<'_>) -> bool {
@@ -258,9 +241,7 @@ impl Driver {
     /// Tells the sender what is new about `topic`.
     fn learn_topic(&mut self, now: Instant, topic: &TopicName, metadata: &Metadata) {
         let Some(known) = metadata.topic(topic) else {
-            if let Some(code) = metadata.errors.get(topic)
-                && !code.is_retriable()
-            {
+            if let Some(code) = metadata.errors.get(topic) {
                 self.sender.handle_topic_error(now, topic, *code, &mut self.lanes);
             }
             return;
@@ -268,7 +249,7 @@ impl Driver {
         if self.seen.get(topic).is_some_and(|seen| Arc::ptr_eq(seen, known)) {
             return;
         }
-        self.sender.handle_topic_id(topic, known.id);
+        self.sender.handle_topic_id(now, topic, known.id, &mut self.lanes);
         self.sender.handle_partition_count(now, topic, known.partition_count(), &mut self.lanes);
         for (index, info) in known.partitions.iter().enumerate() {
             self.sender.handle_leader(now, topic, index as i32, info.leader, &mut self.lanes);
@@ -277,20 +258,20 @@ impl Driver {
         self.shared.learn(topic);
     }
 
-    fn poll_links(&mut self, now: Instant, context: &mut Context<'_>) -> bool {
+    fn poll_ways(&mut self, now: Instant, context: &mut Context<'_>) -> bool {
         let mut progress = false;
         let mut nodes = std::mem::take(&mut self.nodes);
-        nodes.extend(self.links.keys());
+        nodes.extend(self.ways.keys());
         for node in nodes.drain(..) {
             progress |= self.poll_opening(node, context);
-            while let Some(flight) = self.links.get_mut(&node).and_then(|link| link.flight.front_mut()) {
+            while let Some(flight) = self.ways.get_mut(&node).and_then(|way| way.flight.front_mut()) {
                 let Poll::Ready(answer) = Pin::new(&mut flight.pending).poll(context) else { break };
                 let (request, connection) = (flight.request, flight.connection.clone());
-                if let Some(link) = self.links.get_mut(&node) {
-                    link.flight.pop_front();
+                if let Some(way) = self.ways.get_mut(&node) {
+                    way.flight.pop_front();
                 }
                 progress = true;
-                self.handle_answer(now, request, &connection, answer);
+                self.on_answer(now, request, &connection, self.links.hear(answer));
             }
         }
         self.nodes = nodes;
@@ -298,59 +279,47 @@ impl Driver {
     }
 
     fn poll_opening(&mut self, node: NodeId, context: &mut Context<'_>) -> bool {
-        let Some(link) = self.links.get_mut(&node) else { return false };
-        let Some(opening) = &mut link.opening else { return false };
-        let Poll::Ready(opened) = opening.as_mut().poll(context) else { return false };
-        link.opening = None;
+        let Some(way) = self.ways.get_mut(&node) else { return false };
+        let Some(opening) = &mut way.opening else { return false };
+        let opened = match self.shared.cluster.open_connection(node, self.shared.duty) {
+            Some(connection) => Ok(connection), // somebody else was faster
+            None => match opening.as_mut().poll(context) {
+                Poll::Ready(opened) => opened,
+                Poll::Pending => return false,
+            },
+        };
+        way.opening = None;
         match opened {
             Ok(connection) => {
-                link.connection = Some(connection);
-                link.failures = 0;
-                self.sender.handle_connection(node, None);
+                way.connection = Some(connection);
+                self.links.handle_opened(node);
+                self.sender.handle_connection(node, Ok(()));
             }
             Err(error) => {
-                link.failures = link.failures.saturating_add(1);
                 tracing::debug!(%node, %error, "no connection to produce over");
-                self.sender.handle_connection(node, Some(error));
-                // Its partitions may have another leader by now.
-                self.shared.cluster.refresh();
+                self.links.handle_failed(node);
+                self.sender.handle_connection(node, Err(error));
             }
         }
         true
     }
 
-    fn handle_answer(
-        &mut self,
-        now: Instant,
-        request: u64,
-        connection: &Connection,
-        answer: std::result::Result<cluster::Answer, RequestError>,
-    ) {
+    fn on_answer(&mut self, now: Instant, request: u64, connection: &Connection, heard: Heard) {
         let random = self.random.u64(..);
-        let answer = match answer {
-            Ok(_) if self.shared.config.acks == Acks::None => {
-                self.sender.handle_written(now, request, &mut self.lanes);
-                return;
-            }
-            Ok(answer) => answer,
-            Err(RequestError { error, unsent }) => {
-                self.sender.handle_failure(now, request, error, unsent, random, &mut self.lanes);
-                return;
-            }
-        };
-        let decoded =
-            answer.reader().and_then(|mut reader| Ok(Response::decode(&mut reader, answer.version)?));
-        match decoded {
-            Ok(response) => {
-                connection.throttle(std::time::Duration::from_millis(
-                    u64::try_from(response.throttle_time_ms).unwrap_or(0),
-                ));
+        match heard {
+            Heard::Written => self.sender.handle_written(now, request, &mut self.lanes),
+            Heard::Answer(response, throttle) => {
+                connection.throttle(throttle);
                 self.take_hints(now, &response);
                 self.sender.handle_answer(now, request, &response, random, &mut self.lanes);
             }
-            Err(error) => {
+            Heard::Failed(failed) => {
+                let (error, unsent) = (failed.error, failed.unsent);
+                self.sender.handle_failure(now, request, error, unsent, random, &mut self.lanes);
+            }
+            Heard::Broken(error) => {
                 connection.fail(&error);
-                let error = error.with_peer(connection.peer().to_string()).with_retriable(true);
+                let error = error.with_peer(connection.peer().to_string());
                 self.sender.handle_failure(now, request, error, false, random, &mut self.lanes);
             }
         }
@@ -382,108 +351,103 @@ impl Driver {
     }
 
     fn poll_producer_id(&mut self, now: Instant, context: &mut Context<'_>) -> bool {
-        let mut progress = false;
-        if let Some(asking) = &mut self.producer_id
-            && let Poll::Ready(answer) = asking.as_mut().poll(context)
-        {
-            self.producer_id = None;
-            let random = self.random.u64(..);
-            self.sender.handle_producer_id(now, answer, random, &mut self.lanes);
-            progress = true;
-        }
-        if self.producer_id.is_none() && self.sender.poll_producer_id(now) {
-            let deadline = deadline::after(now, self.shared.request_timeout);
-            self.producer_id = Some(Box::pin(ask_producer_id(self.shared.cluster.clone(), deadline)));
-            progress = true;
-        }
-        progress
+        let Some(asking) = &mut self.producer_id else { return false };
+        let Poll::Ready(answer) = asking.as_mut().poll(context) else { return false };
+        self.producer_id = None;
+        let random = self.random.u64(..);
+        self.sender.handle_producer_id(now, answer, random, &mut self.lanes);
+        true
     }
 
-    /// Sends what is due.
-    fn pump(&mut self, now: Instant) -> bool {
+    /// Does what the machines say.
+    fn poll_machines(&mut self, now: Instant) -> bool {
         let mut progress = false;
         if self.shared.starving.load(Ordering::Relaxed) > 0 {
             self.sender.hurry();
         }
-        let mut nodes = std::mem::take(&mut self.nodes);
-        nodes.extend(self.sender.busy_nodes());
-        for node in nodes.drain(..) {
-            let link = self.links.entry(node).or_default();
-            if link.connection.as_ref().is_none_or(Connection::is_closed) {
-                link.connection = self.shared.cluster.open_connection(node, self.shared.duty);
+        for (node, way) in &mut self.ways {
+            if way.connection.take_if(|connection| connection.is_closed()).is_some() {
+                self.sender.handle_disconnect(*node);
             }
-            let Some(connection) = link.connection.clone() else {
-                if link.opening.is_none() {
-                    let pause = match link.failures {
-                        0 => None,
-                        failures => {
-                            let shared = &self.shared;
-                            let backoff = shared.config.backoff(shared.cluster.config().retry_backoff);
-                            Some(backoff.delay(failures, self.random.u64(..)))
-                        }
-                    };
-                    let deadline = deadline::after(now, self.shared.request_timeout);
-                    let (cluster, duty) = (self.shared.cluster.clone(), self.shared.duty);
-                    link.opening = Some(Box::pin(async move {
-                        if let Some(pause) = pause {
-                            tokio::time::sleep(pause).await;
-                        }
-                        cluster.connection(node, duty, deadline).await
-                    }));
+        }
+        while let Some(output) = self.sender.poll_output(now, self.look, &mut self.lanes) {
+            let Shared { cluster, id, duty, .. } = &*self.shared;
+            match output {
+                Output::Send(outgoing) => {
+                    progress = true;
+                    self.send(now, outgoing);
+                }
+                Output::Connect(node) => match cluster.open_connection(node, *duty) {
+                    Some(connection) => {
+                        self.ways.entry(node).or_default().connection = Some(connection);
+                        self.sender.handle_connection(node, Ok(()));
+                        progress = true;
+                    }
+                    None => self.links.handle_wanted(now, node, self.random.u64(..)),
+                },
+                Output::AskProducerId => {
+                    let deadline = self.links.answer_by(now);
+                    self.producer_id = Some(Box::pin(ask_producer_id(cluster.clone(), deadline)));
                     progress = true;
                 }
-                continue;
-            };
-            while let Some(outgoing) = self.sender.poll_request(now, node, &mut self.lanes) {
-                progress = true;
-                self.send(now, node, &connection, outgoing);
+                Output::Refresh(topic) => cluster.leader_failed(&topic),
+                Output::Raise(subject, kind, error) => cluster.raise(*id, subject, kind, error),
+                Output::Clear(subject, kind) => cluster.clear(*id, &subject, kind),
+                Output::Gap(partition) => tracing::warn!(
+                    partition,
+                    "the broker misses records of this producer that it had acknowledged or never got: \
+                     going on with a new epoch"
+                ),
             }
-            self.sender.rest(node, self.look);
         }
-        self.nodes = nodes;
+        while let Some(output) = self.links.poll_output() {
+            match output {
+                links::Output::Open { node, pause, deadline } => {
+                    self.open(node, pause, deadline);
+                    progress = true;
+                }
+                links::Output::Refresh => self.shared.cluster.refresh(),
+            }
+        }
         progress
     }
 
-    fn send(&mut self, now: Instant, node: NodeId, connection: &Connection, outgoing: Outgoing) {
-        let config = &self.shared.config;
-        let Outgoing { id: request, batches } = outgoing;
-        let by_name = batches.iter().any(|batch| batch.topic_id == Uuid::ZERO);
-        let versions = VersionRange::new(
-            if config.compression == Compression::Zstd { 7 } else { produce::VERSIONS.min },
-            if by_name { 12 } else { produce::VERSIONS.max },
-        );
-        let head = RequestHead {
-            transactional_id: None,
-            acks: config.acks.code(),
-            timeout_ms: i32::try_from(self.shared.request_timeout.as_millis()).unwrap_or(i32::MAX),
+    fn open(&mut self, node: NodeId, pause: Option<Duration>, deadline: Instant) {
+        let (cluster, duty) = (self.shared.cluster.clone(), self.shared.duty);
+        self.ways.entry(node).or_default().opening = Some(Box::pin(async move {
+            if let Some(pause) = pause {
+                tokio::time::sleep(pause).await;
+            }
+            cluster.connection(node, duty, deadline).await
+        }));
+    }
+
+    fn send(&mut self, now: Instant, outgoing: Outgoing) {
+        let Outgoing { node, id: request, batches } = outgoing;
+        let way = self.ways.entry(node).or_default();
+        let Some(connection) = way.connection.clone() else {
+            let error = Error::new(
+                ErrorKind::Internal,
+                format!("a request for node {node}, to which there is no way"),
+            );
+            self.sender.handle_failure(now, request, error, true, 0, &mut self.lanes);
+            return;
         };
+        let Manner { versions, head, deadline, answered } = self.links.manner(now, &batches);
         let encoded = connection
             .version(ApiKey::PRODUCE, versions)
             .and_then(|version| Ok((version, produce::encode_request(&head, &batches, version)?)));
         match encoded {
             Ok((version, body)) => {
-                let deadline = deadline::after(now, self.shared.request_timeout);
-                let answered = config.acks != Acks::None;
+                if self.links.names_topics(version) {
+                    self.sender.handle_named(request);
+                }
                 let pending = connection.send_raw(ApiKey::PRODUCE, version, body, deadline, answered);
-                let flight = Flight { request, pending, connection: connection.clone() };
-                self.links.entry(node).or_default().flight.push_back(flight);
+                way.flight.push_back(Flight { request, pending, connection });
             }
             Err(error) => {
                 let random = self.random.u64(..);
                 self.sender.handle_failure(now, request, error, true, random, &mut self.lanes);
-            }
-        }
-    }
-
-    fn run_effects(&mut self) {
-        let Shared { cluster, id, .. } = &*self.shared;
-        for effect in self.sender.take_effects() {
-            match effect {
-                Effect::Refresh(topic) => cluster.leader_failed(&topic),
-                Effect::Raise(subject, kind, error) => {
-                    cluster.raise(*id, subject, kind, Error::clone(&error))
-                }
-                Effect::Clear(subject, kind) => cluster.clear(*id, &subject, kind),
             }
         }
     }
@@ -496,19 +460,20 @@ impl Driver {
 
     /// Tells those who wait for a flush; true if the task is over.
     fn finish(&mut self, now: Instant) -> bool {
-        let sender = &self.sender;
-        let is_over = |flush: &mut Flush| sender.is_flushed(flush.number) || flush.deadline <= now;
-        for Flush { number, done, .. } in self.flushes.extract_if(.., is_over) {
-            let flushed = sender.is_flushed(number);
-            let _ = done.send(if flushed { Ok(()) } else { Err(sender.unfinished(number)) });
+        self.ends.handle_timeout(now, &self.sender);
+        while let Some(output) = self.ends.poll_output() {
+            match output {
+                ends::Output::Tell(done, outcome) => {
+                    // Whoever waits no more need not know.
+                    let _ = done.send(outcome);
+                }
+                ends::Output::End => {
+                    self.end(now);
+                    return true;
+                }
+            }
         }
-        if let Some(closing) = &self.closing
-            && (self.sender.is_flushed(closing.flush) || closing.deadline <= now)
-        {
-            self.end(now);
-            return true;
-        }
-        self.orphaned && self.sender.is_idle()
+        false
     }
 
     /// Gives up what is left.
@@ -519,11 +484,7 @@ impl Driver {
                     self.sender.handle_lane(now, lane, &mut self.lanes);
                 }
                 Command::Lanes(lanes) => self.add_lanes(now, lanes),
-                Command::Close { done, .. } => {
-                    if let Some(closing) = &mut self.closing {
-                        closing.done.push(done);
-                    }
-                }
+                Command::Close { done, .. } => self.ends.handle_late_close(done),
                 Command::Flush { .. } | Command::Nudge | Command::Pressure | Command::Orphaned => {}
             }
         }
@@ -540,8 +501,7 @@ impl Driver {
         if self.shared.duty != Duty::Produce {
             self.shared.cluster.release(self.shared.duty);
         }
-        let lost = self.lost.take();
-        let done = self.closing.take().map(|closing| closing.done).unwrap_or_default();
+        let (done, lost) = self.ends.take_end();
         if done.is_empty() {
             // Whoever closes it later learns of it.
             self.shared.end(lost);
@@ -553,13 +513,8 @@ impl Driver {
     }
 
     fn poll_sleep(&mut self, now: Instant, context: &mut Context<'_>) -> bool {
-        let links = &self.links;
-        let can_send = |node: NodeId| links.get(&node).is_some_and(|link| link.connection.is_some());
-        let closing = self.closing.iter().map(|closing| closing.deadline);
-        let waiting = self.flushes.iter().map(|flush| flush.deadline).chain(closing);
-        let Some(at) = self.sender.next_deadline(now, can_send).into_iter().chain(waiting).min() else {
-            return false;
-        };
+        let deadlines = self.sender.next_deadline(now, &self.lanes).into_iter();
+        let Some(at) = deadlines.chain(self.ends.next_deadline()).min() else { return false };
         if at <= now {
             return true;
         }

@@ -20,7 +20,7 @@ use super::{ProduceError, ProducerBuilder, ProducerConfig, Record};
 use crate::cluster::{Cluster, Subject};
 use crate::deadline;
 use crate::runtime::Runtime;
-use crate::sync::{Held, lock};
+use crate::sync::{Credit, lock};
 use crate::types::TopicName;
 use crate::{Error, ErrorKind, Result};
 
@@ -330,7 +330,7 @@ impl Producer {
     /// Appends the first of `records`, and those behind it that go the same way, if nothing stands in the way. The flag
     /// tells that others should run.
     #[inline]
-    fn attempt(&self, records: &[Record<'_>], reserve: &mut Option<Held>) -> Result<(Run, bool), Obstacle> {
+    fn attempt(&self, records: &[Record<'_>], reserve: &mut Option<Credit>) -> Result<(Run, bool), Obstacle> {
         let shared = &*self.shared;
         match &records[0].destination {
             Destination::Topic(topic) if topic.0.producer == shared.id => {
@@ -355,7 +355,7 @@ impl Producer {
         &self,
         topic: &TopicCell,
         records: &[Record<'_>],
-        reserve: &mut Option<Held>,
+        reserve: &mut Option<Credit>,
     ) -> Result<(Run, bool), Obstacle> {
         let shared = &*self.shared;
         if shared.closed.load(Ordering::Relaxed) {
@@ -460,7 +460,7 @@ impl Producer {
         }
     }
 
-    fn wait_for_credit(&self, bytes: usize, deadline: Instant) -> impl Future<Output = Result<Held>> {
+    fn wait_for_credit(&self, bytes: usize, deadline: Instant) -> impl Future<Output = Result<Credit>> {
         let shared = Arc::clone(&self.shared);
         shared.starving.fetch_add(1, Ordering::Relaxed);
         let starving = Starving(Arc::clone(&shared));

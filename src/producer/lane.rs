@@ -15,7 +15,7 @@ use super::Record;
 use super::batch::{Batch, BatchCell};
 use super::compress::{self, Codec};
 use super::stock::{self, Stock};
-use crate::sync::{Completion, Credit, Held, Mutex, MutexGuard, lock};
+use crate::sync::{Completion, Credit, CreditPool, Mutex, MutexGuard, lock};
 use crate::types::TopicName;
 use crate::wire::compression::Compression;
 use crate::wire::records::{BatchMeta, BatchWriter, RecordSize};
@@ -43,6 +43,16 @@ pub(super) struct Gauge {
     /// The driver's latest look into its mailbox after which it was sure to look again soon, for a batch that waits or an
     /// answer: until it does, another lane that turns non-empty is no news.
     pub(super) look: AtomicU64,
+}
+
+/// What the sender tells appenders of a broker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Pace {
+    /// See [`Gauge`].
+    pub(super) busy: bool,
+    pub(super) target: usize,
+    /// As it is if `None`.
+    pub(super) look: Option<u64>,
 }
 
 /// One partition as appenders see it. Where records are spread over thousands of partitions, each append finds its lane in
@@ -96,7 +106,7 @@ struct Open {
     cell: Arc<BatchCell>,
     /// Bytes that the gauge knows of.
     counted: usize,
-    held: Held,
+    credit: Credit,
     created: Instant,
 }
 
@@ -105,7 +115,7 @@ struct Closed {
     number: u64,
     cell: Arc<BatchCell>,
     meta: BatchMeta,
-    held: Option<Held>,
+    credit: Option<Credit>,
     created: Instant,
     body: Bytes,
     stage: Stage,
@@ -246,8 +256,8 @@ impl Lane {
                 Stage::Plain | Stage::Compressing => break,
             };
             if let Some(closed) = state.closed.pop_front() {
-                let Closed { cell, meta, held, created, body, .. } = closed;
-                into.push(Batch::new(cell, meta, compression, body, held, created));
+                let Closed { cell, meta, credit, created, body, .. } = closed;
+                into.push(Batch::new(cell, meta, compression, body, credit, created));
             }
         }
         // What is left is known to the sender: the next record needs no command of its own.
@@ -273,10 +283,10 @@ impl Lane {
     pub(super) fn compressed(&self, number: u64, compression: Compression, body: Bytes) {
         let mut state = lock(&self.state);
         if let Some(closed) = state.closed.iter_mut().find(|closed| closed.number == number) {
-            if let Some(held) = &mut closed.held
+            if let Some(credit) = &mut closed.credit
                 && compression != Compression::None
             {
-                held.shrink(body.len());
+                credit.shrink(body.len());
             }
             closed.body = body;
             closed.stage = Stage::Ready(compression);
@@ -360,7 +370,7 @@ impl Appender<'_> {
         &mut self,
         record: &Record<'_>,
         clocks: &impl Clocks,
-        reserve: &mut Option<Held>,
+        reserve: &mut Option<Credit>,
     ) -> Result<Run, Blocked> {
         let state = &mut *self.state;
         if state.shut {
@@ -471,16 +481,16 @@ impl Appender<'_> {
         &mut self,
         bytes: usize,
         clocks: &impl Clocks,
-        reserve: &mut Option<Held>,
+        reserve: &mut Option<Credit>,
         notice: Notice,
     ) -> Result<(), Blocked> {
         let chunk = self.state.chunk.max(stock::size_for(bytes));
-        let credit = &self.stock.credit;
-        let held = match take(credit, reserve, chunk) {
-            Ok(held) => held,
+        let pool = &self.stock.credit;
+        let credit = match take(pool, reserve, chunk) {
+            Ok(credit) => credit,
             // In need, the least that does.
-            Err(_) => take(credit, reserve, bytes.max(stock::SIZE_MIN))
-                .map_err(|needed| blocked(credit, needed, notice))?,
+            Err(_) => take(pool, reserve, bytes.max(stock::SIZE_MIN))
+                .map_err(|needed| blocked(pool, needed, notice))?,
         };
         let created = clocks.now();
         if let Some((full, at)) = self.state.full_size
@@ -495,9 +505,9 @@ impl Appender<'_> {
             partition: self.lane.partition,
         };
         self.state.open = Some(Open {
-            writer: BatchWriter::with_buffer(self.stock.buffer(held.bytes())),
+            writer: BatchWriter::with_buffer(self.stock.buffer(credit.bytes())),
             cell: Arc::new(cell),
-            held,
+            credit,
             created,
             counted: 0,
         });
@@ -505,14 +515,14 @@ impl Appender<'_> {
     }
 
     /// Makes room for `needed` bytes in all.
-    fn grow(&mut self, needed: usize, reserve: &mut Option<Held>, notice: Notice) -> Result<(), Blocked> {
+    fn grow(&mut self, needed: usize, reserve: &mut Option<Credit>, notice: Notice) -> Result<(), Blocked> {
         let state = &mut *self.state;
         let Some(open) = &mut state.open else { return Ok(()) };
         let capacity = open.writer.capacity();
         let wanted = needed.next_power_of_two().max(stock::size_for(needed));
         match take(&self.stock.credit, reserve, wanted - capacity) {
             Ok(more) => {
-                open.held.merge(more);
+                open.credit.merge(more);
                 open.writer.reserve(wanted - open.writer.body_len());
                 Ok(())
             }
@@ -522,22 +532,30 @@ impl Appender<'_> {
 }
 
 /// Credit from the reserve, then from the common stock; or how much is missing.
-fn take(credit: &Arc<Credit>, reserve: &mut Option<Held>, bytes: usize) -> Result<Held, usize> {
-    if let Some(mut held) = reserve.take() {
-        if held.bytes() >= bytes {
-            held.shrink(bytes);
-            return Ok(held);
+fn take(pool: &Arc<CreditPool>, reserve: &mut Option<Credit>, bytes: usize) -> Result<Credit, usize> {
+    if let Some(mut credit) = reserve.take() {
+        if credit.bytes() >= bytes {
+            credit.shrink(bytes);
+            return Ok(credit);
         }
-        *reserve = Some(held);
+        *reserve = Some(credit);
     }
-    credit.try_take(bytes).ok_or(bytes)
+    pool.try_take(bytes).ok_or(bytes)
 }
 
-fn blocked(credit: &Credit, needed: usize, notice: Notice) -> Blocked {
-    if needed > credit.total() { Blocked::TooLarge(needed) } else { Blocked::Credit(needed, notice) }
+fn blocked(pool: &CreditPool, needed: usize, notice: Notice) -> Blocked {
+    if needed > pool.total() { Blocked::TooLarge(needed) } else { Blocked::Credit(needed, notice) }
 }
 
 impl Gauge {
+    pub(super) fn set_pace(&self, pace: Pace) {
+        self.busy.store(pace.busy, Ordering::Relaxed);
+        self.target.store(pace.target, Ordering::Relaxed);
+        if let Some(look) = pace.look {
+            self.look.store(look, Ordering::Relaxed);
+        }
+    }
+
     /// Counts what `open` has beyond `before` bytes, in whole steps; true if the sender wants a command.
     #[inline]
     fn count(&self, open: &mut Open, before: usize) -> bool {
@@ -567,7 +585,7 @@ impl State {
             number,
             cell: open.cell,
             meta,
-            held: Some(open.held),
+            credit: Some(open.credit),
             created: open.created,
             body,
             stage: Stage::Plain,

@@ -1,6 +1,6 @@
 //! All lanes of a producer as the sender reaches them, and the jobs that compress large bodies for them.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::num::NonZero;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -9,14 +9,17 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::batch::Batch;
-use super::lane::{Gauge, Lane, Left, Take, Work};
+use super::lane::{Gauge, Lane, Left, Pace, Take, Work};
 use super::sender::Lanes;
 use super::shared::{Command, Shared};
+use crate::types::NodeId;
 
 /// The lanes, and those who compress for them.
 pub(super) struct LaneSet {
     shared: Arc<Shared>,
     pub(super) lanes: Vec<Arc<Lane>>,
+    /// What waits for the brokers that lead them.
+    gauges: BTreeMap<NodeId, Arc<Gauge>>,
     /// Bodies being compressed where blocking is allowed.
     jobs: usize,
     jobs_max: usize,
@@ -27,7 +30,14 @@ pub(super) struct LaneSet {
 impl LaneSet {
     pub(super) fn new(shared: Arc<Shared>) -> Self {
         let jobs_max = std::thread::available_parallelism().map_or(1, NonZero::get);
-        Self { shared, lanes: Vec::new(), jobs: 0, jobs_max, waiting: VecDeque::new() }
+        Self {
+            shared,
+            lanes: Vec::new(),
+            gauges: BTreeMap::new(),
+            jobs: 0,
+            jobs_max,
+            waiting: VecDeque::new(),
+        }
     }
 
     /// A job that compresses is over.
@@ -93,12 +103,20 @@ impl Lanes for LaneSet {
         left
     }
 
-    fn attach(&mut self, partition: usize, gauge: Option<&Arc<Gauge>>) {
+    fn attach(&mut self, partition: usize, leader: Option<NodeId>) {
         let Some(lane) = self.lanes.get(partition) else { return };
-        lane.led.store(gauge.is_some(), Ordering::Relaxed);
-        if let Some(gauge) = gauge {
-            lane.attach(gauge);
+        lane.led.store(leader.is_some(), Ordering::Relaxed);
+        if let Some(leader) = leader {
+            lane.attach(self.gauges.entry(leader).or_default());
         }
+    }
+
+    fn waiting_bytes(&self, node: NodeId) -> usize {
+        self.gauges.get(&node).map_or(0, |gauge| gauge.bytes.load(Ordering::Relaxed))
+    }
+
+    fn set_pace(&mut self, node: NodeId, pace: Pace) {
+        self.gauges.entry(node).or_default().set_pace(pace);
     }
 
     fn queued(&mut self, partition: usize, change: i32) {

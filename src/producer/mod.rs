@@ -10,17 +10,21 @@
 //! * `batch`, `compress`: a closed batch and its completion.
 //! * `linger`: when open batches leave.
 //! * `sender`: the machine: queues, sequences, eras, retries, deadlines.
+//! * `links`: the machine of connections: when one is opened again, what is spoken over it, what an answer says of it.
+//! * `ends`: the machine of those who wait for a flush or the end.
 //! * `driver`: the task that moves bytes; `questions`: what it asks the cluster.
 
 mod batch;
 mod compress;
 mod config;
 mod driver;
+mod ends;
 mod error;
 mod handle;
 mod lane;
 mod lanes;
 mod linger;
+mod links;
 mod partitioner;
 mod questions;
 mod receipt;

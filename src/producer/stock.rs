@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 
-use crate::sync::{Credit, Mutex, lock};
+use crate::sync::{CreditPool, Mutex, lock};
 
 /// Smallest buffer of a batch, and the step between the sizes of small ones: where records are spread over many partitions,
 /// powers of two would leave half of the memory empty.
@@ -17,7 +17,7 @@ const SIZES: usize = LARGE_MIN / SIZE_MIN - 1 + 19;
 /// What the lanes of a producer share.
 #[derive(Debug)]
 pub(super) struct Stock {
-    pub(super) credit: Arc<Credit>,
+    pub(super) credit: Arc<CreditPool>,
     free: Mutex<Free>,
 }
 
@@ -54,7 +54,7 @@ fn place(capacity: usize) -> Option<usize> {
 
 impl Stock {
     pub(super) fn new(bytes: usize) -> Self {
-        Self { credit: Credit::new(bytes), free: Mutex::default() }
+        Self { credit: CreditPool::new(bytes), free: Mutex::default() }
     }
 
     /// An empty buffer of `capacity` bytes. A fresh one costs page faults, and in another thread than the one that freed

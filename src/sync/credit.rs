@@ -8,9 +8,9 @@ use std::task::{Context, Poll, Waker};
 
 use super::{Mutex, lock};
 
-/// A number of bytes, of which every [`Held`] has a share. What is held and what is available always add up to the total.
+/// A number of bytes, of which every [`Credit`] is a share. What is held and what is available always add up to the total.
 #[derive(Debug)]
-pub(crate) struct Credit {
+pub(crate) struct CreditPool {
     total: usize,
     state: Mutex<State>,
 }
@@ -31,7 +31,7 @@ struct Waiter {
     waker: Waker,
 }
 
-impl Credit {
+impl CreditPool {
     pub(crate) fn new(total: usize) -> Arc<Self> {
         let state = State { available: total, next_ticket: 0, waiters: VecDeque::new() };
         Arc::new(Self { total, state: Mutex::new(state) })
@@ -48,7 +48,7 @@ impl Credit {
     }
 
     /// Takes `bytes` if they are there and nobody waits for credit.
-    pub(crate) fn try_take(self: &Arc<Self>, bytes: usize) -> Option<Held> {
+    pub(crate) fn try_take(self: &Arc<Self>, bytes: usize) -> Option<Credit> {
         let mut state = lock(&self.state);
         let waiting = state.waiters.iter().any(|waiter| !waiter.granted);
         if waiting || bytes > state.available {
@@ -56,12 +56,12 @@ impl Credit {
         }
         state.available -= bytes;
         drop(state);
-        Some(Held { credit: Arc::clone(self), bytes })
+        Some(Credit { pool: Arc::clone(self), bytes })
     }
 
     /// Waits for `bytes`, at most the total. Dropping the future gives up its place and what it was granted.
     pub(crate) fn take(self: &Arc<Self>, bytes: usize) -> Take {
-        Take { credit: Arc::clone(self), bytes: bytes.min(self.total), ticket: None }
+        Take { pool: Arc::clone(self), bytes: bytes.min(self.total), ticket: None }
     }
 
     fn give(&self, bytes: usize) {
@@ -96,21 +96,21 @@ fn wake(wakers: Vec<Waker>) {
     }
 }
 
-/// A share of a [`Credit`], given back on drop.
+/// A share of a [`CreditPool`], given back on drop.
 #[derive(Debug)]
-pub(crate) struct Held {
-    credit: Arc<Credit>,
+pub(crate) struct Credit {
+    pool: Arc<CreditPool>,
     bytes: usize,
 }
 
-impl Held {
+impl Credit {
     pub(crate) fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// Adds another share of the same credit.
+    /// Adds another share of the same pool.
     pub(crate) fn merge(&mut self, mut other: Self) {
-        debug_assert!(Arc::ptr_eq(&self.credit, &other.credit), "shares of one credit");
+        debug_assert!(Arc::ptr_eq(&self.pool, &other.pool), "shares of one pool");
         self.bytes += std::mem::take(&mut other.bytes);
     }
 
@@ -118,7 +118,7 @@ impl Held {
     pub(crate) fn split(&mut self, bytes: usize) -> Self {
         let bytes = bytes.min(self.bytes);
         self.bytes -= bytes;
-        Self { credit: Arc::clone(&self.credit), bytes }
+        Self { pool: Arc::clone(&self.pool), bytes }
     }
 
     /// Gives back what exceeds `bytes`.
@@ -126,33 +126,33 @@ impl Held {
         let excess = self.bytes.saturating_sub(bytes);
         if excess > 0 {
             self.bytes -= excess;
-            self.credit.give(excess);
+            self.pool.give(excess);
         }
     }
 }
 
-impl Drop for Held {
+impl Drop for Credit {
     fn drop(&mut self) {
         if self.bytes > 0 {
-            self.credit.give(self.bytes);
+            self.pool.give(self.bytes);
         }
     }
 }
 
-/// Future of [`Credit::take`].
+/// Future of [`CreditPool::take`].
 #[derive(Debug)]
 pub(crate) struct Take {
-    credit: Arc<Credit>,
+    pool: Arc<CreditPool>,
     bytes: usize,
     ticket: Option<u64>,
 }
 
 impl Future for Take {
-    type Output = Held;
+    type Output = Credit;
 
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Held> {
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Credit> {
         let this = &mut *self;
-        let mut state = lock(&this.credit.state);
+        let mut state = lock(&this.pool.state);
         let granted = match this.ticket {
             Some(ticket) => {
                 let Some(position) = state.waiters.iter().position(|waiter| waiter.ticket == ticket) else {
@@ -190,14 +190,14 @@ impl Future for Take {
             return Poll::Pending;
         }
         this.ticket = None;
-        Poll::Ready(Held { credit: Arc::clone(&this.credit), bytes: std::mem::take(&mut this.bytes) })
+        Poll::Ready(Credit { pool: Arc::clone(&this.pool), bytes: std::mem::take(&mut this.bytes) })
     }
 }
 
 impl Drop for Take {
     fn drop(&mut self) {
         let Some(ticket) = self.ticket else { return };
-        let mut state = lock(&self.credit.state);
+        let mut state = lock(&self.pool.state);
         if let Some(position) = state.waiters.iter().position(|waiter| waiter.ticket == ticket) {
             if let Some(waiter) = state.waiters.remove(position)
                 && waiter.granted
@@ -224,48 +224,48 @@ mod tests {
 
     #[test]
     fn serves_in_order_and_gets_everything_back() {
-        let credit = Credit::new(10);
-        let first = credit.try_take(8).expect("there are ten");
-        let mut large = pin!(credit.take(9));
-        let mut small = pin!(credit.take(1));
+        let pool = CreditPool::new(10);
+        let first = pool.try_take(8).expect("there are ten");
+        let mut large = pin!(pool.take(9));
+        let mut small = pin!(pool.take(1));
         assert!(poll(large.as_mut()).is_pending());
         assert!(poll(small.as_mut()).is_pending(), "nobody overtakes");
-        assert!(credit.try_take(1).is_none(), "not even who does not wait");
+        assert!(pool.try_take(1).is_none(), "not even who does not wait");
         drop(first);
         let Poll::Ready(large) = poll(large.as_mut()) else { panic!("there is enough") };
         let Poll::Ready(small) = poll(small.as_mut()) else { panic!("there is enough") };
-        assert_eq!((large.bytes(), small.bytes(), credit.available()), (9, 1, 0));
+        assert_eq!((large.bytes(), small.bytes(), pool.available()), (9, 1, 0));
         drop((large, small));
-        assert_eq!(credit.available(), 10);
+        assert_eq!(pool.available(), 10);
     }
 
     #[test]
     fn a_cancelled_wish_makes_room() {
-        let credit = Credit::new(10);
-        let held = credit.try_take(5).expect("there are ten");
-        let mut large = Box::pin(credit.take(10));
-        let mut small = pin!(credit.take(5));
+        let pool = CreditPool::new(10);
+        let held = pool.try_take(5).expect("there are ten");
+        let mut large = Box::pin(pool.take(10));
+        let mut small = pin!(pool.take(5));
         assert!(poll(large.as_mut()).is_pending());
         assert!(poll(small.as_mut()).is_pending());
         drop(large);
         assert!(poll(small.as_mut()).is_ready());
         drop(held);
-        let mut granted = Box::pin(credit.take(10));
+        let mut granted = Box::pin(pool.take(10));
         assert!(poll(granted.as_mut()).is_ready());
-        assert_eq!(credit.available(), 10);
+        assert_eq!(pool.available(), 10);
     }
 
     #[test]
     fn shares_merge_shrink_and_split() {
-        let credit = Credit::new(10);
-        let mut held = credit.try_take(4).expect("there are ten");
-        held.merge(credit.try_take(4).expect("there are six"));
-        assert_eq!((held.bytes(), credit.available()), (8, 2));
+        let pool = CreditPool::new(10);
+        let mut held = pool.try_take(4).expect("there are ten");
+        held.merge(pool.try_take(4).expect("there are six"));
+        assert_eq!((held.bytes(), pool.available()), (8, 2));
         held.shrink(3);
-        assert_eq!((held.bytes(), credit.available()), (3, 7));
+        assert_eq!((held.bytes(), pool.available()), (3, 7));
         let part = held.split(2);
-        assert_eq!((held.bytes(), part.bytes(), credit.available()), (1, 2, 7));
+        assert_eq!((held.bytes(), part.bytes(), pool.available()), (1, 2, 7));
         drop((held, part));
-        assert_eq!(credit.available(), 10);
+        assert_eq!(pool.available(), 10);
     }
 }

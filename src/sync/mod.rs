@@ -22,7 +22,7 @@ mod models;
 #[cfg(feature = "client")]
 pub(crate) use completion::{Completion, Registration};
 #[cfg(feature = "client")]
-pub(crate) use credit::{Credit, Held};
+pub(crate) use credit::{Credit, CreditPool};
 #[cfg(feature = "client")]
 pub(crate) use mailbox::Mailbox;
 

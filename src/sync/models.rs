@@ -43,30 +43,30 @@ fn a_completion_wakes_every_waiter() {
 fn credit_is_conserved_and_nobody_starves() {
     shuttle::check_random(
         || {
-            let credit = Credit::new(4);
+            let pool = CreditPool::new(4);
             let takers: Vec<_> = [3, 2, 4]
                 .into_iter()
                 .map(|bytes| {
-                    let credit = Arc::clone(&credit);
+                    let pool = Arc::clone(&pool);
                     thread::spawn(move || {
-                        let mut held = block_on(credit.take(bytes));
-                        assert_eq!(held.bytes(), bytes);
-                        held.shrink(1);
+                        let mut credit = block_on(pool.take(bytes));
+                        assert_eq!(credit.bytes(), bytes);
+                        credit.shrink(1);
                     })
                 })
                 .collect();
             // One who gives up, granted or not.
-            let mut fickle = Box::pin(credit.take(4));
+            let mut fickle = Box::pin(pool.take(4));
             let waker = std::task::Waker::noop();
-            if let Poll::Ready(held) = fickle.as_mut().poll(&mut std::task::Context::from_waker(waker)) {
-                drop(held);
+            if let Poll::Ready(credit) = fickle.as_mut().poll(&mut std::task::Context::from_waker(waker)) {
+                drop(credit);
             }
             drop(fickle);
-            drop(credit.try_take(1));
+            drop(pool.try_take(1));
             for taker in takers {
                 taker.join().expect("a taker that was served");
             }
-            assert_eq!(credit.available(), 4);
+            assert_eq!(pool.available(), 4);
         },
         SCHEDULES,
     );

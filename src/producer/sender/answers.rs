@@ -1,12 +1,11 @@
-//! Machine: what answers, failures and the passing of time do to batches.
+//! Machine: what answers and failures do to batches.
 
 use std::collections::BTreeSet;
 use std::collections::btree_map::Entry;
 
 use tokio::time::Instant;
 
-use super::partition::Listed;
-use super::{Batch, Effect, Eras, Lanes, NodeId, REQUEST_PARTITIONS_MAX, Sender, UNANSWERED, UNAUTHORIZED};
+use super::{Batch, Eras, Lanes, NodeId, Output, REQUEST_PARTITIONS_MAX, Sender};
 use crate::cluster::{ConditionKind, Subject};
 use crate::deadline;
 use crate::producer::Outcome;
@@ -26,7 +25,7 @@ impl Sender {
         lanes: &mut impl Lanes,
     ) {
         let Some(state) = self.requests.remove(&request) else { return };
-        self.leave_flight(state.node, Some(state.records));
+        self.leave_flight(state.node, Some(state.records), lanes);
         if let Some(node) = self.nodes.get_mut(&state.node) {
             node.partitions_max = (2 * node.partitions_max).min(REQUEST_PARTITIONS_MAX);
         }
@@ -41,7 +40,12 @@ impl Sender {
             });
             let Some(partition) = found else { continue };
             if let Some(batch) = self.partitions[partition].take_sent(request) {
-                self.settle(Answer { now, partition, node: state.node, random }, batch, answer, lanes);
+                self.settle(
+                    Answer { now, partition, node: state.node, by_name: state.by_name, random },
+                    batch,
+                    answer,
+                    lanes,
+                );
             }
         }
         // Whatever the broker did not mention.
@@ -51,7 +55,8 @@ impl Sender {
                     ErrorKind::Protocol,
                     format!("the answer says nothing about {}", self.describe(*partition)),
                 );
-                let answer = Answer { now, partition: *partition, node: state.node, random };
+                let answer =
+                    Answer { now, partition: *partition, node: state.node, by_name: state.by_name, random };
                 self.retry(answer, batch, error, true, lanes);
             }
         }
@@ -71,7 +76,7 @@ impl Sender {
         lanes: &mut impl Lanes,
     ) {
         let Some(state) = self.requests.remove(&request) else { return };
-        self.leave_flight(state.node, None);
+        self.leave_flight(state.node, None, lanes);
         if error.is_timeout()
             && let Some(node) = self.nodes.get_mut(&state.node)
         {
@@ -82,7 +87,13 @@ impl Sender {
             if let Some(batch) = self.partitions[*partition].take_sent(request) {
                 self.refresh(*partition);
                 if error.is_retriable() {
-                    let answer = Answer { now, partition: *partition, node: state.node, random };
+                    let answer = Answer {
+                        now,
+                        partition: *partition,
+                        node: state.node,
+                        by_name: state.by_name,
+                        random,
+                    };
                     self.retry(answer, batch, error.clone(), !unsent, lanes);
                 } else {
                     self.fail(*partition, batch, error.clone(), !unsent, lanes);
@@ -97,7 +108,7 @@ impl Sender {
     /// `request` was written and will not be answered (acks=0).
     pub(in crate::producer) fn handle_written(&mut self, now: Instant, request: u64, lanes: &mut impl Lanes) {
         let Some(state) = self.requests.remove(&request) else { return };
-        self.leave_flight(state.node, Some(state.records));
+        self.leave_flight(state.node, Some(state.records), lanes);
         for partition in state.partitions {
             if let Some(batch) = self.partitions[partition].take_sent(request) {
                 self.succeed(partition, batch, -1, -1, lanes);
@@ -120,7 +131,7 @@ impl Sender {
                 self.era_failures = 0;
                 self.era_error = None;
                 for kind in std::mem::take(&mut self.era_conditions) {
-                    self.effects.push(Effect::Clear(Subject::Cluster, kind));
+                    self.effects.push_back(Output::Clear(Subject::Cluster, kind));
                 }
                 for partition in waiting {
                     self.schedule(now, partition);
@@ -135,7 +146,7 @@ impl Sender {
                 if error.code().is_some() {
                     let kind = ConditionKind::of(&error);
                     self.era_conditions.insert(kind);
-                    self.effects.push(Effect::Raise(Subject::Cluster, kind, error.clone()));
+                    self.effects.push_back(Output::Raise(Subject::Cluster, kind, error.clone()));
                 }
                 for partition in waiting {
                     if !retriable {
@@ -147,7 +158,7 @@ impl Sender {
         }
     }
 
-    /// `topic` cannot be used: what waits for it fails.
+    /// Metadata says of `topic` that it cannot be used: what waits for it fails, unless that may pass.
     pub(in crate::producer) fn handle_topic_error(
         &mut self,
         now: Instant,
@@ -155,34 +166,12 @@ impl Sender {
         code: ErrorCode,
         lanes: &mut impl Lanes,
     ) {
-        let Some(number) = self.topic_names.get(topic) else { return };
+        let Some(number) = self.topic_names.get(topic).filter(|_| !code.is_retriable()) else { return };
         let error = Error::from_code(code, format!("topic {topic} cannot be produced to"));
         for at in 0..self.topics[*number].partitions.len() {
             let Some(number) = self.topic_names.get(topic) else { return };
             let partition = self.topics[*number].partitions[at];
             self.fail_waiting(now, partition, &error, lanes);
-            self.schedule(now, partition);
-        }
-    }
-
-    /// Lets pauses end and gives up what is too old.
-    pub(in crate::producer) fn handle_timeout(&mut self, now: Instant, lanes: &mut impl Lanes) {
-        while let Some((at, partition)) = self.timers.first().copied()
-            && at <= now
-        {
-            self.timers.pop_first();
-            self.overtake(now, partition, lanes);
-            self.schedule(now, partition);
-        }
-        self.doubt_unanswered(now);
-        for (topic, _) in self.forbidden.extract_if(.., |_, met| now >= *met + UNAUTHORIZED) {
-            self.effects.push(authorized(&self.topics[topic].name));
-        }
-        while let Some((id, oldest)) = self.outstanding.first_key_value()
-            && oldest.deadline <= now
-        {
-            let (id, partition) = (*id, oldest.partition);
-            self.expire(now, id, partition, lanes);
             self.schedule(now, partition);
         }
     }
@@ -221,45 +210,14 @@ impl Sender {
         }
     }
 
-    /// Takes back what is on the way to the former leader of `partition`, if it had its time to answer.
-    fn overtake(&mut self, now: Instant, partition: usize, lanes: &mut impl Lanes) {
-        let state = &mut self.partitions[partition];
-        if state.overtake_at.take_if(|at| *at <= now).is_none() || state.leader == Some(state.sent_to) {
-            return;
-        }
-        let what = format!("node {}, which led the partition before, did not answer", state.sent_to);
-        let error = Error::new(ErrorKind::Network, what).with_retriable(true);
-        for sent in std::mem::take(&mut state.sent) {
-            let mut batch = sent.batch;
-            batch.maybe_written = true;
-            batch.last_error = Some(error.clone());
-            self.put_back(partition, batch, lanes);
-        }
-    }
-
-    /// Asks for the leaders of what has been on the way for long.
-    fn doubt_unanswered(&mut self, now: Instant) {
-        if self.requests.first_key_value().is_none_or(|(_, oldest)| now < oldest.doubt_at) {
-            return;
-        }
-        let mut doubted = BTreeSet::new();
-        for request in self.requests.values_mut().filter(|request| request.doubt_at <= now) {
-            request.doubt_at = now + UNANSWERED;
-            doubted.extend(request.partitions.iter().copied());
-        }
-        for partition in doubted {
-            self.refresh(partition);
-        }
-    }
-
-    fn leave_flight(&mut self, node: NodeId, records: Option<usize>) {
+    fn leave_flight(&mut self, node: NodeId, records: Option<usize>, lanes: &mut impl Lanes) {
         let max = self.config.in_flight_max;
         if let Some(state) = self.nodes.get_mut(&node) {
             state.in_flight = state.in_flight.saturating_sub(1);
             if let Some(records) = records {
                 state.recent_records = records;
             }
-            state.set_gauge(max, self.config.linger);
+            lanes.set_pace(node, state.pace(max, self.config.linger));
         }
     }
 
@@ -275,7 +233,7 @@ impl Sender {
         state.probing = false;
         state.retry_at = None;
         if self.forbidden.remove(&state.topic).is_some() {
-            self.effects.push(authorized(&self.topics[state.topic].name));
+            self.effects.push_back(authorized(&self.topics[state.topic].name));
         }
         // A broker takes sequences in order, so what was doubted before this batch is in the log, too.
         let doubted: Vec<_> = self.partitions[partition].take_doubted().collect();
@@ -293,7 +251,7 @@ impl Sender {
     pub(super) fn report(&mut self, partition: usize, error: &Error) {
         self.partitions[partition].troubled = true;
         let subject = Subject::Partition(self.name(partition));
-        self.effects.push(Effect::Raise(subject, ConditionKind::Refused, error.clone()));
+        self.effects.push_back(Output::Raise(subject, ConditionKind::Refused, error.clone()));
     }
 
     fn name(&self, partition: usize) -> TopicPartition {
@@ -311,6 +269,7 @@ impl Sender {
         lanes: &mut impl Lanes,
     ) {
         batch.maybe_written |= unsure;
+        batch.named |= unsure && answer.by_name;
         batch.attempts = batch.attempts.saturating_add(1);
         batch.last_error = Some(error);
         let attempts = batch.attempts;
@@ -325,15 +284,32 @@ impl Sender {
     }
 
     /// Puts a batch back into the queue, unless everybody was told of its fate already.
-    pub(super) fn put_back(&mut self, partition: usize, batch: Batch, lanes: &mut impl Lanes) {
+    pub(super) fn put_back(&mut self, partition: usize, mut batch: Batch, lanes: &mut impl Lanes) {
         self.partitions[partition].probing = true;
         if batch.settled {
             self.finish(partition, &batch, true, false, lanes);
         } else if let Some(error) = self.ended.as_ref().or(self.partitions[partition].gone.as_ref()) {
             let error = error.clone();
             self.fail(partition, batch, error, false, lanes);
+        } else if batch.astray && batch.maybe_written {
+            let error = self.made_anew(partition, batch.last_error.take());
+            self.fail(partition, batch, error, false, lanes);
         } else {
+            batch.astray = false;
             self.partitions[partition].requeue(batch);
+        }
+    }
+
+    /// The error of a batch that may be in the former topic of that name, in this one, or in none.
+    fn made_anew(&self, partition: usize, last: Option<Error>) -> Error {
+        let what =
+            format!("{} was made anew before the answer for its records came", self.describe(partition));
+        let error = Error::from_code(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION, what)
+            .with_advice("look into the new topic before you send them again: they may be there")
+            .with_retriable(false);
+        match last {
+            Some(last) => error.with_source(last),
+            None => error,
         }
     }
 
@@ -408,7 +384,7 @@ impl Sender {
     ) {
         if std::mem::take(&mut self.partitions[partition].troubled) {
             let subject = Subject::Partition(self.name(partition));
-            self.effects.push(Effect::Clear(subject, ConditionKind::Refused));
+            self.effects.push_back(Output::Clear(subject, ConditionKind::Refused));
         }
         if settled {
             return;
@@ -423,37 +399,6 @@ impl Sender {
             }
         }
     }
-
-    /// The batch with number `id` was not acknowledged in time.
-    fn expire(&mut self, now: Instant, id: u64, partition: usize, lanes: &mut impl Lanes) {
-        if self.partitions[partition].pending.contains(&id) {
-            self.collect(now, partition, Take::All, lanes);
-            self.partitions[partition].listed = Listed::No;
-        }
-        while let Some(at) = self.partitions[partition].queue.iter().position(|batch| batch.id == id) {
-            let Some(batch) = self.partitions[partition].queue.remove(at) else { break };
-            let error = self.timed_out(partition, batch.last_error.as_ref());
-            self.fail(partition, batch, error, false, lanes);
-        }
-        // Those on the way keep their place: the answer may come, and nothing is sent before it. But nobody waits for it.
-        for at in 0..self.partitions[partition].sent.len() {
-            let batch = &self.partitions[partition].sent[at].batch;
-            if batch.id != id || batch.settled {
-                continue;
-            }
-            let error = self.timed_out(partition, batch.last_error.as_ref());
-            let batch = &mut self.partitions[partition].sent[at].batch;
-            batch.maybe_written = true;
-            batch.failed(error, Outcome::Unknown);
-            let (count, sequenced) = (u64::from(batch.count()), batch.sequence.is_some());
-            lanes.queued(partition, -1);
-            self.counts.failed += count;
-            if sequenced {
-                self.spoil(partition);
-            }
-        }
-        self.outstanding.remove(&id);
-    }
 }
 
 /// Where and when something came back for a batch, or nothing did.
@@ -463,11 +408,13 @@ pub(super) struct Answer {
     pub(super) partition: usize,
     /// Who answered, or was to.
     pub(super) node: NodeId,
+    /// The request named topics, not their ids.
+    pub(super) by_name: bool,
     /// Spreads the back-off.
     pub(super) random: u64,
 }
 
 /// No right for `topic` is missing, as far as one knows.
-fn authorized(topic: &TopicName) -> Effect {
-    Effect::Clear(Subject::Topic(topic.clone()), ConditionKind::NotAuthorized)
+pub(super) fn authorized(topic: &TopicName) -> Output {
+    Output::Clear(Subject::Topic(topic.clone()), ConditionKind::NotAuthorized)
 }

@@ -4,12 +4,15 @@
 //! * [`partition`]: what waits and what is on the way, per partition.
 //! * [`verdict`]: what an error code means.
 //! * [`node`]: what waits for a broker, and when it leaves; [`requests`]: what goes into a request.
-//! * [`answers`]: what answers, failures and the passing of time do to batches; [`settle`]: what a broker says of one.
+//! * [`answers`]: what answers and failures do to batches; [`settle`]: what a broker says of one.
+//! * [`time`]: what the passing of time does, and when.
 //!
 //! Per broker there are two lists: partitions with closed batches, and partitions with open ones. A partition stands on
 //! one of them, or on none while something has to happen first; no step but a flush looks at partitions without data.
 //!
-//! Time and random are handed in; lanes are reached through [`Lanes`], which the driver implements.
+//! Time and random are handed in. Lanes are memory that is shared with appenders, and this machine changes it where it
+//! decides, by [`Lanes`], not by outputs: an open batch is closed in the moment in which its request is made, since what
+//! appenders add until then goes with it.
 
 mod answers;
 mod era;
@@ -19,9 +22,11 @@ mod requests;
 mod settle;
 #[cfg(test)]
 mod tests;
+mod time;
 mod verdict;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,8 +34,7 @@ use tokio::time::Instant;
 
 use super::batch::Batch;
 use super::compress::Codec;
-use super::lane::{Gauge, Left, Take};
-use super::linger::Decision;
+use super::lane::{Left, Pace, Take};
 use crate::backoff::Backoff;
 use crate::cluster::{ConditionKind, Subject};
 use crate::types::{NodeId, TopicName};
@@ -38,7 +42,7 @@ use crate::wire::Uuid;
 use crate::wire::produce::PartitionBatch;
 use crate::{Error, ErrorKind};
 use era::Eras;
-use node::{Entry, NodeState};
+use node::{Entry, NodeState, Way};
 use partition::{Listed, Partition, Readiness};
 
 /// Most bytes of one request; a single batch may be larger.
@@ -73,8 +77,12 @@ pub(super) struct SenderConfig {
 pub(super) trait Lanes {
     /// Moves the batches of `partition` that `take` names to `into`.
     fn collect(&mut self, partition: usize, take: Take, into: &mut Vec<Batch>) -> Left;
-    /// `partition` is led by the broker with `gauge` now, or by none.
-    fn attach(&mut self, partition: usize, gauge: Option<&Arc<Gauge>>);
+    /// `partition` is led by `leader` now.
+    fn attach(&mut self, partition: usize, leader: Option<NodeId>);
+    /// Bytes in open batches of partitions that `node` leads, in steps.
+    fn waiting_bytes(&self, node: NodeId) -> usize;
+    /// Tells appenders when the sender wants to hear of records for `node`.
+    fn set_pace(&mut self, node: NodeId, pace: Pace);
     /// So many more batches of `partition` wait.
     fn queued(&mut self, partition: usize, change: i32);
     /// The body of an acknowledged batch is not needed any more.
@@ -86,15 +94,24 @@ pub(super) trait Lanes {
 /// A request to be sent to a broker.
 #[derive(Debug)]
 pub(super) struct Outgoing {
+    pub(super) node: NodeId,
     pub(super) id: u64,
     pub(super) batches: Vec<PartitionBatch>,
 }
 
 /// Something that the driver has to do.
 #[derive(Debug)]
-pub(super) enum Effect {
+pub(super) enum Output {
+    /// Send it, over the connection that there is.
+    Send(Outgoing),
+    /// A connection is wanted.
+    Connect(NodeId),
+    /// A producer id is wanted.
+    AskProducerId,
     /// The leaders of a topic are in doubt.
     Refresh(TopicName),
+    /// The broker misses records of this partition that it had acknowledged or never got; it goes on with a new epoch.
+    Gap(String),
     /// Trouble was met that may last.
     Raise(Subject, ConditionKind, Error),
     /// It is over.
@@ -145,6 +162,8 @@ struct RequestState {
     node: NodeId,
     records: usize,
     partitions: Vec<usize>,
+    /// It names topics, not their ids.
+    by_name: bool,
     /// When its leaders are in doubt.
     doubt_at: Instant,
 }
@@ -189,7 +208,10 @@ pub(super) struct Sender {
     flush_to: u64,
     /// Why nothing is sent any more.
     ended: Option<Error>,
-    effects: Vec<Effect>,
+    /// What is to be done beside sending.
+    effects: VecDeque<Output>,
+    /// Whose turn to send it is.
+    turn: Bound<NodeId>,
     counts: Counts,
     scratch: Vec<Batch>,
 }
@@ -218,7 +240,8 @@ impl Sender {
             era_conditions: BTreeSet::new(),
             flush_to: 0,
             ended: None,
-            effects: Vec::new(),
+            effects: VecDeque::new(),
+            turn: Bound::Unbounded,
             counts: Counts::default(),
             scratch: Vec::new(),
         }
@@ -275,18 +298,15 @@ impl Sender {
         state.overtake_at = overtakes.then(|| now + FORMER_LEADER);
         // The new leader has not refused anything yet.
         state.retry_at = None;
-        match leader {
-            Some(node) => {
-                let max = self.config.in_flight_max;
-                let node = self.nodes.entry(node).or_insert_with(|| {
-                    let node = NodeState::new();
-                    node.set_gauge(max, self.config.linger);
-                    node
-                });
-                lanes.attach(partition, Some(&node.gauge));
-            }
-            None => lanes.attach(partition, None),
+        if let Some(node) = leader {
+            let SenderConfig { in_flight_max: max, linger, .. } = self.config;
+            self.nodes.entry(node).or_insert_with(|| {
+                let state = NodeState::new();
+                lanes.set_pace(node, state.pace(max, linger));
+                state
+            });
         }
+        lanes.attach(partition, leader);
         self.schedule(now, partition);
     }
 
@@ -299,8 +319,16 @@ impl Sender {
     }
 
     /// Names the id of `topic`. Another one than before means another topic: its logs know nothing of our sequences, and
-    /// what waits goes there under new ones.
-    pub(super) fn handle_topic_id(&mut self, topic: &TopicName, id: Uuid) {
+    /// what waits goes there under new ones. What may have been written under the topic's name is not sent again, since
+    /// nobody can tell whether the new one has it: a log that knows nothing of a producer takes any first sequence, so a gap
+    /// there proves nothing.
+    pub(super) fn handle_topic_id(
+        &mut self,
+        now: Instant,
+        topic: &TopicName,
+        id: Uuid,
+        lanes: &mut impl Lanes,
+    ) {
         let Some(number) = self.topic_names.get(topic).copied() else { return };
         let before = std::mem::replace(&mut self.topics[number].id, id);
         if id == before || id == Uuid::ZERO {
@@ -317,6 +345,22 @@ impl Sender {
             if self.partitions[partition].era != era::Era::NONE {
                 self.spoil(partition);
             }
+            let requests = &self.requests;
+            let by_name = |request| requests.get(&request).is_none_or(|request| request.by_name);
+            for sent in &mut self.partitions[partition].sent {
+                sent.batch.astray = by_name(sent.request) || sent.batch.named;
+            }
+            for batch in self.partitions[partition].take_astray() {
+                self.put_back(partition, batch, lanes);
+            }
+            self.schedule(now, partition);
+        }
+    }
+
+    /// `request` names topics: the broker knows no version of Produce with ids.
+    pub(super) fn handle_named(&mut self, request: u64) {
+        if let Some(request) = self.requests.get_mut(&request) {
+            request.by_name = true;
         }
     }
 
@@ -378,18 +422,53 @@ impl Sender {
     }
 
     /// There is a connection to `node`, or an error instead.
-    pub(super) fn handle_connection(&mut self, node: NodeId, error: Option<Error>) {
+    pub(super) fn handle_connection(&mut self, node: NodeId, outcome: Result<(), Error>) {
         if let Some(state) = self.nodes.get_mut(&node) {
-            state.unreachable = error;
+            state.way = if outcome.is_ok() { Way::Open } else { Way::None };
+            state.unreachable = outcome.err();
         }
     }
 
-    /// Brokers with something to send, now or soon.
-    pub(super) fn busy_nodes(&self) -> impl Iterator<Item = NodeId> {
-        self.nodes
-            .iter()
-            .filter(|(_, node)| !node.ready.is_empty() || !node.open.is_empty())
-            .map(|(id, _)| *id)
+    /// The connection to `node` is closed.
+    pub(super) fn handle_disconnect(&mut self, node: NodeId) {
+        if let Some(state) = self.nodes.get_mut(&node) {
+            state.way = Way::None;
+        }
+    }
+
+    /// What is to be done next; `None` says that there is nothing in the driver's look number `look`. `lanes` gives up open
+    /// batches.
+    pub(super) fn poll_output(&mut self, now: Instant, look: u64, lanes: &mut impl Lanes) -> Option<Output> {
+        if self.wants_producer_id(now) {
+            return Some(Output::AskProducerId);
+        }
+        while let Some((node, state)) = self.nodes.range_mut((self.turn, Bound::Unbounded)).next() {
+            let node = *node;
+            self.turn = Bound::Excluded(node);
+            if !state.is_busy() {
+                continue;
+            }
+            match state.way {
+                Way::None => {
+                    state.way = Way::Asked;
+                    return Some(Output::Connect(node));
+                }
+                Way::Asked => continue,
+                Way::Open => {}
+            }
+            if let Some(outgoing) = self.next_request(now, node, lanes) {
+                self.turn = Bound::Included(node);
+                return Some(Output::Send(outgoing));
+            }
+            if let Some(state) = self.nodes.get(&node) {
+                lanes.set_pace(node, state.resting_pace(look, self.config.in_flight_max, self.config.linger));
+            }
+        }
+        let effect = self.effects.pop_front();
+        if effect.is_none() {
+            self.turn = Bound::Unbounded;
+        }
+        effect
     }
 
     /// Puts `partition` on the list that it belongs to.
@@ -433,41 +512,12 @@ impl Sender {
     }
 
     /// True if a producer id has to be asked for; whoever is told asks.
-    pub(super) fn poll_producer_id(&mut self, now: Instant) -> bool {
+    fn wants_producer_id(&mut self, now: Instant) -> bool {
         let wanted = self.eras.wants(now) && !self.partitions.is_empty();
         if wanted {
             self.eras = Eras::Asked;
         }
         wanted
-    }
-
-    /// What the driver has to do, in order.
-    pub(super) fn take_effects(&mut self) -> std::vec::Drain<'_, Effect> {
-        self.effects.drain(..)
-    }
-
-    /// When [`handle_timeout`](Self::handle_timeout) or [`poll_request`](Self::poll_request) may have something to do next.
-    /// Brokers that `can_send` denies are left out.
-    pub(super) fn next_deadline(&self, now: Instant, can_send: impl Fn(NodeId) -> bool) -> Option<Instant> {
-        let max = self.config.in_flight_max;
-        let lingers =
-            self.nodes.iter().filter_map(|(id, node)| match node.open.is_empty() || !can_send(*id) {
-                true => None,
-                false => match node.decide(now, max, self.config.linger) {
-                    Decision::Wait(at) => Some(at),
-                    Decision::Send => Some(now),
-                    Decision::NoRoom => None,
-                },
-            });
-        let era = match self.eras {
-            Eras::Wanted(at) if !self.partitions.is_empty() => Some(at.unwrap_or(now)),
-            _ => None,
-        };
-        let timer = self.timers.first().map(|(at, _)| *at);
-        let expiry = self.outstanding.first_key_value().map(|(_, batch)| batch.deadline);
-        let doubt = self.requests.first_key_value().map(|(_, request)| request.doubt_at);
-        let forgotten = self.forbidden.values().map(|at| *at + UNAUTHORIZED);
-        lingers.chain(timer).chain(expiry).chain(era).chain(doubt).chain(forgotten).min()
     }
 
     /// Records acknowledged and failed so far.
@@ -502,8 +552,8 @@ impl Sender {
 
     fn refresh(&mut self, partition: usize) {
         let topic = &self.topics[self.partitions[partition].topic].name;
-        if !self.effects.iter().any(|effect| matches!(effect, Effect::Refresh(known) if known == topic)) {
-            self.effects.push(Effect::Refresh(topic.clone()));
+        if !self.effects.iter().any(|effect| matches!(effect, Output::Refresh(known) if known == topic)) {
+            self.effects.push_back(Output::Refresh(topic.clone()));
         }
     }
 

@@ -1,15 +1,12 @@
 //! Machine: what waits for one broker, and when it leaves.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::REQUEST_PARTITIONS_MAX;
+use super::{Pace, REQUEST_PARTITIONS_MAX};
 use crate::Error;
-use crate::producer::lane::Gauge;
 use crate::producer::linger::{self, Decision, Load, Look};
 
 /// A partition on a list. Entries are not looked for when a partition leaves its list: one whose ticket is not the
@@ -22,8 +19,19 @@ pub(super) struct Entry {
     pub(super) open_since: Instant,
 }
 
+/// Whether there is a connection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Way {
+    #[default]
+    None,
+    /// It was asked for.
+    Asked,
+    Open,
+}
+
 #[derive(Debug, Default)]
 pub(super) struct NodeState {
+    pub(super) way: Way,
     pub(super) ready: VecDeque<Entry>,
     pub(super) open: VecDeque<Entry>,
     /// When the oldest of `open` was opened, at the latest.
@@ -38,7 +46,6 @@ pub(super) struct NodeState {
     /// Most partitions of its next request.
     pub(super) partitions_max: usize,
     pub(super) recent_records: usize,
-    pub(super) gauge: Arc<Gauge>,
     /// Why there is no connection.
     pub(super) unreachable: Option<Error>,
 }
@@ -48,10 +55,14 @@ impl NodeState {
         Self { partitions_max: REQUEST_PARTITIONS_MAX, ..Self::default() }
     }
 
-    /// Sees whether records come as fast as before.
-    pub(super) fn look(&mut self, now: Instant) {
+    pub(super) fn is_busy(&self) -> bool {
+        !self.ready.is_empty() || !self.open.is_empty()
+    }
+
+    /// Sees whether records come as fast as before. Open batches have `bytes`.
+    pub(super) fn look(&mut self, now: Instant, bytes: usize) {
         let batches = self.open.len();
-        let look = Look::new(now, batches, self.gauge.bytes.load(Ordering::Relaxed));
+        let look = Look::new(now, batches, bytes);
         match &self.look {
             Some(before) if now < before.next(batches) => return,
             Some(before) => self.growing = look.is_worth_waiting(before, batches),
@@ -60,13 +71,20 @@ impl NodeState {
         self.look = Some(look);
     }
 
-    pub(super) fn decide(&self, now: Instant, in_flight_max: usize, linger: Option<Duration>) -> Decision {
+    /// What to do with open batches, which have `bytes`.
+    pub(super) fn decide(
+        &self,
+        now: Instant,
+        bytes: usize,
+        in_flight_max: usize,
+        linger: Option<Duration>,
+    ) -> Decision {
         let load = Load {
             in_flight: self.in_flight,
             in_flight_max,
             recent_records: self.recent_records,
             batches: self.open.len(),
-            waiting_bytes: self.gauge.bytes.load(Ordering::Relaxed),
+            waiting_bytes: bytes,
             oldest: self.open_since.unwrap_or(now),
             next_look: self.look.filter(|_| self.growing).map(|look| look.next(self.open.len())),
             hurry: self.hurry > 0,
@@ -74,19 +92,18 @@ impl NodeState {
         linger::decide(now, &load, linger)
     }
 
-    /// Nothing more is to be sent in the driver's look number `look`.
-    pub(super) fn rest(&self, look: u64, in_flight_max: usize, linger: Option<Duration>) {
-        self.set_gauge(in_flight_max, linger);
-        if !self.open.is_empty() || self.in_flight >= in_flight_max {
-            self.gauge.look.store(look, Ordering::Relaxed);
-        }
+    /// What appenders shall know, when nothing more is to be sent in the driver's look number `look`. If batches wait, a timer
+    /// or an answer makes it look again, so that appenders need not.
+    pub(super) fn resting_pace(&self, look: u64, in_flight_max: usize, linger: Option<Duration>) -> Pace {
+        let waits = !self.open.is_empty() || self.in_flight >= in_flight_max;
+        Pace { look: waits.then_some(look), ..self.pace(in_flight_max, linger) }
     }
 
-    pub(super) fn set_gauge(&self, in_flight_max: usize, linger: Option<Duration>) {
+    /// What appenders shall know.
+    pub(super) fn pace(&self, in_flight_max: usize, linger: Option<Duration>) -> Pace {
         let busy =
             self.in_flight < in_flight_max && linger::gathers(self.in_flight, self.recent_records, linger);
-        self.gauge.busy.store(busy, Ordering::Relaxed);
         let target = linger::target(self.in_flight, in_flight_max, self.open.len(), linger);
-        self.gauge.target.store(target, Ordering::Relaxed);
+        Pace { busy, target, look: None }
     }
 }

@@ -227,6 +227,20 @@ impl Partition {
         })
     }
 
+    /// Takes what waits and may have been written under the name of a topic that has been made anew.
+    pub(super) fn take_astray(&mut self) -> Vec<Batch> {
+        let (mut astray, mut at) = (Vec::new(), 0);
+        while let Some(batch) = self.queue.get_mut(at) {
+            batch.astray = batch.maybe_written && batch.named;
+            if batch.astray {
+                astray.extend(self.queue.remove(at));
+            } else {
+                at += 1;
+            }
+        }
+        astray
+    }
+
     /// The batch with `order` is not in the log, so nothing behind it under this era can be.
     pub(super) fn absent_from(&mut self, order: (u64, u32)) {
         for batch in self.queue.iter_mut().filter(|batch| batch.order() >= order && batch.sequence.is_some())

@@ -12,7 +12,7 @@ use crate::wire::records::HEADER_LEN;
 
 impl Sender {
     /// The next request for `node`, if it is time for one. `lanes` gives up open batches.
-    pub(in crate::producer) fn poll_request(
+    pub(super) fn next_request(
         &mut self,
         now: Instant,
         node: NodeId,
@@ -24,14 +24,16 @@ impl Sender {
             return None;
         }
         let partitions_max = state.partitions_max;
-        state.look(now);
+        let waiting = lanes.waiting_bytes(node);
+        state.look(now, waiting);
         let send_open =
-            !state.open.is_empty() && state.decide(now, max, self.config.linger) == Decision::Send;
+            !state.open.is_empty() && state.decide(now, waiting, max, self.config.linger) == Decision::Send;
         let (ready, open) = (state.ready.len(), if send_open { state.open.len() } else { 0 });
         let id = self.next_request;
         let room = (ready + open).min(partitions_max);
         let doubt_at = now + UNANSWERED;
-        let mut request = RequestState { node, records: 0, partitions: Vec::with_capacity(room), doubt_at };
+        let mut request =
+            RequestState { node, records: 0, partitions: Vec::with_capacity(room), by_name: false, doubt_at };
         let mut batches = Vec::with_capacity(room);
         let mut bytes = 0;
         for step in 0..ready + open {
@@ -80,18 +82,10 @@ impl Sender {
             return None;
         }
         state.in_flight += 1;
-        state.set_gauge(max, self.config.linger);
+        lanes.set_pace(node, state.pace(max, self.config.linger));
         self.next_request += 1;
         self.requests.insert(id, request);
-        Some(Outgoing { id, batches })
-    }
-
-    /// The driver has nothing more to send to `node` in its look number `look`. If batches wait there, a timer or an answer
-    /// makes it look again, so that appenders need not.
-    pub(in crate::producer) fn rest(&self, node: NodeId, look: u64) {
-        if let Some(state) = self.nodes.get(&node) {
-            state.rest(look, self.config.in_flight_max, self.config.linger);
-        }
+        Some(Outgoing { node, id, batches })
     }
 
     /// Takes the front batch of `partition`, if it can be sent to `node` now and fits behind `bytes`.

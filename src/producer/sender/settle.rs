@@ -2,7 +2,7 @@
 
 use super::answers::Answer;
 use super::verdict::{Verdict, verdict};
-use super::{Batch, Effect, Lanes, Sender};
+use super::{Batch, Lanes, Output, Sender};
 use crate::cluster::{ConditionKind, Subject};
 use crate::wire::produce::PartitionResponse;
 use crate::{Error, ErrorKind};
@@ -77,6 +77,12 @@ impl Sender {
             self.put_back(partition, batch, lanes);
             return;
         }
+        if batch.astray && batch.maybe_written {
+            // The log of another topic.
+            batch.last_error = Some(error);
+            self.put_back(partition, batch, lanes);
+            return;
+        }
         // A gap proves that neither this batch nor one behind it is in the log, and that what was doubted before it
         // is not either.
         batch.maybe_written = false;
@@ -89,11 +95,7 @@ impl Sender {
         self.put_back(partition, batch, lanes);
         self.partitions[partition].absent_from(first);
         if !explained {
-            tracing::warn!(
-                partition = self.describe(partition),
-                "the broker misses records of this producer that it had acknowledged or never got: \
-                 going on with a new epoch"
-            );
+            self.effects.push_back(Output::Gap(self.describe(partition)));
             self.spoil(partition);
             self.back_off(answer, 1);
         }
@@ -194,8 +196,8 @@ impl Sender {
             let number = self.partitions[partition].topic;
             self.forbidden.insert(number, answer.now);
             let subject = Subject::Topic(self.topics[number].name.clone());
-            let raise = Effect::Raise(subject, ConditionKind::NotAuthorized, error.clone());
-            self.effects.push(raise);
+            let raise = Output::Raise(subject, ConditionKind::NotAuthorized, error.clone());
+            self.effects.push_back(raise);
         }
         self.fail(partition, batch, error, false, lanes);
     }

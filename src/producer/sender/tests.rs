@@ -1,5 +1,6 @@
 //! The machine alone: scripted answers, no time but what the test says.
 
+mod anew;
 mod pace;
 
 use bytes::Bytes;
@@ -20,6 +21,8 @@ struct Closed {
     open: BTreeMap<usize, Batch>,
     queued: BTreeMap<usize, i32>,
     shrunk: Vec<usize>,
+    waiting_bytes: usize,
+    pace: BTreeMap<NodeId, Pace>,
 }
 
 impl Lanes for Closed {
@@ -31,7 +34,15 @@ impl Lanes for Closed {
         Left { closed: 0, open: self.open.get(&partition).map(|batch| batch.created) }
     }
 
-    fn attach(&mut self, _: usize, _: Option<&Arc<Gauge>>) {}
+    fn attach(&mut self, _: usize, _: Option<NodeId>) {}
+
+    fn waiting_bytes(&self, _: NodeId) -> usize {
+        self.waiting_bytes
+    }
+
+    fn set_pace(&mut self, node: NodeId, pace: Pace) {
+        self.pace.insert(node, pace);
+    }
 
     fn queued(&mut self, partition: usize, change: i32) {
         *self.queued.entry(partition).or_default() += change;
@@ -67,7 +78,7 @@ impl Bench {
     /// `partitions` partitions of topic `t`, led by node 1; producer 7 in epoch 0.
     fn new(partitions: usize) -> Self {
         let mut world = Self::without_id(partitions);
-        assert!(world.sender.poll_producer_id(world.now));
+        assert!(world.sender.wants_producer_id(world.now));
         world.sender.handle_producer_id(world.now, Ok((7, 0)), 0, &mut world.lanes);
         world
     }
@@ -98,6 +109,14 @@ impl Bench {
 
     fn lead(&mut self, partition: usize, node: Option<NodeId>) {
         self.sender.handle_leader(self.now, &"t".into(), partition as i32, node, &mut self.lanes);
+        if let Some(node) = node {
+            self.sender.handle_connection(node, Ok(()));
+        }
+    }
+
+    /// The topic has another id.
+    fn rename(&mut self, id: u8) {
+        self.sender.handle_topic_id(self.now, &"t".into(), Uuid([id; 16]), &mut self.lanes);
     }
 
     fn batch(&self, partition: usize, count: usize, value_len: usize) -> Batch {
@@ -133,7 +152,7 @@ impl Bench {
     }
 
     fn poll(&mut self, node: NodeId) -> Option<(u64, Vec<Seen>)> {
-        let outgoing = self.sender.poll_request(self.now, node, &mut self.lanes)?;
+        let outgoing = self.sender.next_request(self.now, node, &mut self.lanes)?;
         let see = |drained: PartitionBatch| {
             let bytes: Bytes = [&drained.header[..], &drained.body].concat().into();
             let header = BatchHeader::decode(&bytes, 0).expect("a valid header");
@@ -172,8 +191,9 @@ impl Bench {
     /// True if it was asked who leads.
     fn refreshes(&mut self) -> bool {
         self.sender
-            .take_effects()
-            .any(|effect| matches!(effect, Effect::Refresh(topic) if topic.as_str() == "t"))
+            .effects
+            .drain(..)
+            .any(|effect| matches!(effect, Output::Refresh(topic) if topic.as_str() == "t"))
     }
 
     fn lose(&mut self, request: u64, unsent: bool) {
@@ -369,7 +389,7 @@ fn delivery_times_out_in_the_queue_and_on_the_way() {
     world.pass(60_000);
     let later = world.add(0, 1);
     let (behind, ..) = world.one(ONE);
-    assert_eq!(world.sender.next_deadline(world.now, |_| true), Some(world.now + UNANSWERED));
+    assert_eq!(world.sender.next_deadline(world.now, &world.lanes), Some(world.now + UNANSWERED));
     world.pass(60_000);
     assert_eq!(failure(&stuck), (Outcome::NotWritten, crate::ErrorKind::Timeout));
     assert_eq!(failure(&open), (Outcome::NotWritten, crate::ErrorKind::Timeout));
@@ -482,7 +502,7 @@ fn a_later_epoch_at_the_broker_means_another_producer_id() {
     world.answer(request, 0, ErrorCode::INVALID_PRODUCER_EPOCH);
     world.pass(100);
     assert!(world.poll(ONE).is_none());
-    assert!(world.sender.poll_producer_id(world.now));
+    assert!(world.sender.wants_producer_id(world.now));
     world.sender.handle_producer_id(world.now, Ok((8, 0)), 0, &mut world.lanes);
     let (request, seen) = world.poll(ONE).expect("a request is due");
     assert_eq!((seen[0].producer_id, seen[0].epoch, seen[0].sequence), (8, 0, 0));
@@ -495,14 +515,14 @@ fn no_producer_id_no_request() {
     let mut world = Bench::without_id(1);
     let cell = world.add(0, 1);
     assert!(world.poll(ONE).is_none());
-    assert!(world.sender.poll_producer_id(world.now));
-    assert!(!world.sender.poll_producer_id(world.now), "asked once");
+    assert!(world.sender.wants_producer_id(world.now));
+    assert!(!world.sender.wants_producer_id(world.now), "asked once");
     let busy = Error::from_code(ErrorCode::COORDINATOR_LOAD_IN_PROGRESS, "no id");
     world.sender.handle_producer_id(world.now, Err(busy), 0, &mut world.lanes);
-    assert!(!world.sender.poll_producer_id(world.now));
+    assert!(!world.sender.wants_producer_id(world.now));
     assert_eq!(cell.completion.get(0).map(|_| ()), None);
     world.pass(100);
-    assert!(world.sender.poll_producer_id(world.now));
+    assert!(world.sender.wants_producer_id(world.now));
     let refused = Error::from_code(ErrorCode::CLUSTER_AUTHORIZATION_FAILED, "no id");
     world.sender.handle_producer_id(world.now, Err(refused), 0, &mut world.lanes);
     assert_eq!(failure(&cell), (Outcome::NotWritten, crate::ErrorKind::Authorization));
@@ -702,7 +722,7 @@ fn a_frozen_leader_is_not_waited_for_once_another_is_named() {
     let mut world = Bench::new(1);
     let cells = [world.add(0, 1), world.add(0, 1)];
     let old = [world.one(ONE).0, world.one(ONE).0];
-    assert_eq!(world.sender.next_deadline(world.now, |_| true), Some(world.now + UNANSWERED));
+    assert_eq!(world.sender.next_deadline(world.now, &world.lanes), Some(world.now + UNANSWERED));
     world.pass(4999);
     assert!(!world.refreshes());
     world.pass(1);
@@ -710,7 +730,7 @@ fn a_frozen_leader_is_not_waited_for_once_another_is_named() {
     world.pass(5000);
     assert!(world.refreshes(), "and again");
     world.lead(0, Some(TWO));
-    assert_eq!(world.sender.next_deadline(world.now, |_| true), Some(world.now + FORMER_LEADER));
+    assert_eq!(world.sender.next_deadline(world.now, &world.lanes), Some(world.now + FORMER_LEADER));
     world.pass(499);
     assert!(world.poll(TWO).is_none(), "it may only be slow");
     world.pass(1);
@@ -780,43 +800,6 @@ fn a_batch_that_was_damaged_is_sent_again_once_whatever_was_before() {
 }
 
 #[test]
-fn a_topic_that_is_made_anew_gets_new_sequences_and_what_has_no_partition_fails() {
-    let mut world = Bench::new(2);
-    world.sender.handle_topic_id(&"t".into(), Uuid([1; 16]));
-    let written = world.add(0, 1);
-    let (request, ..) = world.one(ONE);
-    world.answer(request, 0, ErrorCode::NONE);
-    assert!(offset(&written).is_some());
-    let (kept, sent) = (world.add(0, 1), world.add(1, 1));
-    let (request, _) = world.poll(ONE).expect("a request is due");
-    let queued = world.add(1, 1);
-
-    world.sender.handle_topic_id(&"t".into(), Uuid([2; 16]));
-    world.sender.handle_partition_count(world.now, &"t".into(), 1, &mut world.lanes);
-    assert_eq!(failure(&queued), (Outcome::NotWritten, crate::ErrorKind::Broker));
-    assert!(world.sender.leaderless.is_empty(), "nobody asks for the leader of what is gone");
-    assert!(sent.completion.get(0).is_none(), "its answer may come");
-    world.answer(request, 0, ErrorCode::UNKNOWN_TOPIC_ID);
-    assert_eq!(failure(&sent).0, Outcome::Unknown);
-    world.pass(1000);
-    let (request, epoch, sequence) = world.one(ONE);
-    assert_eq!((epoch, sequence), (1, 0));
-    world.answer(request, 0, ErrorCode::NONE);
-    assert!(offset(&kept).is_some());
-    let late = world.add(1, 1);
-    assert_eq!(failure(&late).0, Outcome::NotWritten);
-
-    // It grows again.
-    world.sender.handle_partition_count(world.now, &"t".into(), 2, &mut world.lanes);
-    world.lead(1, Some(ONE));
-    let again = world.add(1, 1);
-    let (request, seen) = world.poll(ONE).expect("a request is due");
-    assert_eq!((seen[0].partition, seen[0].sequence), (1, 0));
-    world.answer(request, 1, ErrorCode::NONE);
-    assert!(offset(&again).is_some() && world.sender.is_idle());
-}
-
-#[test]
 fn partitions_that_wait_for_a_producer_id_are_counted_once() {
     let mut world = Bench::without_id(3);
     for _ in 0..100 {
@@ -861,12 +844,12 @@ fn a_request_is_no_larger_than_a_broker_can_do_in_time() {
 fn refusals_that_last_are_reported_and_so_is_their_end() {
     let mut world = Bench::new(1);
     let reports = |world: &mut Bench| -> Vec<_> {
-        let effects = world.sender.take_effects();
+        let effects = world.sender.effects.drain(..);
         effects
             .filter_map(|effect| match effect {
-                Effect::Raise(subject, kind, _) => Some((true, subject.to_string(), kind)),
-                Effect::Clear(subject, kind) => Some((false, subject.to_string(), kind)),
-                Effect::Refresh(_) => None,
+                Output::Raise(subject, kind, _) => Some((true, subject.to_string(), kind)),
+                Output::Clear(subject, kind) => Some((false, subject.to_string(), kind)),
+                _ => None,
             })
             .collect()
     };
@@ -889,13 +872,13 @@ fn refusals_that_last_are_reported_and_so_is_their_end() {
     let (request, ..) = world.one(ONE);
     world.answer(request, 0, ErrorCode::TOPIC_AUTHORIZATION_FAILED);
     assert_eq!(reports(&mut world), [unauthorized(true)]);
-    let over = world.sender.next_deadline(world.now, |_| true).expect("it is looked at again");
+    let over = world.sender.next_deadline(world.now, &world.lanes).expect("it is looked at again");
     world.pass(299_000);
     assert_eq!(reports(&mut world), []);
     assert_eq!(over, world.now + Duration::from_secs(1));
     world.pass(1000);
     assert_eq!(reports(&mut world), [unauthorized(false)]);
-    assert_eq!(world.sender.next_deadline(world.now, |_| true), None);
+    assert_eq!(world.sender.next_deadline(world.now, &world.lanes), None);
 }
 
 #[test]
@@ -903,10 +886,10 @@ fn a_producer_id_that_is_refused_is_asked_for_less_and_less() {
     let mut world = Bench::without_id(1);
     let mut pauses = Vec::new();
     for _ in 0..6 {
-        assert!(world.sender.poll_producer_id(world.now));
+        assert!(world.sender.wants_producer_id(world.now));
         let refused = Error::from_code(ErrorCode::CLUSTER_AUTHORIZATION_FAILED, "no producer id");
         world.sender.handle_producer_id(world.now, Err(refused), 0, &mut world.lanes);
-        let next = world.sender.next_deadline(world.now, |_| true).expect("it is asked for again");
+        let next = world.sender.next_deadline(world.now, &world.lanes).expect("it is asked for again");
         pauses.push((next - world.now).as_millis());
         world.now = next;
     }
@@ -921,21 +904,21 @@ fn whatever_stood_in_the_way_of_a_producer_id_is_over_once_there_is_one() {
         (ErrorCode::CLUSTER_AUTHORIZATION_FAILED, ConditionKind::NotAuthorized),
     ];
     for (code, expected) in refusals {
-        assert!(world.sender.poll_producer_id(world.now));
+        assert!(world.sender.wants_producer_id(world.now));
         let refused = Error::from_code(code, "no producer id");
         world.sender.handle_producer_id(world.now, Err(refused), 0, &mut world.lanes);
-        let raised: Vec<_> = world.sender.take_effects().collect();
+        let raised: Vec<_> = world.sender.effects.drain(..).collect();
         assert!(
-            matches!(&raised[..], [Effect::Raise(Subject::Cluster, kind, _)] if *kind == expected),
+            matches!(&raised[..], [Output::Raise(Subject::Cluster, kind, _)] if *kind == expected),
             "{raised:?}"
         );
         world.pass(1000);
     }
-    assert!(world.sender.poll_producer_id(world.now));
+    assert!(world.sender.wants_producer_id(world.now));
     world.sender.handle_producer_id(world.now, Ok((7, 0)), 0, &mut world.lanes);
     let mut cleared = Vec::new();
-    for effect in world.sender.take_effects() {
-        let Effect::Clear(Subject::Cluster, kind) = effect else { panic!("{effect:?}") };
+    for effect in world.sender.effects.drain(..) {
+        let Output::Clear(Subject::Cluster, kind) = effect else { panic!("{effect:?}") };
         cleared.push(kind);
     }
     cleared.sort_unstable();

@@ -1,7 +1,5 @@
 //! When open batches leave.
 
-use std::sync::atomic::Ordering;
-
 use super::*;
 
 #[test]
@@ -11,8 +9,13 @@ fn open_batches_leave_by_linger_flush_and_memory() {
     let (request, ..) = world.one(ONE);
     let second = world.open(1);
     assert!(world.poll(ONE).is_none(), "one is on the way");
-    assert_eq!(world.sender.next_deadline(world.now, |_| true), Some(world.now + Duration::from_millis(1)));
-    assert_eq!(world.sender.next_deadline(world.now, |_| false), Some(world.now + UNANSWERED));
+    assert_eq!(
+        world.sender.next_deadline(world.now, &world.lanes),
+        Some(world.now + Duration::from_millis(1))
+    );
+    world.sender.handle_disconnect(ONE);
+    assert_eq!(world.sender.next_deadline(world.now, &world.lanes), Some(world.now + UNANSWERED));
+    world.sender.handle_connection(ONE, Ok(()));
     let flush = world.sender.handle_flush();
     let (other, ..) = world.one(ONE);
     let third = world.open(0);
@@ -53,7 +56,7 @@ fn what_was_opened_later_waits_for_its_own_time() {
         assert_eq!(seen[0].partition, REQUEST_PARTITIONS_MAX as i32);
         assert!(world.poll(ONE).is_none(), "the first half was opened a moment ago");
         let due = world.now + linger;
-        assert_eq!(world.sender.next_deadline(world.now, |_| true), Some(due));
+        assert_eq!(world.sender.next_deadline(world.now, &world.lanes), Some(due));
         world.pass(100);
         assert_eq!(world.poll(ONE).map(|(_, seen)| seen.len()), Some(REQUEST_PARTITIONS_MAX));
     }
@@ -62,7 +65,6 @@ fn what_was_opened_later_waits_for_its_own_time() {
 #[test]
 fn many_small_batches_wait_as_long_as_records_keep_coming() {
     let mut world = Bench::new(1001);
-    let gauge = Arc::clone(&world.sender.nodes[&ONE].gauge);
     world.open(1000);
     world.poll(ONE).expect("the first leaves at once");
     for partition in 0..1000 {
@@ -70,7 +72,7 @@ fn many_small_batches_wait_as_long_as_records_keep_coming() {
     }
     assert!(world.poll(ONE).is_none());
     for _ in 0..9 {
-        gauge.bytes.fetch_add(20_000, Ordering::Relaxed);
+        world.lanes.waiting_bytes += 20_000;
         world.pass(1);
         assert!(world.poll(ONE).is_none(), "ten milliseconds for a thousand");
     }
@@ -90,9 +92,36 @@ fn many_small_batches_wait_as_long_as_records_keep_coming() {
 fn appenders_read_the_clock_each_time_while_a_broker_has_no_room() {
     let mut world = Bench::new(1);
     for flight in 0..5 {
-        assert_eq!(world.sender.nodes[&ONE].gauge.busy.load(Ordering::Relaxed), flight > 0);
+        assert_eq!(world.lanes.pace[&ONE].busy, flight > 0);
         world.add(0, 1);
         world.poll(ONE).expect("there is room");
     }
-    assert!(!world.sender.nodes[&ONE].gauge.busy.load(Ordering::Relaxed), "an answer may take its time");
+    assert!(!world.lanes.pace[&ONE].busy, "an answer may take its time");
+}
+
+#[test]
+fn brokers_have_their_turns_and_appenders_hear_of_the_end() {
+    let mut world = Bench::without_id(2);
+    world.lead(1, Some(TWO));
+    world.sender.handle_disconnect(TWO);
+    world.add(0, 1);
+    world.add(1, 1);
+    let poll = |world: &mut Bench| world.sender.poll_output(world.now, 7, &mut world.lanes);
+    assert!(matches!(poll(&mut world), Some(Output::AskProducerId)));
+    assert!(poll(&mut world).is_none(), "nothing leaves without an id");
+    world.sender.handle_producer_id(world.now, Ok((7, 0)), 0, &mut world.lanes);
+    assert!(matches!(poll(&mut world), Some(Output::Send(Outgoing { node: ONE, .. }))));
+    assert!(matches!(poll(&mut world), Some(Output::Connect(TWO))));
+    assert!(poll(&mut world).is_none(), "it was asked for");
+    world.sender.handle_connection(TWO, Err(Error::new(ErrorKind::Network, "nobody is there")));
+    assert!(matches!(poll(&mut world), Some(Output::Connect(TWO))), "it is asked for again");
+    assert!(poll(&mut world).is_none());
+    world.sender.handle_connection(TWO, Ok(()));
+    assert_eq!(world.lanes.pace.get(&TWO).and_then(|pace| pace.look), None);
+    world.open(1);
+    assert!(matches!(poll(&mut world), Some(Output::Send(Outgoing { node: TWO, .. }))));
+    assert!(poll(&mut world).is_none(), "the open batch waits");
+    assert_eq!(world.lanes.pace[&TWO].look, Some(7), "a timer makes the driver look again");
+    world.sender.handle_disconnect(TWO);
+    assert!(matches!(poll(&mut world), Some(Output::Connect(TWO))));
 }
