@@ -190,10 +190,9 @@ impl<P: Progress> Coordinator<P> {
 
     /// The dispatch asked for by [`Output::Dispatch`] ended.
     pub(crate) fn handle_dispatched(&mut self, now: Instant, written: bool, dice: u64) {
-        if !matches!(self.state, State::Dispatching(_)) {
-            return;
-        }
-        let State::Dispatching(letter) = std::mem::replace(&mut self.state, State::Ready) else { return };
+        let State::Dispatching(letter) = &self.state else { return };
+        let letter = letter.clone();
+        self.state = State::Ready;
         self.calls.rest(now);
         if written {
             self.give_up(letter.record, letter.mark);
