@@ -43,6 +43,7 @@
 //! | `client` | yes | connections, producer, consumers, admin |
 //! | `app` | yes | the framework |
 //! | `gzip`, `snappy`, `lz4`, `zstd` | yes | codecs, in pure Rust |
+//! | `sasl` | yes | SCRAM and OAUTHBEARER; PLAIN, and mechanisms of your own, need no feature |
 //! | `zstd-c` | | zstd by its C library too, for those who choose it; needs a C compiler |
 //! | `kafka-protocol` | | requests of the `kafka-protocol` crate over a client's connections |
 //! | `both-directions` | | requests decode and responses encode too; no dependencies |
@@ -57,7 +58,7 @@
 //!
 //! Everything runs on the tokio runtime that it is built in; there are no threads of our own. Delivery is at least once:
 //! handlers may see a record again after a crash. What is promised, what is logged, and how to embed and test it has
-//! [pages of its own](https://github.com/carafe-rs/carafe/tree/main/docs). Not there yet: TLS and SASL, transactions, KIP-848
+//! [pages of its own](https://github.com/carafe-rs/carafe/tree/main/docs). Not there yet: TLS, transactions, KIP-848
 //! and share groups.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
@@ -140,6 +141,9 @@ mod pages {
     struct Embedding;
     #[doc = include_str!("../docs/logs.md")]
     struct Logs;
+    #[cfg(feature = "sasl")]
+    #[doc = include_str!("../docs/security.md")]
+    struct Security;
     #[doc = include_str!("../docs/testing.md")]
     struct Testing;
 }

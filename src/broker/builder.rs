@@ -7,9 +7,10 @@ use super::Cluster;
 use super::cluster::State;
 use super::driver::{self, Shared};
 use super::listener::{Listener, Opened};
+use super::sasl::SaslMechanism;
 use super::settings::{Mode, Settings};
 use crate::runtime::{self, Runtime};
-use crate::types::SecurityProtocol;
+use crate::types::{Secret, SecurityProtocol};
 use crate::{Error, ErrorKind, Result};
 
 /// Most nodes of a cluster.
@@ -74,6 +75,25 @@ impl ClusterBuilder {
     /// One more listener of every node, beside the one of [`listen`](Self::listen).
     pub fn listener(mut self, listener: Listener) -> Self {
         self.others.push(listener);
+        self
+    }
+
+    /// Clients of the listener of [`listen`](Self::listen) have to log in by one of these mechanisms; default: none.
+    pub fn sasl(mut self, mechanisms: impl IntoIterator<Item = SaslMechanism>) -> Self {
+        self.first = self.first.sasl(mechanisms);
+        self
+    }
+
+    /// A user who may log in where a listener asks for it: by PLAIN, and by SCRAM with 4,096 iterations.
+    pub fn user(mut self, name: impl Into<String>, password: impl Into<Secret>) -> Self {
+        self.settings.users.push((name.into(), password.into()));
+        self
+    }
+
+    /// Longest session of a client that has logged in (`connections.max.reauth.ms`); default: no end. It logs in again on the
+    /// open connection, or its next request closes that.
+    pub fn session_max(mut self, longest: Duration) -> Self {
+        self.settings.session_max = Some(longest);
         self
     }
 

@@ -5,10 +5,12 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::cluster::State;
 use super::driver::{self, Shared};
 use super::readback::{self, LoggedRecord};
 use super::rights::{Operation, Resource};
 use super::rules::{Action, Matcher};
+use super::sasl::Logins;
 use crate::wire::ApiKey;
 use crate::{Error, ErrorCode, ErrorKind, Result};
 
@@ -179,6 +181,36 @@ impl Control {
     /// Ends all denials for a resource.
     pub fn allow(&self, resource: &Resource) {
         self.shared.lock().rights.allow(resource);
+    }
+
+    // ---- users ----
+
+    /// Makes a user, or gives one another password; see [`ClusterBuilder::user`](super::ClusterBuilder::user).
+    pub fn set_user(&self, name: &str, password: &str) {
+        let mut state = self.shared.lock();
+        let State { sasl, rng, .. } = &mut *state;
+        sasl.users.set(name, password, rng);
+    }
+
+    /// The user cannot log in any more; sessions go on until they end.
+    pub fn remove_user(&self, name: &str) {
+        self.shared.lock().sasl.users.remove(name);
+    }
+
+    /// Lets `token` log `user` in by OAUTHBEARER, for so long.
+    pub fn set_token(&self, token: &str, user: &str, lifetime: Option<Duration>) {
+        let ends = lifetime.map(|lifetime| self.shared.now() + lifetime);
+        self.shared.lock().sasl.users.set_token(token, user, ends);
+    }
+
+    /// How clients logged in since the start.
+    pub fn logins(&self) -> Logins {
+        self.shared.lock().sasl.counts
+    }
+
+    /// The users that are logged in, with the number of their connections.
+    pub fn connected_users(&self) -> BTreeMap<String, usize> {
+        self.shared.lock().sasl.connected()
     }
 
     // ---- leaders and coordinators ----

@@ -210,6 +210,7 @@ async fn accept(
                     frames: FrameReader::requests(shared.frame_max),
                     node,
                     listener,
+                    ticket: Ticket::new(&shared, listener),
                     frozen: frozen.subscribe(),
                     host: Str::from(peer.ip().to_string()),
                 };
@@ -311,8 +312,28 @@ struct Connection {
     node: i32,
     /// Index of the listener that it came through.
     listener: usize,
+    ticket: Ticket,
     frozen: watch::Receiver<bool>,
     host: Str,
+}
+
+/// The number of a connection, which is forgotten with it.
+struct Ticket {
+    number: u64,
+    shared: Arc<Shared>,
+}
+
+impl Ticket {
+    fn new(shared: &Arc<Shared>, listener: usize) -> Self {
+        let number = shared.lock().sasl.opened(&shared.listeners[listener].mechanisms);
+        Self { number, shared: Arc::clone(shared) }
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        self.shared.lock().sasl.closed(self.number);
+    }
 }
 
 /// Waits while the node is frozen.
@@ -371,6 +392,10 @@ impl Connection {
         };
         let met = {
             let mut state = shared.lock();
+            if !state.sasl.admits(self.ticket.number, head.key, shared.now()) {
+                tracing::debug!(node = self.node, api = %head.key, "refused a client that has not logged in");
+                return None;
+            }
             let State { rules, rng, .. } = &mut *state;
             rules.meet(self.node, head.key, head.client_id.as_deref(), rng)
         };
@@ -386,7 +411,8 @@ impl Connection {
         let key = head.key;
         let (node, listener, host) = (self.node, self.listener, &self.host);
         let frozen = &mut self.frozen;
-        let asked = Asked { shared, node, listener, host, frozen, head, body, met };
+        let connection = self.ticket.number;
+        let asked = Asked { shared, node, listener, connection, host, frozen, head, body, met };
         dispatch!(key, answer(asked))
     }
 }
@@ -396,6 +422,7 @@ struct Asked<'a> {
     shared: &'a Arc<Shared>,
     node: i32,
     listener: usize,
+    connection: u64,
     host: &'a Str,
     frozen: &'a mut watch::Receiver<bool>,
     head: RequestHead,
@@ -433,7 +460,7 @@ async fn awaited<A>(
 }
 
 async fn answer<R: Handler>(asked: Asked<'_>) -> Option<Reply> {
-    let Asked { shared, node, listener, host, frozen, head, mut body, met } = asked;
+    let Asked { shared, node, listener, connection, host, frozen, head, mut body, met } = asked;
     let version = head.version;
     // As Kafka does, bytes behind the body are ignored: librdkafka 2.16 sends some with Metadata 13.
     let mut request = match R::decode(&mut body, version) {
@@ -460,6 +487,7 @@ async fn answer<R: Handler>(asked: Asked<'_>) -> Option<Reply> {
         node,
         version,
         listener,
+        connection,
         client_id: head.client_id.as_deref().map(Str::from).unwrap_or_default(),
         client_host: Str::from(format!("/{host}")),
         now: Instant::now(),
@@ -505,6 +533,8 @@ async fn answer<R: Handler>(asked: Asked<'_>) -> Option<Reply> {
     if let Some(pause) = pause {
         answer.throttle(i32::try_from(pause.as_millis()).unwrap_or(i32::MAX));
     }
+    // Whoever could not log in is told so, and that is all.
+    let limit = limit.or_else(|| shared.lock().sasl.has_failed(connection).then_some(usize::MAX));
     match answer.into_frame(head.key, version, head.correlation_id) {
         Ok(slices) => Some(Reply::Frame { slices, limit, pause }),
         Err(error) => {

@@ -1,6 +1,9 @@
 //! The listeners that every node of a cluster has, as Kafka's `listeners` and `advertised.listeners`.
 
+use std::collections::BTreeSet;
+
 use super::cluster::Endpoint;
+use super::sasl::SaslMechanism;
 use crate::error::Phase;
 use crate::runtime::Listener as Socket;
 use crate::runtime::Runtime;
@@ -27,13 +30,19 @@ pub struct Listener {
     pub(super) name: String,
     address: String,
     advertised_host: Option<String>,
+    mechanisms: BTreeSet<SaslMechanism>,
 }
 
 impl Listener {
     /// A listener on free ports of the loopback address. Its name is told to nobody but
     /// [`bootstrap_servers_of`](super::Cluster::bootstrap_servers_of).
     pub fn new(name: impl Into<String>) -> Self {
-        Self { name: name.into(), address: "127.0.0.1:0".to_owned(), advertised_host: None }
+        Self {
+            name: name.into(),
+            address: "127.0.0.1:0".to_owned(),
+            advertised_host: None,
+            mechanisms: BTreeSet::new(),
+        }
     }
 
     /// Address to listen on, `host:port`; default `127.0.0.1:0`. Node *i* takes the port plus *i*; with port 0 each
@@ -49,9 +58,15 @@ impl Listener {
         self
     }
 
+    /// Clients have to log in by one of these mechanisms; see [`ClusterBuilder::user`](super::ClusterBuilder::user).
+    pub fn sasl(mut self, mechanisms: impl IntoIterator<Item = SaslMechanism>) -> Self {
+        self.mechanisms = mechanisms.into_iter().collect();
+        self
+    }
+
     /// What clients have to speak.
     pub(super) fn security_protocol(&self) -> SecurityProtocol {
-        SecurityProtocol::Plaintext
+        SecurityProtocol::new(false, !self.mechanisms.is_empty())
     }
 
     /// The listener with its address taken apart; `problems` gets what is wrong.
@@ -74,6 +89,7 @@ impl Listener {
         });
         Some(Opened {
             protocol: self.security_protocol(),
+            mechanisms: self.mechanisms,
             name: self.name,
             host,
             port,
@@ -90,6 +106,7 @@ pub(crate) struct Opened {
     port: u16,
     advertised: Str,
     protocol: SecurityProtocol,
+    pub(super) mechanisms: BTreeSet<SaslMechanism>,
 }
 
 impl Opened {

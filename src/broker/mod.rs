@@ -15,7 +15,7 @@
 //! ```
 //!
 //! Reading order: `settings` and the builder; `cluster` (the machine, in parts) with `partition`, `log`, `groups` and `sessions`;
-//! `handlers` (one file per API); `rules`, `rights` and `control` (interception); `driver` (sockets and timers). One lock guards
+//! `handlers` (one file per API); `sasl` (who asks); `rules`, `rights` and `control` (interception); `driver` (sockets and timers). One lock guards
 //! the machine, and time and dice are handed to it. Written from the protocol: of carafe it uses `wire`
 //! and `runtime` alone.
 
@@ -32,6 +32,7 @@ mod readback;
 mod replay;
 mod rights;
 mod rules;
+mod sasl;
 mod sessions;
 mod settings;
 #[cfg(test)]
@@ -47,6 +48,7 @@ pub use listener::Listener;
 pub use readback::LoggedRecord;
 pub use rights::{Operation, Resource};
 pub use rules::{Action, Matcher};
+pub use sasl::{Logins, SaslMechanism};
 
 use driver::Shared;
 

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::types::Secret;
+
 /// How long a node waits after a failed accept before it tries again.
 pub(crate) const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
 
@@ -25,6 +27,9 @@ pub(crate) struct Settings {
     pub(crate) offsets_retention: Duration,
     pub(crate) frame_max_bytes: usize,
     pub(crate) mode: Mode,
+    /// Users that there are from the start, with their passwords.
+    pub(crate) users: Vec<(String, Secret)>,
+    pub(crate) session_max: Option<Duration>,
 }
 
 /// What happens to records.
@@ -58,6 +63,8 @@ impl Default for Settings {
             offsets_retention: Duration::from_secs(7 * 24 * 3600),
             frame_max_bytes: 100 * 1024 * 1024,
             mode: Mode::Store,
+            users: Vec::new(),
+            session_max: None,
         }
     }
 }

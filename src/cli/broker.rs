@@ -1,12 +1,15 @@
 //! `carafe broker`: the embedded cluster on its own, for other programs.
 
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::str::FromStr;
+use std::time::Duration;
 
 use clap::Args;
 
-use crate::broker::Cluster;
-use crate::{ErrorKind, Result};
+use crate::broker::{Cluster, SaslMechanism};
+use crate::types::Secret;
+use crate::{Error, ErrorKind, Result};
 
 /// Serves an embedded Kafka-compatible cluster until SIGINT or SIGTERM. For development and tests: it keeps its log in
 /// memory and drops the oldest batches of a node above its retention.
@@ -20,6 +23,15 @@ pub(super) struct Broker {
     /// Address of the first node; node i listens on the port plus i, port 0 takes free ones
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:9092")]
     listen: String,
+    /// Clients have to log in by one of these: PLAIN, SCRAM-SHA-256, SCRAM-SHA-512
+    #[arg(long, value_name = "MECHANISM", value_delimiter = ',', value_parser = mechanism, requires = "users")]
+    sasl: Vec<SaslMechanism>,
+    /// File with the users who may: NAME:PASSWORD on each line
+    #[arg(long, value_name = "FILE", requires = "sasl")]
+    users: Option<PathBuf>,
+    /// A session ends after so many seconds unless the client logs in again
+    #[arg(long, value_name = "SECONDS", requires = "sasl", value_parser = clap::value_parser!(u64).range(1..=31_536_000))]
+    session_max: Option<u64>,
     /// Create a topic; may be repeated
     #[arg(long = "topic", value_name = "NAME:PARTITIONS")]
     topics: Vec<Topic>,
@@ -41,6 +53,32 @@ pub(super) struct Broker {
     /// Answer fetches with prepared batches without end (for benchmarks)
     #[arg(long)]
     replay: bool,
+}
+
+fn mechanism(name: &str) -> Result<SaslMechanism, String> {
+    // Tokens would have to come from somewhere.
+    let known = SaslMechanism::of(&name.to_uppercase()).filter(|known| *known != SaslMechanism::OAuthBearer);
+    known.ok_or_else(|| "expected PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512".to_owned())
+}
+
+/// The users in a file, or what is wrong with it, without showing what is in it.
+fn users(path: &Path) -> Result<Vec<(String, Secret)>> {
+    let text = std::fs::read_to_string(path).map_err(|error| {
+        Error::new(ErrorKind::Config, format!("the users in {} cannot be read", path.display()))
+            .with_source(error)
+    })?;
+    let lines = (1..).zip(text.lines()).filter(|(_, line)| !line.trim().is_empty() && !line.starts_with('#'));
+    lines
+        .map(|(number, line)| match line.split_once(':') {
+            Some((name, password)) if !name.is_empty() && !password.is_empty() => {
+                Ok((name.to_owned(), Secret::from(password)))
+            }
+            _ => {
+                let message = format!("line {number} of {} is not NAME:PASSWORD", path.display());
+                Err(Error::new(ErrorKind::Config, message))
+            }
+        })
+        .collect()
 }
 
 #[derive(Clone, Debug)]
@@ -72,6 +110,20 @@ impl Broker {
             .auto_create_topics(!self.no_auto_create_topics)
             .retention_bytes(self.retention_bytes)
             .first_node_id(self.first_node_id);
+        if !self.sasl.is_empty() {
+            builder = builder.sasl(self.sasl.iter().copied());
+        }
+        if let Some(path) = &self.users {
+            let users = match users(path) {
+                Err(error) => return Ok(super::refuse(&error)),
+                Ok(users) => users,
+            };
+            builder =
+                users.into_iter().fold(builder, |builder, (name, password)| builder.user(name, password));
+        }
+        if let Some(seconds) = self.session_max {
+            builder = builder.session_max(Duration::from_secs(seconds));
+        }
         for topic in &self.topics {
             builder = builder.topic(topic.name.as_str(), topic.partitions);
         }

@@ -7,6 +7,7 @@ use super::config::ClientConfig;
 use crate::Result;
 use crate::cluster::Cluster;
 use crate::consumer::MemoryBudget;
+use crate::net::sasl::Choice;
 use crate::runtime::{self, Runtime};
 use crate::settings::{Problems, Table};
 
@@ -16,6 +17,7 @@ use crate::settings::{Problems, Table};
 pub struct ClientBuilder {
     bootstrap_servers: Option<String>,
     client_id: Option<String>,
+    sasl: Option<Choice>,
     config: ClientConfig,
     runtime: Option<Arc<dyn Runtime>>,
     budget: Option<MemoryBudget>,
@@ -26,6 +28,7 @@ impl ClientBuilder {
         Self {
             bootstrap_servers: None,
             client_id: None,
+            sasl: None,
             config: ClientConfig::default(),
             runtime: None,
             budget: None,
@@ -42,6 +45,13 @@ impl ClientBuilder {
     /// Name of this client in the brokers' logs, quotas and metrics. Default `carafe`; at most 255 bytes. `client.id`.
     pub fn client_id(mut self, id: impl Into<String>) -> Self {
         self.client_id = Some(id.into());
+        self
+    }
+
+    /// Proves who we are with this mechanism, or the one of this name; a mechanism makes `SASL_PLAINTEXT` of `PLAINTEXT` and
+    /// `SASL_SSL` of `SSL`. Default: none. `sasl.mechanism`.
+    pub fn sasl(mut self, mechanism: impl Into<Choice>) -> Self {
+        self.sasl = Some(mechanism.into());
         self
     }
 
@@ -82,6 +92,10 @@ impl ClientBuilder {
             Some(runtime) => runtime,
             None => runtime::RealRuntime::try_current()?,
         };
+        let mechanism = cluster.connection.mechanism.as_ref().map(|mechanism| mechanism.name());
+        if mechanism.is_some_and(|name| !name.starts_with("SCRAM-")) && !config.security_protocol.uses_tls() {
+            tracing::warn!(mechanism, "credentials are sent without TLS: whoever listens on the way can use them");
+        }
         let budget = self.budget.unwrap_or_else(|| MemoryBudget::new(config.memory_budget));
         Ok(Client { cluster: Cluster::new(runtime, cluster), budget })
     }
@@ -102,6 +116,9 @@ impl ClientBuilder {
         }
         if let Some(id) = &self.client_id {
             config.client_id.clone_from(id);
+        }
+        if let Some(sasl) = &self.sasl {
+            config.sasl_mechanism = sasl.clone();
         }
         config
     }

@@ -14,6 +14,7 @@ use tokio::time::Instant;
 
 use crate::admin::Admin;
 use crate::cluster::Cluster;
+
 pub use crate::cluster::{
     Condition, ConditionEvent, ConditionEvents, ConditionKind, ConditionStage, Subject,
 };
@@ -32,6 +33,7 @@ mod interop;
 #[cfg(all(test, feature = "broker"))]
 mod tests;
 
+pub use crate::net::sasl;
 pub use builder::ClientBuilder;
 pub use config::{ClientConfig, ClientSettings};
 #[cfg(feature = "kafka-protocol")]

@@ -3,3 +3,6 @@
 mod conditions;
 mod durations;
 mod duties;
+#[cfg(feature = "sasl")]
+mod errors;
+mod sasl;

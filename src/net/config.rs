@@ -1,10 +1,12 @@
 //! Settings of one connection.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use super::sasl::Mechanism;
 use crate::wire::Str;
 
-/// Largest frame accepted before versions are negotiated (and, later, before SASL has finished): 512 KiB, as brokers.
+/// Largest frame accepted before versions are negotiated and SASL has finished: 512 KiB, as brokers.
 pub(super) const FRAME_BYTES_HANDSHAKE_MAX: usize = 512 * 1024;
 
 /// Settings of a connection. The façade fills them from the user's settings.
@@ -22,6 +24,8 @@ pub(crate) struct ConnectionConfig {
     pub(crate) frame_bytes_max: usize,
     /// A broker's wish to pause is honoured up to this long. Default 60 s.
     pub(crate) throttle_max: Duration,
+    /// How each connection proves who we are; `None` where the listener does not ask.
+    pub(crate) mechanism: Option<Arc<dyn Mechanism>>,
 }
 
 impl Default for ConnectionConfig {
@@ -33,6 +37,7 @@ impl Default for ConnectionConfig {
             idle_timeout: Duration::from_secs(9 * 60),
             frame_bytes_max: 100 * 1024 * 1024,
             throttle_max: Duration::from_secs(60),
+            mechanism: None,
         }
     }
 }

@@ -17,6 +17,7 @@ use super::connection::{Connection, Established};
 use super::failure::{Failure, Peer};
 use super::handshake::{self, Handshake, Refusal};
 use super::negotiate::Negotiation;
+use super::sasl::{Dialogue, Said};
 use crate::ErrorKind;
 use crate::error::Phase;
 use crate::runtime::{BoxFuture, Runtime, Stream};
@@ -55,15 +56,10 @@ impl Connector {
             Err(_) => return Err(late(Phase::Resolve, "the host's addresses were not found", setup_timeout)),
         };
         let count = addresses.len();
-        match self.race(addresses, setup_timeout).await {
-            Ok((stream, established)) => Ok(Connection::start(
-                &*self.runtime,
-                &self.config,
-                peer,
-                stream,
-                established,
-                Box::new(ended),
-            )),
+        match self.race(&peer, addresses, setup_timeout).await {
+            Ok((stream, established)) => {
+                Ok(Connection::start(&self.runtime, &self.config, peer, stream, established, Box::new(ended)))
+            }
             Err(mut failure) if count > 1 => {
                 failure.message = format!("{} (the last of {count} addresses)", failure.message).into();
                 Err(failure)
@@ -75,6 +71,7 @@ impl Connector {
     /// Opens the first address that lets us. The next one joins in when one failed, or after [`HEAD_START`].
     async fn race(
         &self,
+        peer: &Peer,
         addresses: Vec<SocketAddr>,
         limit: Duration,
     ) -> Result<(Box<dyn Stream>, Established), Failure> {
@@ -100,7 +97,7 @@ impl Connector {
                 let next = failed || running.is_empty() || head_start.as_mut().poll(context).is_ready();
                 match if next { waiting.next() } else { None } {
                     Some(address) => {
-                        running.push(Box::pin(self.open_address(address, limit)));
+                        running.push(Box::pin(self.open_address(peer, address, limit)));
                         head_start.as_mut().reset(Instant::now() + HEAD_START);
                     }
                     None if running.is_empty() => return Poll::Ready(Err(last.clone())),
@@ -113,10 +110,11 @@ impl Connector {
 
     async fn open_address(
         &self,
+        peer: &Peer,
         address: SocketAddr,
         limit: Duration,
     ) -> Result<(Box<dyn Stream>, Established), Failure> {
-        let refusal = match self.attempt(address, limit, Negotiation::new()).await {
+        let refusal = match self.attempt(peer, address, limit, Negotiation::new()).await {
             Ok(established) => return Ok(established),
             Err(refusal) => refusal,
         };
@@ -124,11 +122,12 @@ impl Connector {
             return Err(refusal.failure);
         }
         // Azure Event Hubs hangs up on versions that it does not know.
-        self.attempt(address, limit, Negotiation::oldest()).await.map_err(|_| refusal.failure)
+        self.attempt(peer, address, limit, Negotiation::oldest()).await.map_err(|_| refusal.failure)
     }
 
     async fn attempt(
         &self,
+        peer: &Peer,
         address: SocketAddr,
         limit: Duration,
         negotiation: Negotiation,
@@ -149,51 +148,70 @@ impl Connector {
             }
         };
         // TLS belongs here: between the socket and the first word of Kafka's protocol.
-        match timeout(limit, establish(&mut *stream, &self.config, negotiation)).await {
+        let mechanism = self.config.mechanism.as_ref().map(|mechanism| Arc::from(mechanism.name()));
+        let mut machine = Handshake::new(self.config.client_id.clone(), negotiation, mechanism);
+        match timeout(limit, self.establish(peer, &mut *stream, &mut machine)).await {
             Ok(Ok(established)) => Ok((stream, established)),
             Ok(Err(refusal)) => Err(refusal),
-            Err(_) => Err(late(
-                Phase::Negotiate,
-                "the peer accepted the connection but did not answer ApiVersions",
-                limit,
-            )
-            .with_advice("the listener may expect TLS, or not be a Kafka broker")
-            .into()),
+            Err(_) => Err(machine.late(limit).into()),
+        }
+    }
+
+    /// Moves the bytes of a handshake over `stream`, and the tokens of the mechanism. No timeout of its own.
+    async fn establish(
+        &self,
+        peer: &Peer,
+        stream: &mut dyn Stream,
+        machine: &mut Handshake,
+    ) -> Result<Established, Refusal> {
+        let mut buffer = FrameReader::responses(FRAME_BYTES_HANDSHAKE_MAX);
+        let mut dialogue = None;
+        loop {
+            match machine.poll_output() {
+                Some(handshake::Output::Send(request)) => {
+                    let written = async {
+                        stream.write_all(&request).await?;
+                        stream.flush().await
+                    };
+                    if let Err(error) = written.await {
+                        machine.handle_unwritten(error);
+                    }
+                }
+                Some(handshake::Output::Begin) => {
+                    dialogue =
+                        self.config.mechanism.clone().map(|mechanism| {
+                            Dialogue::new(mechanism, peer.clone(), Arc::clone(&self.runtime))
+                        });
+                    listen(&mut dialogue, machine).await;
+                }
+                Some(handshake::Output::Challenge(challenge)) => {
+                    if let Some(dialogue) = &mut dialogue {
+                        dialogue.answer(challenge);
+                    }
+                    listen(&mut dialogue, machine).await;
+                }
+                Some(handshake::Output::Done(agreed)) => return Ok(Established { agreed, buffer }),
+                Some(handshake::Output::Failed(refusal)) => return Err(refusal),
+                None => match buffer.next_frame() {
+                    Ok(Some(frame)) => machine.handle_frame(frame),
+                    Ok(None) => match stream.read_buf(buffer.buffer()).await {
+                        Ok(0) => machine.handle_end(None),
+                        Ok(_) => machine.handle_bytes(),
+                        Err(error) => machine.handle_end(Some(error)),
+                    },
+                    Err(error) => machine.handle_garbage(error),
+                },
+            }
         }
     }
 }
 
-/// Moves the bytes of a handshake over `stream`. No timeout of its own.
-async fn establish(
-    stream: &mut dyn Stream,
-    config: &ConnectionConfig,
-    negotiation: Negotiation,
-) -> Result<Established, Refusal> {
-    let mut buffer = FrameReader::responses(FRAME_BYTES_HANDSHAKE_MAX);
-    let mut machine = Handshake::new(config.client_id.clone(), negotiation);
-    loop {
-        match machine.poll_output() {
-            Some(handshake::Output::Send(request)) => {
-                let written = async {
-                    stream.write_all(&request).await?;
-                    stream.flush().await
-                };
-                if let Err(error) = written.await {
-                    machine.handle_unwritten(error);
-                }
-            }
-            Some(handshake::Output::Done(agreed)) => return Ok(Established { agreed, buffer }),
-            Some(handshake::Output::Failed(refusal)) => return Err(refusal),
-            None => match buffer.next_frame() {
-                Ok(Some(frame)) => machine.handle_frame(frame),
-                Ok(None) => match stream.read_buf(buffer.buffer()).await {
-                    Ok(0) => machine.handle_end(None),
-                    Ok(_) => machine.handle_bytes(),
-                    Err(error) => machine.handle_end(Some(error)),
-                },
-                Err(error) => machine.handle_garbage(error),
-            },
-        }
+/// Waits for what the mechanism says next.
+async fn listen(dialogue: &mut Option<Dialogue>, machine: &mut Handshake) {
+    let Some(dialogue) = dialogue else { return };
+    match poll_fn(|context| dialogue.poll_said(context)).await {
+        Said::Token(token) => machine.handle_token(token),
+        Said::End(result) => machine.handle_end_of_mechanism(result),
     }
 }
 

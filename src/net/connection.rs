@@ -11,11 +11,12 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout_at};
 
 use super::config::ConnectionConfig;
-use super::driver::Driver;
+use super::driver::{Driver, Speaker};
 use super::failure::{Failure, Peer, RequestError};
 use super::handshake::Agreed;
 use super::machine::{Limits, Machine, Outgoing};
 use super::negotiate::ApiVersions;
+use super::sasl::Session;
 use super::shared::{Command, Shared};
 use crate::error::Phase;
 use crate::runtime::{Runtime, Stream};
@@ -42,20 +43,30 @@ pub(crate) struct Connection {
 
 impl Connection {
     pub(super) fn start(
-        runtime: &dyn Runtime,
+        runtime: &Arc<dyn Runtime>,
         config: &ConnectionConfig,
         peer: Peer,
         stream: Box<dyn Stream>,
         established: Established,
         ended: Box<dyn FnOnce(Failure) + Send>,
     ) -> Self {
-        let Established { agreed: Agreed { versions, next_correlation }, mut buffer } = established;
+        let Established { agreed: Agreed { versions, next_correlation, lifetime }, mut buffer } = established;
         buffer.set_max(config.frame_bytes_max);
-        let limits = Limits { idle_timeout: config.idle_timeout, throttle_max: config.throttle_max };
-        let machine = Machine::new(Instant::now(), next_correlation, limits);
+        let limits = Limits {
+            idle_timeout: config.idle_timeout,
+            throttle_max: config.throttle_max,
+            request_timeout: config.request_timeout,
+        };
+        let now = Instant::now();
+        let session = config.mechanism.as_ref().map(|mechanism| {
+            let (name, dice) = (Arc::from(mechanism.name()), runtime.random());
+            Session::new(now, config.client_id.clone(), name, versions.clone(), lifetime, dice)
+        });
+        let machine = Machine::new(now, next_correlation, limits, session);
         let (sender, receiver) = mpsc::unbounded_channel();
         let shared = Arc::new(Shared::new(peer, versions, config));
-        let driver = Driver::new(stream, buffer, machine, receiver, Arc::clone(&shared));
+        let speaker = Speaker::new(config.mechanism.clone(), Arc::clone(runtime));
+        let driver = Driver::new(stream, buffer, machine, receiver, Arc::clone(&shared), speaker);
         let task = {
             let shared = Arc::clone(&shared);
             async move {

@@ -16,15 +16,29 @@ use tokio::time::{Instant, Sleep};
 
 use super::failure::Failure;
 use super::machine::{Machine, Output};
+use super::sasl::{Dialogue, Mechanism, Said};
 use super::shared::{Command, Shared, Waiter};
 use crate::error::Phase;
-use crate::runtime::Stream;
+use crate::runtime::{Runtime, Stream};
 use crate::wire::frame::FrameReader;
 
 /// Most slices of one vectored write.
 const SLICES_MAX: usize = 64;
 /// Most commands taken before the socket gets its turn.
 const COMMANDS_MAX: usize = 128;
+
+/// Who speaks for us when the session is renewed.
+pub(super) struct Speaker {
+    mechanism: Option<Arc<dyn Mechanism>>,
+    runtime: Arc<dyn Runtime>,
+    dialogue: Option<Dialogue>,
+}
+
+impl Speaker {
+    pub(super) fn new(mechanism: Option<Arc<dyn Mechanism>>, runtime: Arc<dyn Runtime>) -> Self {
+        Self { mechanism, runtime, dialogue: None }
+    }
+}
 
 /// State of the task.
 pub(super) struct Driver {
@@ -38,6 +52,7 @@ pub(super) struct Driver {
     sleep: Pin<Box<Sleep>>,
     needs_flush: bool,
     shared: Arc<Shared>,
+    speaker: Speaker,
 }
 
 impl Driver {
@@ -47,6 +62,7 @@ impl Driver {
         machine: Machine<Waiter>,
         commands: mpsc::UnboundedReceiver<Command>,
         shared: Arc<Shared>,
+        speaker: Speaker,
     ) -> Self {
         let sleep = Box::pin(tokio::time::sleep_until(Instant::now()));
         Self {
@@ -59,6 +75,7 @@ impl Driver {
             sleep,
             needs_flush: false,
             shared,
+            speaker,
         }
     }
 
@@ -75,7 +92,8 @@ impl Driver {
             let mut progress = self.poll_commands(context, now);
             progress |= self.poll_write(context, now);
             progress |= self.poll_read(context, now);
-            self.deliver();
+            progress |= self.poll_speaker(context, now);
+            progress |= self.deliver();
             if self.machine.failure().is_some() {
                 return Poll::Ready(());
             }
@@ -167,16 +185,50 @@ impl Driver {
         }
     }
 
-    fn deliver(&mut self) {
-        while let Some(output) = self.machine.poll_output() {
-            self.shared.finished_one();
-            // A caller that went away is no reason to do anything: its place in the queue is what mattered.
-            let _ = match output {
-                Output::Answered { waiter, frame } => waiter.send(Ok(frame)),
-                Output::Written { waiter } => waiter.send(Ok(Bytes::new())),
-                Output::Failed { waiter, failure, unsent } => waiter.send(Err((failure, unsent))),
-            };
+    /// Asks the mechanism what it says; true if it said something.
+    fn poll_speaker(&mut self, context: &mut Context<'_>, now: Instant) -> bool {
+        let Some(dialogue) = &mut self.speaker.dialogue else { return false };
+        match dialogue.poll_said(context) {
+            Poll::Ready(Said::Token(token)) => self.machine.handle_token(now, token),
+            Poll::Ready(Said::End(result)) => {
+                self.speaker.dialogue = None;
+                self.machine.handle_end_of_mechanism(now, result);
+            }
+            Poll::Pending => return false,
         }
+        true
+    }
+
+    /// Tells everyone what happened; true if the mechanism has something to say to that.
+    fn deliver(&mut self) -> bool {
+        let mut spoken_to = false;
+        while let Some(output) = self.machine.poll_output() {
+            // A caller that went away is no reason to do anything: its place in the queue is what mattered.
+            let (waiter, result) = match output {
+                Output::Answered { waiter, frame } => (waiter, Ok(frame)),
+                Output::Written { waiter } => (waiter, Ok(Bytes::new())),
+                Output::Failed { waiter, failure, unsent } => (waiter, Err((failure, unsent))),
+                Output::Begin => {
+                    let Speaker { mechanism, runtime, dialogue } = &mut self.speaker;
+                    let peer = &self.shared.peer;
+                    *dialogue = mechanism
+                        .clone()
+                        .map(|mechanism| Dialogue::new(mechanism, peer.clone(), Arc::clone(runtime)));
+                    spoken_to = true;
+                    continue;
+                }
+                Output::Challenge(challenge) => {
+                    if let Some(dialogue) = &mut self.speaker.dialogue {
+                        dialogue.answer(challenge);
+                    }
+                    spoken_to = true;
+                    continue;
+                }
+            };
+            self.shared.finished_one();
+            let _ = waiter.send(result);
+        }
+        spoken_to
     }
 
     /// True if the machine was woken by its deadline.

@@ -1,19 +1,26 @@
-//! Machine: what is said on a fresh socket before the first request of a caller. Today that is version negotiation; SASL
-//! is the next step behind it.
+//! Machine: what is said on a fresh socket before the first request of a caller: version negotiation, and SASL where the
+//! listener wants it.
 //!
-//! Frames come in, requests go out, one at a time. It knows nothing of the socket, so a conversation with the same steps can
-//! run on an open connection too, which is what re-authentication is (KIP-368): the connection's machine holds other
-//! requests back, and hands the frames here.
+//! Frames come in, requests go out, one at a time. It knows nothing of the socket, and of the mechanism its name alone. The
+//! conversation of SASL ([`Login`]) runs on an open connection too, which is what re-authentication is (KIP-368).
 
 use std::io;
+use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 
 use super::failure::Failure;
 use super::negotiate::{ApiVersions, Negotiation, Step};
-use crate::ErrorKind;
+use super::sasl::{Login, LoginOutput};
 use crate::error::Phase;
 use crate::wire::{ApiKey, Str, frame};
+use crate::{Error, ErrorKind};
+
+const HUNG_UP: &str = "the listener may expect TLS, which carafe does not speak yet (give the address of a PLAINTEXT \
+                       listener), or not be a Kafka broker";
+const SASL_HUNG_UP: &str = "if this happens each time, check user, password and mechanism: some brokers hang up on what \
+                            they refuse";
 
 /// What has come of a handshake.
 #[derive(Debug)]
@@ -21,6 +28,8 @@ pub(super) struct Agreed {
     pub(super) versions: ApiVersions,
     /// First correlation id that was not used.
     pub(super) next_correlation: i32,
+    /// How long the session lasts, if there is an end to it.
+    pub(super) lifetime: Option<Duration>,
 }
 
 /// Why a handshake failed.
@@ -42,6 +51,10 @@ impl From<Failure> for Refusal {
 pub(super) enum Output {
     /// Write this request, and say what came of it.
     Send(BytesMut),
+    /// Have the mechanism begin, and say what it says.
+    Begin,
+    /// Hand this to the mechanism, and say what it says.
+    Challenge(Bytes),
     /// The connection is ready.
     Done(Agreed),
     /// It never will be.
@@ -53,6 +66,8 @@ pub(super) enum Output {
 enum Stage {
     /// Which versions does the broker speak?
     Versions(Negotiation),
+    /// Who are we?
+    Login { login: Login, versions: ApiVersions, asked: Option<(ApiKey, i16)> },
     /// There is nothing more to say.
     Over,
 }
@@ -61,6 +76,8 @@ enum Stage {
 #[derive(Debug)]
 pub(super) struct Handshake {
     client_id: Str,
+    /// The name of the mechanism that the listener wants, if it does.
+    mechanism: Option<Arc<str>>,
     stage: Stage,
     /// Id of the request that is out, or of the next one.
     correlation: i32,
@@ -70,9 +87,9 @@ pub(super) struct Handshake {
 }
 
 impl Handshake {
-    pub(super) fn new(client_id: Str, negotiation: Negotiation) -> Self {
+    pub(super) fn new(client_id: Str, negotiation: Negotiation, mechanism: Option<Arc<str>>) -> Self {
         let mut handshake =
-            Self { client_id, stage: Stage::Over, correlation: 0, heard: false, output: None };
+            Self { client_id, mechanism, stage: Stage::Over, correlation: 0, heard: false, output: None };
         handshake.ask(negotiation);
         handshake
     }
@@ -89,38 +106,80 @@ impl Handshake {
 
     /// The answer to the request that is out.
     pub(super) fn handle_frame(&mut self, frame: Bytes) {
-        match std::mem::replace(&mut self.stage, Stage::Over) {
-            Stage::Versions(negotiation) => match self.negotiate(negotiation, frame) {
-                Ok(()) => {}
-                Err(failure) => self.output = Some(Output::Failed(failure.into())),
-            },
-            Stage::Over => {}
+        let result = match std::mem::replace(&mut self.stage, Stage::Over) {
+            Stage::Versions(negotiation) => self.negotiate(negotiation, frame),
+            Stage::Login { login, versions, asked } => self.log_in(login, versions, asked, frame),
+            Stage::Over => Ok(()),
+        };
+        if let Err(failure) = result {
+            self.output = Some(Output::Failed(failure.into()));
         }
+    }
+
+    /// What the mechanism wants sent.
+    pub(super) fn handle_token(&mut self, token: Bytes) {
+        if let Stage::Login { login, .. } = &mut self.stage {
+            login.handle_token(token);
+        }
+        self.advance();
+    }
+
+    /// The mechanism has ended.
+    pub(super) fn handle_end_of_mechanism(&mut self, result: Result<(), Error>) {
+        if let Stage::Login { login, .. } = &mut self.stage {
+            login.handle_end(result);
+        }
+        self.advance();
     }
 
     /// The request could not be written.
     pub(super) fn handle_unwritten(&mut self, error: io::Error) {
-        self.fail(Failure::io(Phase::Negotiate, "cannot ask for the broker's versions", error));
+        let (phase, what) = match self.phase() {
+            Phase::Sasl => (Phase::Sasl, "cannot authenticate"),
+            phase => (phase, "cannot ask for the broker's versions"),
+        };
+        self.fail(Failure::io(phase, what, error));
     }
 
     /// What the peer sends is no frame.
     pub(super) fn handle_garbage(&mut self, error: frame::FrameError) {
-        self.fail(Failure::frame(Phase::Negotiate, error));
+        self.fail(Failure::frame(self.phase(), error));
     }
 
     /// The peer hung up (`None`), or reading failed.
     pub(super) fn handle_end(&mut self, error: Option<io::Error>) {
-        let failure = match error {
-            None => {
-                let error = io::Error::from(io::ErrorKind::UnexpectedEof);
-                Failure::io(Phase::Negotiate, "the peer hung up during negotiation", error)
-            }
-            Some(error) => Failure::io(Phase::Negotiate, "cannot read the broker's versions", error),
+        let (what, advice) = match (self.phase(), &error) {
+            (Phase::Sasl, None) => ("the broker hung up during authentication", SASL_HUNG_UP),
+            (Phase::Sasl, Some(_)) => ("cannot read the broker's answer", SASL_HUNG_UP),
+            (_, None) => ("the peer hung up during negotiation", HUNG_UP),
+            (_, Some(_)) => ("cannot read the broker's versions", HUNG_UP),
         };
-        self.fail(failure.with_advice(
-            "the listener may expect TLS, which carafe does not speak yet (give the address of a PLAINTEXT listener), or \
-             not be a Kafka broker",
-        ));
+        let error = error.unwrap_or_else(|| io::Error::from(io::ErrorKind::UnexpectedEof));
+        self.fail(Failure::io(self.phase(), what, error).with_advice(advice));
+    }
+
+    /// Why it fails if it takes longer than `limit`.
+    pub(super) fn late(&self, limit: Duration) -> Failure {
+        let (what, advice) = match self.phase() {
+            Phase::Sasl => (
+                "authentication was not finished",
+                "the broker, or where the credentials come from, may be overloaded; see \
+                 socket.connection.setup.timeout.ms",
+            ),
+            _ => (
+                "the peer accepted the connection but did not answer ApiVersions",
+                "the listener may expect TLS, or not be a Kafka broker",
+            ),
+        };
+        let failure = Failure::new(ErrorKind::Timeout, self.phase(), format!("{what} within {limit:?}"));
+        failure.with_advice(advice)
+    }
+
+    fn phase(&self) -> Phase {
+        match self.stage {
+            Stage::Login { .. } => Phase::Sasl,
+            Stage::Versions(_) | Stage::Over => Phase::Negotiate,
+        }
     }
 
     fn fail(&mut self, failure: Failure) {
@@ -154,13 +213,75 @@ impl Handshake {
         self.correlation += 1;
         match negotiation.handle_response(reader)? {
             Step::Again => self.ask(negotiation),
-            Step::Done(versions) => {
-                let agreed = Agreed { versions, next_correlation: self.correlation };
-                self.output = Some(Output::Done(agreed));
-            }
+            Step::Done(versions) => match &self.mechanism {
+                Some(mechanism) => {
+                    let login = Login::new(self.client_id.clone(), Arc::clone(mechanism), &versions);
+                    self.stage = Stage::Login { login, versions, asked: None };
+                    self.advance();
+                }
+                None => {
+                    let agreed = Agreed { versions, next_correlation: self.correlation, lifetime: None };
+                    self.output = Some(Output::Done(agreed));
+                }
+            },
         }
         Ok(())
     }
+
+    fn log_in(
+        &mut self,
+        mut login: Login,
+        versions: ApiVersions,
+        asked: Option<(ApiKey, i16)>,
+        frame: Bytes,
+    ) -> Result<(), Failure> {
+        let Some((key, version)) = asked else {
+            return Err(unfit("the broker said something that nobody asked for".to_owned()));
+        };
+        let (answered, reader) = frame::decode_response_header(frame, key, version)
+            .map_err(|error| unfit(format!("the answer is not valid: {error}")))?;
+        if answered != self.correlation {
+            let expected = self.correlation;
+            return Err(unfit(format!(
+                "the answer does not match: expected correlation id {expected}, got {answered}"
+            )));
+        }
+        self.correlation += 1;
+        login.handle_answer(reader.rest(), version);
+        self.stage = Stage::Login { login, versions, asked: None };
+        self.advance();
+        Ok(())
+    }
+
+    /// Carries what the conversation wants outwards.
+    fn advance(&mut self) {
+        let Stage::Login { login, versions, asked } = &mut self.stage else { return };
+        self.output = match login.poll_output() {
+            None => return,
+            Some(LoginOutput::Send { key, version, mut head }) => {
+                if let Some(place) = head.get_mut(8..12) {
+                    place.copy_from_slice(&self.correlation.to_be_bytes());
+                }
+                *asked = Some((key, version));
+                Some(Output::Send(head))
+            }
+            Some(LoginOutput::Begin) => Some(Output::Begin),
+            Some(LoginOutput::Challenge(challenge)) => Some(Output::Challenge(challenge)),
+            Some(LoginOutput::Done(lifetime)) => {
+                let versions = std::mem::take(versions);
+                self.stage = Stage::Over;
+                Some(Output::Done(Agreed { versions, next_correlation: self.correlation, lifetime }))
+            }
+            Some(LoginOutput::Failed(failure)) => {
+                self.stage = Stage::Over;
+                Some(Output::Failed(failure.into()))
+            }
+        };
+    }
+}
+
+fn unfit(message: String) -> Failure {
+    Failure::new(ErrorKind::Protocol, Phase::Sasl, message)
 }
 
 fn protocol(message: String) -> Failure {
@@ -196,7 +317,7 @@ mod tests {
     }
 
     fn begun() -> Handshake {
-        let mut handshake = Handshake::new("me".into(), Negotiation::new());
+        let mut handshake = Handshake::new("me".into(), Negotiation::new(), None);
         assert_eq!(sent(&mut handshake), (4, 0));
         assert!(handshake.poll_output().is_none(), "one request at a time");
         handshake

@@ -17,14 +17,15 @@ use bytes::{Buf, Bytes, BytesMut};
 use tokio::time::Instant;
 
 use super::failure::Failure;
+use super::sasl::{Session, SessionOutput};
 use super::throttle;
-use crate::ErrorKind;
 use crate::error::Phase;
-use crate::wire::ApiKey;
+use crate::wire::{ApiKey, frame};
+use crate::{Error, ErrorKind};
 
 /// What to try where the peer spoke versions and hung up on the first request, as listeners with SASL do.
-const HUNG_UP: &str = "if this happens each time, the listener expects SASL, which carafe does not speak yet; give the \
-                       address of a PLAINTEXT listener";
+const HUNG_UP: &str = "if this happens each time, the listener expects SASL: set security.protocol and sasl.mechanism, \
+                       or give the address of a listener without";
 
 /// A request as it goes to the machine.
 #[derive(Debug)]
@@ -51,6 +52,10 @@ pub(super) enum Output<W> {
     Written { waiter: W },
     /// There will be no answer. `unsent` if not one byte was written.
     Failed { waiter: W, failure: Failure, unsent: bool },
+    /// The session is to be renewed: have the mechanism begin.
+    Begin,
+    /// Hand this to the mechanism.
+    Challenge(Bytes),
 }
 
 #[derive(Debug)]
@@ -62,7 +67,8 @@ struct InFlight<W> {
     start: u64,
     deadline: Instant,
     sent: Instant,
-    waiter: W,
+    /// `None` for what the session itself asks.
+    waiter: Option<W>,
 }
 
 #[derive(Debug)]
@@ -86,6 +92,8 @@ enum State {
 pub(super) struct Limits {
     pub(super) idle_timeout: Duration,
     pub(super) throttle_max: Duration,
+    /// For what the session itself asks.
+    pub(super) request_timeout: Duration,
 }
 
 /// The machine; `W` is whatever the driver needs to reach the caller.
@@ -94,7 +102,9 @@ pub(super) struct Machine<W> {
     state: State,
     limits: Limits,
     next_correlation: i32,
-    /// Requests that wait for the end of a pause, in order; nothing of them was written.
+    /// Where the peer asked who we are.
+    session: Option<Session>,
+    /// Requests that wait for the end of a pause, or for the session to be renewed, in order; nothing of them was written.
     held: VecDeque<Outgoing<W>>,
     throttled_until: Option<Instant>,
     in_flight: VecDeque<InFlight<W>>,
@@ -112,11 +122,17 @@ pub(super) struct Machine<W> {
 }
 
 impl<W> Machine<W> {
-    pub(super) fn new(now: Instant, first_correlation: i32, limits: Limits) -> Self {
+    pub(super) fn new(
+        now: Instant,
+        first_correlation: i32,
+        limits: Limits,
+        session: Option<Session>,
+    ) -> Self {
         Self {
             state: State::Open,
             limits,
             next_correlation: first_correlation,
+            session,
             held: VecDeque::new(),
             throttled_until: None,
             in_flight: VecDeque::new(),
@@ -149,7 +165,8 @@ impl<W> Machine<W> {
         self.earliest =
             Some(self.earliest.map_or(request.deadline, |earliest| earliest.min(request.deadline)));
         // A pause may be over before those that it held have left: order in is order out.
-        if (self.is_throttled(now) || !self.held.is_empty()) && !throttle::is_exempt(request.key) {
+        let waits = (self.is_throttled(now) || !self.held.is_empty()) && !throttle::is_exempt(request.key);
+        if waits || self.is_renewing() {
             self.held.push_back(request);
         } else {
             self.enqueue(now, request);
@@ -157,9 +174,28 @@ impl<W> Machine<W> {
     }
 
     fn enqueue(&mut self, now: Instant, request: Outgoing<W>) {
-        let Outgoing { key, version, mut head, rest, deadline, answered, waiter } = request;
+        let Outgoing { key, version, head, rest, deadline, answered, waiter } = request;
+        self.last_used = now;
+        let (correlation, start) = self.write(head, rest);
+        if answered {
+            let waiter = Some(waiter);
+            self.in_flight.push_back(InFlight {
+                correlation,
+                key,
+                version,
+                start,
+                deadline,
+                sent: now,
+                waiter,
+            });
+        } else {
+            self.unanswered.push_back(Unanswered { start, end: self.queued, deadline, waiter });
+        }
+    }
+
+    /// Puts a request in line; returns its correlation id and where it begins.
+    fn write(&mut self, mut head: BytesMut, rest: Vec<Bytes>) -> (i32, u64) {
         let correlation = self.next_correlation;
-        // The negative half is left to authentication, so that its answers cannot clash (as Java reserves ids).
         self.next_correlation = (correlation.wrapping_add(1)) & i32::MAX;
         if let Some(place) = head.get_mut(8..12) {
             place.copy_from_slice(&correlation.to_be_bytes());
@@ -173,20 +209,7 @@ impl<W> Machine<W> {
                 self.transmit.push_back(part);
             }
         }
-        self.last_used = now;
-        if answered {
-            self.in_flight.push_back(InFlight {
-                correlation,
-                key,
-                version,
-                start,
-                deadline,
-                sent: now,
-                waiter,
-            });
-        } else {
-            self.unanswered.push_back(Unanswered { start, end: self.queued, deadline, waiter });
-        }
+        (correlation, start)
     }
 
     /// Fills `slices` with what is to be written next; returns how many were filled.
@@ -202,7 +225,10 @@ impl<W> Machine<W> {
     /// `n` bytes of what [`transmit`](Self::transmit) gave were written.
     pub(super) fn handle_written(&mut self, now: Instant, mut n: usize) {
         self.written += n as u64;
-        self.last_used = now;
+        // What the session asks for itself keeps no connection open.
+        if !self.is_renewing() {
+            self.last_used = now;
+        }
         while n > 0 {
             let Some(first) = self.transmit.front_mut() else { break };
             if first.len() > n {
@@ -225,7 +251,6 @@ impl<W> Machine<W> {
         if matches!(self.state, State::Closed(_)) {
             return;
         }
-        self.last_used = now;
         self.heard = true;
         let correlation = frame.first_chunk::<4>().map(|bytes| i32::from_be_bytes(*bytes));
         let Some(request) = self.in_flight.pop_front() else {
@@ -239,13 +264,97 @@ impl<W> Machine<W> {
                 "responses and requests no longer match: expected correlation id {expected}, got {got}"
             )));
         }
+        let Some(waiter) = request.waiter else {
+            return self.answer_session(now, request.key, request.version, frame);
+        };
+        self.last_used = now;
         if let Some(pause) = body_of(request.key, request.version, &frame)
             .and_then(|body| throttle::requested_pause(request.key, request.version, body))
         {
             self.handle_throttle(now, pause);
         }
-        self.outputs.push_back(Output::Answered { waiter: request.waiter, frame });
+        self.outputs.push_back(Output::Answered { waiter, frame });
         self.finish_drain();
+    }
+
+    fn answer_session(&mut self, now: Instant, key: ApiKey, version: i16, frame: Bytes) {
+        match frame::decode_response_header(frame, key, version) {
+            Ok((_, body)) => {
+                if let Some(session) = &mut self.session {
+                    session.handle_answer(now, body.rest(), version);
+                }
+                self.carry_session(now);
+            }
+            Err(error) => self.handle_failure(protocol(format!("an answer was not valid: {error}"))),
+        }
+    }
+
+    /// What the mechanism wants sent to renew the session.
+    pub(super) fn handle_token(&mut self, now: Instant, token: Bytes) {
+        if let Some(session) = &mut self.session {
+            session.handle_token(now, token);
+        }
+        self.carry_session(now);
+    }
+
+    /// The mechanism that renews the session has ended.
+    pub(super) fn handle_end_of_mechanism(&mut self, now: Instant, result: Result<(), Error>) {
+        if let Some(session) = &mut self.session {
+            session.handle_end(now, result);
+        }
+        self.carry_session(now);
+    }
+
+    fn carry_session(&mut self, now: Instant) {
+        if matches!(self.state, State::Closed(_)) {
+            return;
+        }
+        while let Some(output) = self.session.as_mut().and_then(Session::poll_output) {
+            match output {
+                SessionOutput::Begin => self.outputs.push_back(Output::Begin),
+                SessionOutput::Challenge(challenge) => self.outputs.push_back(Output::Challenge(challenge)),
+                SessionOutput::Send { key, version, head } => {
+                    // It is answered behind what is out already, which may have more time than usual.
+                    let before = self.in_flight.back().map(|request| request.deadline);
+                    let deadline = before.into_iter().chain([now + self.limits.request_timeout]).max();
+                    let deadline = deadline.unwrap_or(now);
+                    let (correlation, start) = self.write(head, Vec::new());
+                    self.in_flight.push_back(InFlight {
+                        correlation,
+                        key,
+                        version,
+                        start,
+                        deadline,
+                        sent: now,
+                        waiter: None,
+                    });
+                    self.earliest = self.earliest.into_iter().chain([deadline]).min();
+                }
+                SessionOutput::Renewed => {
+                    self.release(now);
+                    self.finish_drain();
+                }
+                SessionOutput::Failed(failure) => return self.handle_failure(failure),
+            }
+        }
+    }
+
+    /// Lets go what was held, unless there is another reason to hold it.
+    fn release(&mut self, now: Instant) {
+        if self.is_throttled(now) {
+            return;
+        }
+        self.throttled_until = None;
+        if self.is_renewing() {
+            return;
+        }
+        while let Some(request) = self.held.pop_front() {
+            self.enqueue(now, request);
+        }
+    }
+
+    fn is_renewing(&self) -> bool {
+        self.session.as_ref().is_some_and(Session::is_renewing)
     }
 
     /// A frame has begun and is not complete: worth waiting for only if a request is out.
@@ -274,16 +383,14 @@ impl<W> Machine<W> {
             return;
         }
         let asked = self.in_flight.front().is_some_and(|request| request.start < self.written);
-        if failure.kind == ErrorKind::Network && asked && !self.heard {
+        if failure.kind == ErrorKind::Network && asked && !self.heard && self.session.is_none() {
             failure.advice.get_or_insert(HUNG_UP);
         }
         for request in self.in_flight.drain(..) {
             let unsent = self.written <= request.start;
-            self.outputs.push_back(Output::Failed {
-                waiter: request.waiter,
-                failure: failure.clone(),
-                unsent,
-            });
+            if let Some(waiter) = request.waiter {
+                self.outputs.push_back(Output::Failed { waiter, failure: failure.clone(), unsent });
+            }
         }
         for request in self.unanswered.drain(..) {
             let unsent = self.written <= request.start;
@@ -326,11 +433,10 @@ impl<W> Machine<W> {
 
     /// Time has passed: ends pauses, expires requests, closes when idle.
     pub(super) fn handle_timeout(&mut self, now: Instant) {
-        if !self.is_throttled(now) {
-            self.throttled_until = None;
-            while let Some(request) = self.held.pop_front() {
-                self.enqueue(now, request);
-            }
+        self.release(now);
+        if let Some(session) = self.session.as_mut().filter(|_| matches!(self.state, State::Open)) {
+            session.handle_timeout(now);
+            self.carry_session(now);
         }
         if self.earliest.is_some_and(|earliest| earliest <= now) {
             self.expire(now);
@@ -351,13 +457,14 @@ impl<W> Machine<W> {
     fn expire(&mut self, now: Instant) {
         // Nothing of a held request was written: it may go alone.
         let mut kept = VecDeque::with_capacity(self.held.len());
+        let why = if self.is_renewing() {
+            "the session was not renewed before the request's deadline"
+        } else {
+            "the broker asked for a pause (quota) that outlasted the request's deadline"
+        };
         for request in self.held.drain(..) {
             if request.deadline <= now {
-                let failure = Failure::new(
-                    ErrorKind::Timeout,
-                    Phase::Request,
-                    "the broker asked for a pause (quota) that outlasted the request's deadline",
-                );
+                let failure = Failure::new(ErrorKind::Timeout, Phase::Request, why);
                 self.outputs.push_back(Output::Failed { waiter: request.waiter, failure, unsent: true });
             } else {
                 kept.push_back(request);
@@ -392,7 +499,9 @@ impl<W> Machine<W> {
         let idle = self.is_idle().then(|| self.last_used + self.limits.idle_timeout);
         let resume = self.throttled_until.filter(|_| !self.held.is_empty());
         let request = self.earliest.filter(|_| !self.is_idle());
-        [idle, resume, request, self.drained_by()].into_iter().flatten().min()
+        let session = self.session.as_ref().filter(|_| matches!(self.state, State::Open));
+        let session = session.and_then(Session::next_deadline);
+        [idle, resume, request, session, self.drained_by()].into_iter().flatten().min()
     }
 
     /// When draining ends whatever has been answered.

@@ -4,7 +4,8 @@
 //! * `throttle`: where a response says that the broker wants a pause (KIP-219), as data.
 //! * `machine`: correlation, order, deadlines, throttling, draining.
 //! * `negotiate`: ApiVersions with its fallbacks (KIP-511), and the table that comes out of it.
-//! * `handshake`: what is said on a fresh socket before the first request; SASL has its place here.
+//! * `handshake`: what is said on a fresh socket before the first request.
+//! * [`sasl`]: mechanisms, their conversation, and sessions that are renewed.
 //! * `driver`: the task that reads and writes; decides nothing.
 //! * `connection`: the handle that everyone else holds; `shared`: what it shares with the task.
 //! * `connect`: from host name to [`Connection`]; TLS has its place here.
@@ -17,6 +18,7 @@ mod failure;
 mod handshake;
 mod machine;
 mod negotiate;
+pub mod sasl;
 mod shared;
 mod throttle;
 

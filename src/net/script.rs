@@ -75,8 +75,13 @@ impl Actor {
     }
 
     pub(crate) async fn answer<T: Encode>(&mut self, head: &RequestHead, response: &T) {
-        let bytes = frame::encode_response(response, head.key, head.version, head.correlation_id).unwrap();
+        let bytes = self.encoded(head, response);
         self.write(&bytes).await;
+    }
+
+    /// An answer with its length.
+    pub(crate) fn encoded<T: Encode>(&self, head: &RequestHead, response: &T) -> Bytes {
+        frame::encode_response(response, head.key, head.version, head.correlation_id).unwrap().freeze()
     }
 
     /// Answers ApiVersions with everything that we speak.

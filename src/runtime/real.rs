@@ -79,8 +79,9 @@ impl Runtime for RealRuntime {
     }
 
     fn random(&self) -> u64 {
-        // A generator is sound in any state, so a poisoned lock is as good as another.
-        self.dice.lock().unwrap_or_else(PoisonError::into_inner).u64(..)
+        // Nonces are made of it. A system that gave randomness before does not stop; a generator is sound in any state, so a
+        // poisoned lock is as good as another.
+        getrandom::u64().unwrap_or_else(|_| self.dice.lock().unwrap_or_else(PoisonError::into_inner).u64(..))
     }
 
     fn spawn(&self, name: &'static str, future: BoxFuture<'static, ()>) -> Task {

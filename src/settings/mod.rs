@@ -59,8 +59,8 @@ pub(crate) trait Table: Clone + 'static {
 
 /// Declares settings: `field: kind = default, bounds => "name" | "other name";`, the text above it.
 ///
-/// Kinds are `ms` (a [`Duration`](std::time::Duration)), `bytes`, `count`, `number`, `flag`, `text`, or a type whose values
-/// are [words](crate::settings::Words). The default is a number in the kind's unit, a flag, a text, a value of the type, or
+/// Kinds are `ms` (a [`Duration`](std::time::Duration)), `bytes`, `count`, `number`, `flag`, `text`, `secret` (a text that is never
+/// shown), or a type that is [named](crate::settings::Named), such as those whose values are [words](crate::settings::Words). The default is a number in the kind's unit, a flag, a text, a value of the type, or
 /// `unset`, which makes the field an `Option`. `read` names a function that reads a property its own way. `others` are rows that have no field: other ways to set what fields hold,
 /// and settings that are refused.
 #[cfg(feature = "client")]
@@ -156,12 +156,14 @@ macro_rules! settings {
     (@type number unset) => { Option<i32> };
     (@type flag $default:tt) => { bool };
     (@type text $default:tt) => { String };
+    (@type secret $default:tt) => { $crate::types::Secret };
     (@type $Type:ident $default:tt) => { $Type };
 
     (@argument ms unset) => { impl Into<Option<std::time::Duration>> };
     (@argument count unset) => { impl Into<Option<usize>> };
     (@argument number unset) => { impl Into<Option<i32>> };
     (@argument text $default:tt) => { impl Into<String> };
+    (@argument secret $default:tt) => { impl Into<$crate::types::Secret> };
     (@argument ms $default:tt) => { std::time::Duration };
     (@argument bytes $default:tt) => { usize };
     (@argument count $default:tt) => { usize };
@@ -174,6 +176,7 @@ macro_rules! settings {
     (@default count $default:tt) => { $default };
     (@default flag $default:tt) => { $default };
     (@default text $default:tt) => { String::from($default) };
+    (@default secret $default:tt) => { $crate::types::Secret::from($default) };
     (@default $Type:ident $default:tt) => { $Type::$default };
 
     (@kind ms $min:literal, $max:tt) => { $crate::settings::Kind::Millis($min, $max) };
@@ -182,6 +185,7 @@ macro_rules! settings {
     (@kind number $min:literal, $max:tt) => { $crate::settings::Kind::Number($min, $max) };
     (@kind flag) => { $crate::settings::Kind::Flag };
     (@kind text) => { $crate::settings::Kind::Text };
+    (@kind secret) => { $crate::settings::Kind::Hidden };
     (@kind $Type:ident) => { <$Type as $crate::settings::Named>::KIND };
 
     (@read) => { $crate::settings::Value::read };

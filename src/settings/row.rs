@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::Problems;
 use super::nearest::suggestion;
 use super::words::Words;
+use crate::types::Secret;
 
 /// A setting of `C`.
 pub(crate) struct Row<C> {
@@ -25,6 +26,8 @@ pub(crate) struct Row<C> {
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Kind {
     Text,
+    /// Text that is never shown.
+    Hidden,
     /// True or false.
     Flag,
     /// Milliseconds, from and to.
@@ -74,6 +77,7 @@ impl Kind {
     pub(crate) fn range(&self) -> String {
         match self {
             Self::Text => "text".to_owned(),
+            Self::Hidden => "text, never shown".to_owned(),
             Self::Flag => "true or false".to_owned(),
             Self::Word(words) => format!("one of {}", words().join(", ")),
             Self::List(words) => format!("some of {}", words().join(", ")),
@@ -140,7 +144,7 @@ impl<C> Row<C> {
             Kind::Millis(..) | Kind::Bytes(..) | Kind::Number(..) => {
                 text.parse().is_ok_and(|number: i128| self.kind.admits(number))
             }
-            Kind::Text | Kind::Flag | Kind::Word(_) | Kind::List(_) => true,
+            Kind::Text | Kind::Hidden | Kind::Flag | Kind::Word(_) | Kind::List(_) => true,
         };
         if good && (self.set)(config, text) {
             return Ok(());
@@ -207,6 +211,16 @@ impl Value for String {
 
     fn shown(&self) -> Option<Shown> {
         Some(Shown::Text(self.clone()))
+    }
+}
+
+impl Value for Secret {
+    fn read(text: &str) -> Option<Self> {
+        Some(Self::from(text))
+    }
+
+    fn shown(&self) -> Option<Shown> {
+        None
     }
 }
 

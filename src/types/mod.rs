@@ -4,9 +4,11 @@ use std::fmt;
 
 use bytestring::ByteString;
 
+mod secret;
 mod security;
 mod uuid;
 
+pub use secret::Secret;
 pub use security::SecurityProtocol;
 pub use uuid::Uuid;
 

@@ -38,7 +38,7 @@ fn variable_name(name: &str) -> String {
 fn samples(kind: &Kind) -> (Vec<String>, Vec<String>) {
     let wide = |number: i64| i128::from(number);
     match *kind {
-        Kind::Text => (vec!["some text".to_owned()], vec![]),
+        Kind::Text | Kind::Hidden => (vec!["some text".to_owned()], vec![]),
         Kind::Flag => (vec!["true".to_owned(), "FALSE".to_owned()], vec!["2".to_owned(), String::new()]),
         Kind::Word(words) | Kind::List(words) => {
             let words = words().into_iter().filter(|word| !word.contains(' '));

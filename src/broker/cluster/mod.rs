@@ -20,6 +20,7 @@ use super::groups::Groups;
 use super::replay::Replay;
 use super::rights::Rights;
 use super::rules::Rules;
+use super::sasl::Sasl;
 use super::sessions::Sessions;
 use super::settings::{Mode, Settings};
 use crate::wire::{Str, Uuid};
@@ -128,6 +129,7 @@ pub(crate) struct State {
     pub(crate) groups: Groups,
     pub(crate) rules: Rules,
     pub(crate) rights: Rights,
+    pub(crate) sasl: Sasl,
     pub(crate) rng: fastrand::Rng,
     totals: Totals,
     pub(crate) replay: Option<Replay>,
@@ -144,6 +146,10 @@ impl State {
         let cluster_id = Str::from(Uuid(rng.u128(..).to_be_bytes()).to_string());
         let lag = settings.replication_lag;
         let groups = Groups::new(&settings);
+        let mut sasl = Sasl::new(settings.session_max);
+        for (name, password) in &settings.users {
+            sasl.users.set(name, password.expose(), &mut rng);
+        }
         let replay = (settings.mode == Mode::Replay).then(Replay::default);
         Self {
             settings,
@@ -155,6 +161,7 @@ impl State {
             groups,
             rules: Rules::default(),
             rights: Rights::default(),
+            sasl,
             rng,
             totals: Totals::default(),
             replay,

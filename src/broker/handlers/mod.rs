@@ -14,6 +14,7 @@ mod p13_leave_group;
 mod p14_sync_group;
 mod p15_describe_groups;
 mod p16_list_groups;
+mod p17_sasl_handshake;
 mod p18_api_versions;
 mod p19_create_topics;
 mod p20_delete_topics;
@@ -21,9 +22,12 @@ mod p21_delete_records;
 mod p22_init_producer_id;
 mod p23_offset_for_leader_epoch;
 mod p32_describe_configs;
+mod p36_sasl_authenticate;
 mod p37_create_partitions;
 mod p42_delete_groups;
 mod p47_offset_delete;
+mod p50_describe_user_scram_credentials;
+mod p51_alter_user_scram_credentials;
 mod p60_describe_cluster;
 mod p75_describe_topic_partitions;
 
@@ -59,6 +63,7 @@ pub(crate) const SERVED: &[(ApiKey, VersionRange)] = &[
     (ApiKey::SYNC_GROUP, VersionRange::new(0, 5)),
     (ApiKey::DESCRIBE_GROUPS, VersionRange::new(0, 6)),
     (ApiKey::LIST_GROUPS, VersionRange::new(0, 5)),
+    (ApiKey::SASL_HANDSHAKE, VersionRange::new(0, 1)),
     (ApiKey::API_VERSIONS, VersionRange::new(0, 4)),
     (ApiKey::CREATE_TOPICS, VersionRange::new(2, 7)),
     (ApiKey::DELETE_TOPICS, VersionRange::new(1, 6)),
@@ -66,9 +71,12 @@ pub(crate) const SERVED: &[(ApiKey, VersionRange)] = &[
     (ApiKey::INIT_PRODUCER_ID, VersionRange::new(0, 5)),
     (ApiKey::OFFSET_FOR_LEADER_EPOCH, VersionRange::new(2, 4)),
     (ApiKey::DESCRIBE_CONFIGS, VersionRange::new(1, 4)),
+    (ApiKey::SASL_AUTHENTICATE, VersionRange::new(0, 2)),
     (ApiKey::CREATE_PARTITIONS, VersionRange::new(0, 3)),
     (ApiKey::DELETE_GROUPS, VersionRange::new(0, 2)),
     (ApiKey::OFFSET_DELETE, VersionRange::new(0, 0)),
+    (ApiKey::DESCRIBE_USER_SCRAM_CREDENTIALS, VersionRange::new(0, 0)),
+    (ApiKey::ALTER_USER_SCRAM_CREDENTIALS, VersionRange::new(0, 0)),
     (ApiKey::DESCRIBE_CLUSTER, VersionRange::new(0, 2)),
     (ApiKey::DESCRIBE_TOPIC_PARTITIONS, VersionRange::new(0, 0)),
 ];
@@ -97,6 +105,7 @@ macro_rules! dispatch {
             ApiKey::SYNC_GROUP => $run::<m::SyncGroupRequest>($($argument),*).await,
             ApiKey::DESCRIBE_GROUPS => $run::<m::DescribeGroupsRequest>($($argument),*).await,
             ApiKey::LIST_GROUPS => $run::<m::ListGroupsRequest>($($argument),*).await,
+            ApiKey::SASL_HANDSHAKE => $run::<m::SaslHandshakeRequest>($($argument),*).await,
             ApiKey::API_VERSIONS => $run::<m::ApiVersionsRequest>($($argument),*).await,
             ApiKey::CREATE_TOPICS => $run::<m::CreateTopicsRequest>($($argument),*).await,
             ApiKey::DELETE_TOPICS => $run::<m::DeleteTopicsRequest>($($argument),*).await,
@@ -104,9 +113,16 @@ macro_rules! dispatch {
             ApiKey::INIT_PRODUCER_ID => $run::<m::InitProducerIdRequest>($($argument),*).await,
             ApiKey::OFFSET_FOR_LEADER_EPOCH => $run::<m::OffsetForLeaderEpochRequest>($($argument),*).await,
             ApiKey::DESCRIBE_CONFIGS => $run::<m::DescribeConfigsRequest>($($argument),*).await,
+            ApiKey::SASL_AUTHENTICATE => $run::<m::SaslAuthenticateRequest>($($argument),*).await,
             ApiKey::CREATE_PARTITIONS => $run::<m::CreatePartitionsRequest>($($argument),*).await,
             ApiKey::DELETE_GROUPS => $run::<m::DeleteGroupsRequest>($($argument),*).await,
             ApiKey::OFFSET_DELETE => $run::<m::OffsetDeleteRequest>($($argument),*).await,
+            ApiKey::DESCRIBE_USER_SCRAM_CREDENTIALS => {
+                $run::<m::DescribeUserScramCredentialsRequest>($($argument),*).await
+            }
+            ApiKey::ALTER_USER_SCRAM_CREDENTIALS => {
+                $run::<m::AlterUserScramCredentialsRequest>($($argument),*).await
+            }
             ApiKey::DESCRIBE_CLUSTER => $run::<m::DescribeClusterRequest>($($argument),*).await,
             ApiKey::DESCRIBE_TOPIC_PARTITIONS => {
                 $run::<m::DescribeTopicPartitionsRequest>($($argument),*).await
@@ -124,6 +140,8 @@ pub(crate) struct Context {
     pub(crate) version: i16,
     /// Index of the listener that the client came through.
     pub(crate) listener: usize,
+    /// Number of the connection.
+    pub(crate) connection: u64,
     pub(crate) client_id: Str,
     pub(crate) client_host: Str,
     pub(crate) now: Instant,
@@ -235,9 +253,26 @@ answers!(
     CreatePartitionsResponse,
     DeleteGroupsResponse,
     OffsetDeleteResponse,
+    DescribeUserScramCredentialsResponse,
+    AlterUserScramCredentialsResponse,
     DescribeClusterResponse,
     DescribeTopicPartitionsResponse,
 );
+
+/// Implements [`Answer`] for messages that cannot ask for a pause.
+macro_rules! unpaused_answers {
+    ($($response:ident),* $(,)?) => {
+        $(impl Answer for crate::wire::messages::$response {
+            fn throttle(&mut self, _: i32) {}
+
+            fn into_frame(self, key: ApiKey, version: i16, correlation_id: i32) -> Result<Vec<Bytes>, EncodeError> {
+                Ok(vec![encode_response(&self, key, version, correlation_id)?.freeze()])
+            }
+        })*
+    };
+}
+
+unpaused_answers!(SaslHandshakeResponse, SaslAuthenticateResponse);
 
 /// The codes that a group request is refused with: without the right to it, and at the wrong node.
 pub(crate) fn check_group(

@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
+use super::security;
 use crate::backoff::Backoff;
 use crate::client::bootstrap;
 use crate::cluster::ClusterConfig;
+use crate::net::sasl::Choice;
 use crate::settings::{Kind, Problems, Row, settings};
 use crate::types::SecurityProtocol;
 use crate::wire;
@@ -58,12 +60,57 @@ settings! {
     /// What is spoken with the brokers below Kafka's own protocol.
     security_protocol: SecurityProtocol = Plaintext => "security.protocol";
 
+    /// How the client proves who it is where `security.protocol` begins with `SASL_`: `PLAIN`, `SCRAM-SHA-256`,
+    /// `SCRAM-SHA-512`, `OAUTHBEARER` or `AWS_MSK_IAM`; as a setter also a [mechanism](crate::client::sasl::Mechanism). There is no default, and no other one is
+    /// ever used.
+    sasl_mechanism: Choice = Nothing => "sasl.mechanism" | "sasl.mechanisms";
+
+    /// User of PLAIN and SCRAM.
+    sasl_username: text = "" => "sasl.username";
+
+    /// Password of PLAIN and SCRAM.
+    sasl_password: secret = "" => "sasl.password";
+
+    /// Credentials in the form of Java's clients: a login module, `required`, `username="…"`, `password="…"` and a semicolon.
+    /// Instead of the settings that have them one by one.
+    sasl_jaas_config: secret = "" => "sasl.jaas.config";
+
+    /// Most iterations that a broker may ask for with SCRAM; they are our work.
+    sasl_scram_max_iterations: count = 100_000, 4_096..=10_000_000 => "sasl.scram.max.iterations";
+
+    /// Where tokens of OAUTHBEARER come from: the token endpoint of an identity provider (`http://`), or a file that something
+    /// else keeps up to date (`file:///var/run/token`).
+    sasl_oauthbearer_token_endpoint_url: text = "" => "sasl.oauthbearer.token.endpoint.url";
+
+    /// Id of this client at the identity provider.
+    sasl_oauthbearer_client_id: text = ""
+        => "sasl.oauthbearer.client.credentials.client.id" | "sasl.oauthbearer.client.id";
+
+    /// Secret of this client at the identity provider.
+    sasl_oauthbearer_client_secret: secret = ""
+        => "sasl.oauthbearer.client.credentials.client.secret" | "sasl.oauthbearer.client.secret";
+
+    /// Scope of the token that is asked for.
+    sasl_oauthbearer_scope: text = "" => "sasl.oauthbearer.scope";
+
+    /// What the broker is told beside the token: names and values such as `logicalCluster=lkc-1,identityPoolId=pool-1`.
+    sasl_oauthbearer_extensions: text = "" => "sasl.oauthbearer.extensions";
+
+    /// Whether id and secret are encoded as forms have it before they go into the header of the request.
+    sasl_oauthbearer_header_urlencode: flag = false => "sasl.oauthbearer.header.urlencode";
+
     /// Memory that fetched data of all consumers of this client may take, unless the client is given a
     /// [budget](crate::client::ClientBuilder::memory_budget).
     memory_budget: bytes = 67_108_864, 1..=1_099_511_627_776 => "memory.budget.bytes";
 }
 
-const NO_SASL: &str = "SASL is not part of this version";
+const CALLBACKS: &str = "implement Mechanism and hand it to ClientBuilder::sasl";
+const NO_KERBEROS: &str = "Kerberos is not built in; implement Mechanism and hand it to ClientBuilder::sasl";
+const REFRESH: &str = "a token is renewed at 80 % of its life, at most once a minute";
+const PROVIDER: &str = "an identity provider has 10 s, and is asked again after 100 ms to 10 s";
+const OTHER_GRANTS: &str =
+    "only client_credentials is built in; hand a TokenProvider to OAuthBearer for other ways";
+const UNSECURED: &str = "tokens that nobody signed are not made; hand one to OAuthBearer";
 const NO_TLS: &str = "TLS is not part of this version";
 const TYPED: &str = "payloads are encoded and decoded by Rust types";
 const EVENTS: &str = "subscribe to tracing events instead";
@@ -136,16 +183,50 @@ const OTHERS: &[Row<ClientConfig>] = &[
     Row::refused("log_level", &[], &[], EVENTS),
     Row::refused("log.connection.close", &[], &[], EVENTS),
     Row::refused("client.rack", &[], &[], "fetching from the nearest replica is not part of this version"),
-    Row::refused("sasl.mechanism", &["sasl.mechanisms"], &[], NO_SASL),
-    Row::refused("sasl.username", &[], &[], NO_SASL),
-    Row::secret("sasl.password", NO_SASL),
-    Row::secret("sasl.jaas.config", NO_SASL),
-    Row::refused("sasl.login.callback.handler.class", &[], &[], NO_SASL),
-    Row::refused("sasl.client.callback.handler.class", &[], &[], NO_SASL),
-    Row::refused("sasl.kerberos.service.name", &[], &[], NO_SASL),
-    Row::refused("sasl.oauthbearer.token.endpoint.url", &[], &[], NO_SASL),
-    Row::secret("sasl.oauthbearer.client.secret", NO_SASL),
-    Row::secret("sasl.oauthbearer.config", NO_SASL),
+    Row::refused("sasl.login.class", &[], &[], CALLBACKS),
+    Row::refused(
+        "sasl.login.callback.handler.class",
+        &[],
+        &[
+            "org.apache.kafka.common.security.oauthbearer.OAuthBearerLoginCallbackHandler",
+            "org.apache.kafka.common.security.oauthbearer.secured.OAuthBearerLoginCallbackHandler",
+        ],
+        CALLBACKS,
+    ),
+    Row::refused(
+        "sasl.client.callback.handler.class",
+        &[],
+        &["software.amazon.msk.auth.iam.IAMClientCallbackHandler"],
+        CALLBACKS,
+    ),
+    Row::refused("sasl.kerberos.service.name", &[], &[], NO_KERBEROS),
+    Row::refused("sasl.kerberos.principal", &[], &[], NO_KERBEROS),
+    Row::refused("sasl.kerberos.kinit.cmd", &[], &[], NO_KERBEROS),
+    Row::refused("sasl.kerberos.keytab", &[], &[], NO_KERBEROS),
+    Row::refused("sasl.kerberos.min.time.before.relogin", &[], &[], NO_KERBEROS),
+    Row::refused("sasl.kerberos.ticket.renew.jitter", &[], &[], NO_KERBEROS),
+    Row::refused("sasl.kerberos.ticket.renew.window.factor", &[], &[], NO_KERBEROS),
+    Row::refused("sasl.login.refresh.window.factor", &[], &["0.8"], REFRESH),
+    Row::refused("sasl.login.refresh.window.jitter", &[], &["0.05"], REFRESH),
+    Row::refused("sasl.login.refresh.min.period.seconds", &[], &["60"], REFRESH),
+    Row::refused("sasl.login.refresh.buffer.seconds", &[], &[], REFRESH),
+    Row::refused("sasl.login.connect.timeout.ms", &[], &[], PROVIDER),
+    Row::refused("sasl.login.read.timeout.ms", &[], &[], PROVIDER),
+    Row::refused("sasl.login.retry.backoff.ms", &[], &["100"], PROVIDER),
+    Row::refused("sasl.login.retry.backoff.max.ms", &[], &["10000"], PROVIDER),
+    Row::refused(
+        "sasl.oauthbearer.method",
+        &[],
+        &["oidc"],
+        "hand a TokenProvider to OAuthBearer for other ways",
+    ),
+    Row::refused("sasl.oauthbearer.grant.type", &[], &["client_credentials"], OTHER_GRANTS),
+    Row::refused("sasl.oauthbearer.assertion.file", &[], &[], OTHER_GRANTS),
+    Row::refused("sasl.oauthbearer.assertion.private.key.file", &[], &[], OTHER_GRANTS),
+    Row::secret("sasl.oauthbearer.assertion.private.key.passphrase", OTHER_GRANTS),
+    Row::secret("sasl.oauthbearer.assertion.private.key.pem", OTHER_GRANTS),
+    Row::refused("enable.sasl.oauthbearer.unsecure.jwt", &[], &["false"], UNSECURED),
+    Row::secret("sasl.oauthbearer.config", UNSECURED),
     Row::refused("ssl.ca.location", &["ssl.truststore.location"], &[], NO_TLS),
     Row::refused("ssl.truststore.type", &[], &[], NO_TLS),
     Row::secret("ssl.truststore.password", NO_TLS),
@@ -178,9 +259,9 @@ impl ClientConfig {
             problems.check(first <= max, setting, text);
         }
         let protocol = self.security_protocol;
-        let text =
-            format!("{protocol} is not supported, only PLAINTEXT: TLS and SASL are not part of this version");
-        problems.check(protocol == SecurityProtocol::Plaintext, "security.protocol", text);
+        let text = format!("{protocol} is not supported: TLS is not part of this version");
+        problems.check(!protocol.uses_tls(), "security.protocol", text);
+        security::mechanism(self, problems);
         // Which are required is known when a client is made of it.
         if !self.bootstrap_servers.is_empty() {
             bootstrap::parse(&self.bootstrap_servers, problems);
@@ -203,6 +284,12 @@ impl ClientConfig {
         cluster.connection.setup_timeout = self.connection_setup_timeout;
         cluster.connection.idle_timeout = self.connections_max_idle;
         cluster.connection.frame_bytes_max = self.receive_message_max_bytes;
+        if security::protocol(self).uses_sasl() {
+            let named = self.sasl_mechanism != Choice::Nothing;
+            let text = format!("{} needs sasl.mechanism, such as SCRAM-SHA-512", self.security_protocol);
+            problems.check(named, "security.protocol", text);
+            cluster.connection.mechanism = security::mechanism(self, problems);
+        }
         cluster
     }
 }

@@ -14,8 +14,12 @@ impl Bench {
 
     fn starting_at(correlation: i32) -> Self {
         let now = Instant::now();
-        let limits = Limits { idle_timeout: Duration::from_secs(540), throttle_max: Duration::from_secs(60) };
-        Self { machine: Machine::new(now, correlation, limits), now }
+        let limits = Limits {
+            idle_timeout: Duration::from_secs(540),
+            throttle_max: Duration::from_secs(60),
+            request_timeout: Duration::from_secs(30),
+        };
+        Self { machine: Machine::new(now, correlation, limits, None), now }
     }
 
     fn after(&mut self, millis: u64) -> &mut Self {
@@ -62,6 +66,8 @@ impl Bench {
                 Output::Failed { waiter, failure, unsent } => {
                     format!("failed {waiter} {:?}{}", failure.kind, if unsent { " unsent" } else { "" })
                 }
+                Output::Begin => "begin".to_owned(),
+                Output::Challenge(challenge) => format!("challenge {challenge:?}"),
             })
             .collect()
     }
