@@ -75,7 +75,7 @@ pub(super) struct Start {
     pub(super) nodes: u16,
     /// First port: node i listens for clients on PORT + i - 1, for controllers on the ports after those [default: free
     /// ports]
-    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..=65_517))]
+    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..=65_508))]
     pub(super) port: Option<u16>,
     /// Name of the cluster [default: kafka-VERSION]
     #[arg(long, value_parser = name)]
@@ -89,6 +89,10 @@ pub(super) struct Start {
     /// With an authorizer (KRaft): everybody may do what no rule forbids
     #[arg(long)]
     pub(super) authorizer: bool,
+    /// With one more listener on each node, which wants SASL, on the ports after those of controllers; its address is printed
+    /// behind the others (KRaft)
+    #[arg(long)]
+    pub(super) sasl: bool,
     /// Seconds to wait for the cluster
     #[arg(long, value_name = "SECONDS", default_value_t = 120, value_parser = clap::value_parser!(u64).range(1..=3600))]
     pub(super) timeout: u64,

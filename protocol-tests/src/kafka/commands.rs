@@ -49,14 +49,11 @@ fn print(line: &str) -> Result<(), Failure> {
 
 fn start(store: &Store, args: &Start) -> Result<(), Failure> {
     let name = args.name.clone().unwrap_or_else(|| format!("kafka-{}", args.version));
+    let ports = ports_needed(args);
     if let Some(port) = args.port
-        && u32::from(port) + 2 * u32::from(args.nodes) > 65_536
+        && u32::from(port) + u32::from(ports) > 65_536
     {
-        return Err(Failure::Usage(format!(
-            "{} nodes need {} ports from {port} on",
-            args.nodes,
-            2 * args.nodes
-        )));
+        return Err(Failure::Usage(format!("{} nodes need {ports} ports from {port} on", args.nodes)));
     }
     let _lock = store.lock(Some(&name))?;
     if store.cluster(&name)?.is_some_and(|cluster| cluster.is_running()) {
@@ -69,7 +66,12 @@ fn start(store: &Store, args: &Start) -> Result<(), Failure> {
     for attempt in 1.. {
         let cluster = new_cluster(store, &name, args)?;
         match launcher.start_cluster(&cluster, None, deadline) {
-            Ok(()) => return print(&format!("bootstrap.servers={}", cluster.state.bootstrap_servers())),
+            Ok(()) => {
+                let sasl = cluster.state.sasl_bootstrap_servers();
+                let sasl = sasl.map(|servers| format!("\nsasl.bootstrap.servers={servers}"));
+                let servers = cluster.state.bootstrap_servers();
+                return print(&format!("bootstrap.servers={servers}{}", sasl.unwrap_or_default()));
+            }
             Err(failure) => {
                 let port_taken = cluster.state.nodes.iter().any(|node| {
                     fs::read_to_string(cluster.log_file(node.id))
@@ -95,12 +97,12 @@ fn new_cluster(store: &Store, name: &str, args: &Start) -> Result<Cluster, Failu
     }
     let base = match args.port {
         Some(base) => {
-            if let Some(port) = (base..).take(usize::from(args.nodes) * 2).find(|port| !is_free(*port)) {
+            if let Some(port) = (base..).take(usize::from(ports_needed(args))).find(|port| !is_free(*port)) {
                 return Err(Failure::failed(format!("port {port} is taken; choose another --port")));
             }
             base
         }
-        None => free_ports(store, args.nodes)?,
+        None => free_ports(store, ports_needed(args))?,
     };
     store.create(ClusterState {
         name: name.to_owned(),
@@ -116,6 +118,7 @@ fn new_cluster(store: &Store, name: &str, args: &Start) -> Result<Cluster, Failu
                 id: index + 1,
                 port: base + index,
                 controller_port: base + args.nodes + index,
+                sasl_port: args.sasl.then_some(base + 2 * args.nodes + index),
             })
             .collect(),
     })
@@ -125,14 +128,18 @@ fn is_free(port: u16) -> bool {
     TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok()
 }
 
-/// The first of free adjacent ports, two for each node, that no known cluster needs for a restart.
-fn free_ports(store: &Store, nodes: u16) -> Result<u16, Failure> {
+/// Two for each node, and one more where clients log in.
+fn ports_needed(args: &Start) -> u16 {
+    args.nodes * (2 + u16::from(args.sasl))
+}
+
+/// The first of so many free adjacent ports that no known cluster needs for a restart.
+fn free_ports(store: &Store, needed: u16) -> Result<u16, Failure> {
     let clusters = store.clusters()?;
     let reserved = |port: u16| {
         let mut nodes = clusters.iter().flat_map(|cluster| &cluster.state.nodes);
-        nodes.any(|node| node.port == port || node.controller_port == port)
+        nodes.any(|node| [Some(node.port), Some(node.controller_port), node.sasl_port].contains(&Some(port)))
     };
-    let needed = nodes * 2;
     let span = PORTS.end - PORTS.start - needed;
     // Somewhere else each time: clusters of other directories choose too.
     let mut base = PORTS.start + (random() % u64::from(span)) as u16;
@@ -273,6 +280,7 @@ fn prepare(store: &Store, version: Version) -> Result<(), Failure> {
         jvm: Jvm::Small,
         properties: Vec::new(),
         authorizer: false,
+        sasl: false,
         timeout: 120,
     };
     if let Some(left) = store.cluster(&name)? {
@@ -373,6 +381,7 @@ impl Launcher {
                 .command(&self.jars, &cluster.node_dir(node.id), &flags, "kafka.tools.StorageTool")
                 .args(["format", "-t", &cluster.state.cluster_id, "-c"])
                 .arg(cluster.properties_file(node.id))
+                .args(node.sasl_port.map(|_| properties::scram_users()).into_iter().flatten())
                 .stdout(Stdio::piped())
                 .stderr(Stdio::piped())
                 .spawn()

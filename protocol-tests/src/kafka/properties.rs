@@ -45,6 +45,37 @@ const SMALL: &[(&str, &str)] = &[
     ("log.cleaner.dedupe.buffer.size", "2000000"),
 ];
 
+/// A listener where `alice` logs in with `alice-secret`, or with a token that nobody signed.
+const SASL: &[(&str, &str)] = &[
+    ("sasl.enabled.mechanisms", "PLAIN,SCRAM-SHA-256,SCRAM-SHA-512,OAUTHBEARER"),
+    (
+        "listener.name.sasl.plain.sasl.jaas.config",
+        "org.apache.kafka.common.security.plain.PlainLoginModule required user_alice=\"alice-secret\";",
+    ),
+    (
+        "listener.name.sasl.scram-sha-256.sasl.jaas.config",
+        "org.apache.kafka.common.security.scram.ScramLoginModule required;",
+    ),
+    (
+        "listener.name.sasl.scram-sha-512.sasl.jaas.config",
+        "org.apache.kafka.common.security.scram.ScramLoginModule required;",
+    ),
+    (
+        "listener.name.sasl.oauthbearer.sasl.jaas.config",
+        "org.apache.kafka.common.security.oauthbearer.OAuthBearerLoginModule required \
+         unsecuredLoginStringClaim_sub=\"alice\";",
+    ),
+    // Sessions that have to be renewed, by a client that cannot wait long.
+    ("listener.name.sasl.plain.connections.max.reauth.ms", "2000"),
+];
+
+/// What gives `alice` her password for SCRAM, when storage is formatted (Kafka 3.5).
+pub(super) fn scram_users() -> impl Iterator<Item = String> {
+    ["SCRAM-SHA-256", "SCRAM-SHA-512"].into_iter().flat_map(|mechanism| {
+        ["--add-scram".to_owned(), format!("{mechanism}=[name=alice,password=alice-secret]")]
+    })
+}
+
 /// Properties of node `id` of `cluster` with its log in `log_dir`, in order, each name once; the cluster's own settings win.
 pub(super) fn node(cluster: &ClusterState, id: u16, log_dir: &Path) -> Vec<(String, String)> {
     let replicas = cluster.nodes.len().min(3);
@@ -77,8 +108,19 @@ pub(super) fn node(cluster: &ClusterState, id: u16, log_dir: &Path) -> Vec<(Stri
             protocols.push_str(",CONTROLLER:PLAINTEXT");
         }
     }
+    let mut advertised = format!("PLAINTEXT://127.0.0.1:{port}");
+    let sasl = cluster.nodes.iter().find(|node| node.id == id).and_then(|node| node.sasl_port);
+    if let Some(port) = sasl {
+        let listener = format!(",SASL://127.0.0.1:{port}");
+        listeners.push_str(&listener);
+        advertised.push_str(&listener);
+        protocols.push_str(",SASL:SASL_PLAINTEXT");
+        for (key, value) in SASL {
+            list.set(key, value);
+        }
+    }
     list.set("listeners", listeners);
-    list.set("advertised.listeners", format!("PLAINTEXT://127.0.0.1:{port}"));
+    list.set("advertised.listeners", advertised);
     list.set("listener.security.protocol.map", protocols);
     list.set("inter.broker.listener.name", "PLAINTEXT");
     list.set("log.dirs", log_dir.display());
@@ -186,7 +228,7 @@ mod tests {
             jvm: Jvm::Small,
             properties: Vec::new(),
             nodes: (1..=nodes)
-                .map(|id| NodeState { id, port: 9000 + id, controller_port: 9100 + id })
+                .map(|id| NodeState { id, port: 9000 + id, controller_port: 9100 + id, sasl_port: None })
                 .collect(),
         }
     }
@@ -225,6 +267,20 @@ mod tests {
         assert_eq!(value(&properties, "listeners"), "PLAINTEXT://127.0.0.1:9002");
         assert!(!properties.iter().any(|(key, _)| key.contains("controller.quorum.voters")));
         assert_eq!(value(&zookeeper(9101, Path::new("/y")), "clientPort"), "9101");
+    }
+
+    #[test]
+    fn listeners_where_clients_log_in() {
+        let mut cluster = cluster(1);
+        cluster.nodes[0].sasl_port = Some(9201);
+        let properties = node(&cluster, 1, Path::new("/x"));
+        assert!(value(&properties, "listeners").ends_with(",SASL://127.0.0.1:9201"));
+        assert_eq!(
+            value(&properties, "advertised.listeners"),
+            "PLAINTEXT://127.0.0.1:9001,SASL://127.0.0.1:9201"
+        );
+        assert_eq!(cluster.sasl_bootstrap_servers().as_deref(), Some("127.0.0.1:9201"));
+        assert_eq!(scram_users().count(), 4);
     }
 
     #[test]

@@ -38,12 +38,22 @@ pub(super) struct NodeState {
     pub(super) id: u16,
     pub(super) port: u16,
     pub(super) controller_port: u16,
+    /// Port of the listener with SASL, in clusters that have one.
+    #[serde(default)]
+    pub(super) sasl_port: Option<u16>,
 }
 
 impl ClusterState {
     pub(super) fn bootstrap_servers(&self) -> String {
         let addresses: Vec<_> = self.nodes.iter().map(|node| format!("127.0.0.1:{}", node.port)).collect();
         addresses.join(",")
+    }
+
+    /// Where clients log in, if they can.
+    pub(super) fn sasl_bootstrap_servers(&self) -> Option<String> {
+        let addresses: Option<Vec<_>> =
+            self.nodes.iter().map(|node| Some(format!("127.0.0.1:{}", node.sasl_port?))).collect();
+        Some(addresses?.join(","))
     }
 
     /// Where ZooKeeper listens, in clusters that need one: nodes have no controllers of their own then.
@@ -280,8 +290,8 @@ mod tests {
             jvm: Jvm::Small,
             properties: vec![("a".into(), "b".into())],
             nodes: vec![
-                NodeState { id: 1, port: 9092, controller_port: 9094 },
-                NodeState { id: 2, port: 9093, controller_port: 9095 },
+                NodeState { id: 1, port: 9092, controller_port: 9094, sasl_port: None },
+                NodeState { id: 2, port: 9093, controller_port: 9095, sasl_port: None },
             ],
         }
     }

@@ -33,6 +33,7 @@ mod letters;
 mod play;
 mod policies;
 mod produce;
+mod sasl;
 mod simulation;
 mod stage;
 mod supervision;
