@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use crate::runtime::watch;
 use crate::sync::{Mutex, lock};
 use crate::types::NodeId;
 
@@ -24,6 +25,8 @@ pub(super) type Cell = Arc<tokio::sync::Mutex<Option<NodeId>>>;
 #[derive(Debug, Default)]
 pub(super) struct Coordinators {
     cells: Mutex<BTreeMap<(CoordinatorKind, String), Cell>>,
+    /// Counts answers.
+    told: watch::Sender<u64>,
 }
 
 impl Coordinators {
@@ -31,6 +34,25 @@ impl Coordinators {
     pub(super) fn cell(&self, kind: CoordinatorKind, key: &str) -> Cell {
         let mut cells = lock(&self.cells);
         Arc::clone(cells.entry((kind, key.to_owned())).or_default())
+    }
+
+    /// A place was filled.
+    pub(super) fn tell(&self) {
+        self.told.send_modify(|count| *count = count.wrapping_add(1));
+    }
+
+    /// Waits until a node other than `node` is known to coordinate `key`.
+    pub(super) async fn moved(&self, kind: CoordinatorKind, key: &str, node: NodeId) {
+        let mut told = self.told.subscribe();
+        loop {
+            told.mark_unchanged();
+            let known = self.cell(kind, key).try_lock().ok().and_then(|known| *known);
+            if known.is_some_and(|known| known != node) {
+                return;
+            }
+            // The sender lives as long as this.
+            let _ = told.changed().await;
+        }
     }
 
     /// Forgets what is known of a key. What is being looked up now is newer than the doubt and stays.

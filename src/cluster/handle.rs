@@ -4,14 +4,15 @@ use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep, timeout_at};
 
 use super::conditions::{CLIENT, Condition, ConditionEvent, ConditionKind, Owner, Subject};
 use super::config::ClusterConfig;
 use super::coordinators::CoordinatorKind;
 use super::driver;
 use super::metadata::{Metadata, Topic};
-use super::nodes::Duty;
+use super::nodes::{Duty, Nodes};
+use super::retry::FORMER_PATIENCE;
 use super::shared::Shared;
 use super::troubles::{because, no_leader, topic_error};
 use super::updater;
@@ -345,6 +346,13 @@ impl Cluster {
         self.shared.connections().open(node, duty)
     }
 
+    /// Ends the back-offs of all nodes, for whoever has little time left and tries once more: what waits for one tries at
+    /// once.
+    pub(crate) fn hurry(&self) {
+        driver::with_nodes(&self.shared, Nodes::hurry);
+        self.shared.events.send_modify(|count| *count += 1);
+    }
+
     /// A connection for short requests to whichever node is the least busy.
     ///
     /// # Errors
@@ -389,7 +397,38 @@ impl Cluster {
         }
         let node = self.find_coordinator(kind, key, deadline).await?;
         *known = Some(node);
+        drop(known);
+        self.shared.coordinators.tell();
         Ok(node)
+    }
+
+    /// What `node` answers as the coordinator of `key`. Once another node is found to be that, the former one has
+    /// [`FORMER_PATIENCE`] left: what it was asked can be asked there. It cannot act on it later, since its writes are fenced
+    /// by the epoch of the log, and on one connection requests stay in order.
+    ///
+    /// # Errors
+    ///
+    /// `Network` if it does not come in time.
+    pub(crate) async fn coordinated<T>(
+        &self,
+        kind: CoordinatorKind,
+        key: &str,
+        node: NodeId,
+        answer: impl Future<Output = T>,
+    ) -> Result<T> {
+        let former = async {
+            self.shared.coordinators.moved(kind, key, node).await;
+            sleep(FORMER_PATIENCE).await;
+        };
+        // Biased: an answer that is there counts.
+        tokio::select! {
+            biased;
+            answer = answer => Ok(answer),
+            () = former => {
+                let message = format!("node {node} has not answered, and coordinates {key:?} no longer");
+                Err(Error::new(ErrorKind::Network, message).with_retriable(true))
+            }
+        }
     }
 
     /// The coordinator of `key` moved or cannot be reached; the next one who needs it looks it up.

@@ -207,8 +207,17 @@ impl Cluster {
             _ => request_timeout + call.server_wait,
         };
         let limit = Instant::now() + patience;
-        let response = connection.send(&request, version, call.deadline.min(limit)).await;
-        let response = response.map_err(|error| failed(error.error, error.unsent))?;
+        let answer = async {
+            let answer = connection.send(&request, version, call.deadline.min(limit)).await;
+            answer.map_err(|error| failed(error.error, error.unsent))
+        };
+        let response = match target {
+            Target::Coordinator(kind, key) => {
+                let answer = self.coordinated(kind, key, node, answer).await;
+                answer.unwrap_or_else(|error| Err(failed(error, false)))?
+            }
+            _ => answer.await?,
+        };
         let code = check(&response);
         if code.is_ok() {
             return Ok(response);

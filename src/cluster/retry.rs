@@ -1,6 +1,11 @@
 //! What an error code says about what we believed when we sent the request.
 
+use std::time::Duration;
+
 use crate::ErrorCode;
+
+/// How long a coordinator has for what it was asked once another one is known.
+pub(super) const FORMER_PATIENCE: Duration = Duration::from_millis(500);
 
 /// The belief that an error code puts in doubt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -40,7 +40,8 @@ struct CoreState {
 #[derive(Debug)]
 enum End {
     Failed(Option<Error>),
-    Closed,
+    /// What became of it.
+    Closed(Result<()>),
 }
 
 impl Core {
@@ -142,11 +143,19 @@ impl Core {
         self.wake_tasks();
     }
 
-    /// Nothing more will come, because the consumer was closed.
-    pub(crate) fn close(&self) {
-        self.state().end = Some(End::Closed);
+    /// Nothing more will come, because the consumer was closed: whether all was done that belongs to that.
+    pub(crate) fn close(&self, result: Result<()>) {
+        self.state().end = Some(End::Closed(result));
         self.wake_app();
         self.wake_tasks();
+    }
+
+    /// What became of closing it.
+    pub(crate) fn closed(&self) -> Result<()> {
+        match &self.state().end {
+            Some(End::Closed(result)) => result.clone(),
+            _ => Ok(()),
+        }
     }
 
     fn poll_next(&self, first: bool) -> Option<Result<Event>> {
@@ -154,7 +163,7 @@ impl Core {
         if first && state.auto_store {
             state.positions.store_handed_out();
         }
-        if matches!(state.end, Some(End::Closed)) {
+        if matches!(state.end, Some(End::Closed(_))) {
             return Some(Err(Error::new(ErrorKind::State, "the consumer is closed")));
         }
         if let Some(output) = state.positions.poll_output() {

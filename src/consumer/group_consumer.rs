@@ -330,7 +330,7 @@ impl GroupConsumer {
     /// handed out), gives all partitions back and leaves the group, within `timeout`, of which at most 5 s and a fourth are
     /// kept for leaving, however long the commits take. Open revocations count as done. All clones are closed with it.
     /// `Ok` means that all of this was done; what was stored for a topic that does not exist any more is no part of it.
-    /// Called again, it waits for the same end.
+    /// Called again, it waits for the same end, and tells the same of it: what was not committed stays that.
     ///
     /// # Errors
     ///
@@ -345,10 +345,10 @@ impl GroupConsumer {
         }
         let (reply, answer) = oneshot::channel();
         if self.command(Command::Close { deadline, reply }).is_err() {
-            return Ok(());
+            return self.inner.core.closed();
         }
         // Answered at the deadline at the latest; not at all if the membership had ended before.
-        answer.await.unwrap_or(Ok(()))
+        answer.await.unwrap_or_else(|_| self.inner.core.closed())
     }
 
     fn each<'a>(

@@ -81,6 +81,16 @@ fn client_of(broker: &broker::Cluster, runtime: &Arc<dyn Runtime>) -> Client {
     Client { cluster: Cluster::new(Arc::clone(runtime), config), budget: MemoryBudget::default() }
 }
 
+/// Another client of the same cluster.
+fn client_with(bench: &Bench, config: ClusterConfig) -> Client {
+    let bootstrap = bench.client.cluster().config().bootstrap.clone();
+    let runtime = Arc::clone(bench.client.cluster().runtime());
+    Client {
+        cluster: Cluster::new(runtime, ClusterConfig { bootstrap, ..config }),
+        budget: MemoryBudget::default(),
+    }
+}
+
 fn tp(topic: &str, partition: i32) -> TopicPartition {
     TopicPartition::new(topic.to_owned(), partition)
 }

@@ -304,6 +304,14 @@ impl Nodes {
         self.outputs.extend(open.map(|id| Output::Close(id, None)));
     }
 
+    /// Somebody has little time left: what waits for a back-off tries at once, and the next back-offs are short again.
+    pub(super) fn hurry(&mut self) {
+        for node in self.nodes.values_mut() {
+            node.retry_at = None;
+            node.failures = node.failures.min(1);
+        }
+    }
+
     /// The connection to `id` for `duty`, if it is open.
     pub(super) fn open_connection(&self, id: NodeId, duty: Duty) -> Option<ConnectionId> {
         self.nodes.get(&id)?.open(duty)

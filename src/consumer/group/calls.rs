@@ -14,7 +14,7 @@ use super::classic::{JoinAnswer, SyncAnswer};
 use super::commits::Sending;
 use crate::cluster::{Call, Cluster, Connection, CoordinatorKind, Duty, Metadata, Subject, Target};
 use crate::sync::{Mutex, lock};
-use crate::types::{GroupId, TopicName, TopicPartition};
+use crate::types::{GroupId, NodeId, TopicName, TopicPartition};
 use crate::wire::messages::heartbeat::HeartbeatRequest;
 use crate::wire::messages::join_group::{JoinGroupRequest, JoinGroupRequestProtocol};
 use crate::wire::messages::leave_group::{LeaveGroupRequest, LeaveGroupResponse, MemberIdentity};
@@ -59,15 +59,16 @@ impl Caller {
         version_max: i16,
         build: impl FnOnce(i16) -> (R, Instant),
     ) -> Result<R::Response> {
-        let connection = self.connection(duty).await?;
-        self.call_on(connection, version_max, build).await
+        let (node, connection) = self.connection(duty).await?;
+        let answer = self.call_on(connection, version_max, build);
+        self.cluster.coordinated(CoordinatorKind::Group, &self.group, node, answer).await?
     }
 
     /// A connection to the coordinator, wherever it is.
-    async fn connection(&self, duty: Duty) -> Result<Connection> {
+    async fn connection(&self, duty: Duty) -> Result<(NodeId, Connection)> {
         let setup = self.in_time(Duration::ZERO);
         let node = self.cluster.coordinator(CoordinatorKind::Group, &self.group, setup).await?;
-        self.cluster.connection(node, duty, setup).await
+        Ok((node, self.cluster.connection(node, duty, setup).await?))
     }
 
     async fn call_on<R: Request>(
@@ -107,32 +108,31 @@ impl Caller {
         rebalance_timeout: Duration,
         over: impl Future<Output = ()>,
     ) -> Result<JoinAnswer> {
-        let connection = tokio::select! {
+        let (node, connection) = tokio::select! {
             biased; // Nobody joins who is about to leave.
             () = over => return Err(Error::new(ErrorKind::State, "the consumer is closing")),
             connection = self.connection(Duty::Group(self.id)) => connection?,
         };
-        let response = self
-            .call_on(connection, i16::MAX, |version| {
-                // Whoever has no id yet is given one at once.
-                let at_once = member_id.is_empty() && version >= ID_FIRST;
-                let deadline = self.in_time(if at_once { Duration::ZERO } else { rebalance_timeout });
-                let request = JoinGroupRequest {
-                    group_id: self.group.clone(),
-                    session_timeout_ms: millis(session_timeout),
-                    rebalance_timeout_ms: millis(rebalance_timeout),
-                    member_id,
-                    protocol_type: PROTOCOL_TYPE,
-                    protocols: protocols
-                        .into_iter()
-                        .map(|(name, metadata)| JoinGroupRequestProtocol { name, metadata })
-                        .collect(),
-                    reason: Some(reason.into()),
-                    ..JoinGroupRequest::default()
-                };
-                (request, deadline)
-            })
-            .await?;
+        let answer = self.call_on(connection, i16::MAX, |version| {
+            // Whoever has no id yet is given one at once.
+            let at_once = member_id.is_empty() && version >= ID_FIRST;
+            let deadline = self.in_time(if at_once { Duration::ZERO } else { rebalance_timeout });
+            let request = JoinGroupRequest {
+                group_id: self.group.clone(),
+                session_timeout_ms: millis(session_timeout),
+                rebalance_timeout_ms: millis(rebalance_timeout),
+                member_id,
+                protocol_type: PROTOCOL_TYPE,
+                protocols: protocols
+                    .into_iter()
+                    .map(|(name, metadata)| JoinGroupRequestProtocol { name, metadata })
+                    .collect(),
+                reason: Some(reason.into()),
+                ..JoinGroupRequest::default()
+            };
+            (request, deadline)
+        });
+        let response = self.cluster.coordinated(CoordinatorKind::Group, &self.group, node, answer).await??;
         Ok(JoinAnswer {
             code: response.error_code,
             member_id: copied(&response.member_id),
@@ -203,8 +203,10 @@ impl Caller {
         Ok(ErrorCode(response.error_code))
     }
 
-    /// Leaves the group, tried until `deadline`, wherever the coordinator goes.
+    /// Leaves the group, tried until `deadline`, wherever the coordinator goes. Nobody waits for a back-off that was made for
+    /// those who have time.
     pub(crate) async fn leave(&self, member_id: ByteString, deadline: Instant) -> Result<()> {
+        self.cluster.hurry();
         let reason = ByteString::from_static("the consumer is closing");
         let build = |version| {
             let mut request =

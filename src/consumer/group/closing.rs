@@ -51,11 +51,17 @@ impl Closing {
         }
     }
 
-    /// Tells everybody.
-    pub(crate) fn finish(mut self) {
+    /// Tells everybody, and whoever asks later.
+    pub(crate) fn finish(mut self) -> Result<()> {
         self.left.get_or_insert(Ok(()));
         let waiters = std::mem::take(&mut self.waiters);
         self.tell(waiters, None);
+        self.result(None)
+    }
+
+    /// When the last of those who wait stops.
+    pub(crate) fn last(&self) -> Option<Instant> {
+        self.waiters.iter().map(|(by, _)| *by).max()
     }
 
     /// When [`expire`](Self::expire) has something to do.

@@ -24,7 +24,7 @@ use crate::consumer::mark::Mark;
 use crate::consumer::positions::Begin;
 use crate::runtime::{AbortOnDrop, BoxFuture, Runtime, report_starved, watch};
 use crate::types::{Offset, TopicName, TopicPartition};
-use crate::{Error, ErrorCode, Result, deadline};
+use crate::{Error, ErrorCode, ErrorKind, Result, deadline};
 
 /// How long the leader of a group waits for metadata of topics that it does not know.
 const TOPICS_PATIENCE: Duration = Duration::from_secs(10);
@@ -139,7 +139,10 @@ impl GroupDriver {
                         let snapshot = Arc::clone(&metadata.borrow_and_update());
                         self.handle_metadata(&snapshot);
                     }
-                    Err(_) => break,
+                    Err(_) => {
+                        self.cut_off();
+                        break;
+                    }
                 },
                 late = due(&*runtime, deadline) => if let Some(late) = late {
                     // Heartbeats are late with it.
@@ -151,9 +154,22 @@ impl GroupDriver {
         self.caller.cluster.release(Duty::Group(self.caller.id));
         self.caller.cluster.release(Duty::Slow(self.caller.offsets));
         self.caller.cluster.clear_where(self.caller.id, |_, _| true);
-        self.core.close();
-        if let Some(closing) = self.closing.take() {
-            closing.finish();
+        let closing = self.closing.take();
+        self.core.close(closing.map_or(Ok(()), Closing::finish));
+    }
+
+    /// The client is closed: nothing more reaches the coordinator.
+    fn cut_off(&mut self) {
+        let error = || Error::new(ErrorKind::State, "the client was closed before the consumer");
+        let failed = |mark| Failed { mark, error: error() };
+        let stored = match self.config.commit_interval() {
+            Some(_) => self.core.with(|positions| positions.stored(None)),
+            None => Vec::new(),
+        };
+        let closing = self.closing.get_or_insert_with(|| Closing::new(self.caller.group.clone()));
+        closing.handle_failed(stored.into_iter().map(failed).collect());
+        if !self.machine.is_over() || self.leaving {
+            closing.handle_left(Err(error()));
         }
     }
 
@@ -202,6 +218,7 @@ impl GroupDriver {
     fn close(&mut self, now: Instant, deadline: Instant) -> &mut Closing {
         self.auto_commit_at = None;
         self.ended.send_replace(true);
+        self.cluster().hurry();
         let commit_by = self.machine.handle_close(now, deadline);
         self.commits.limit(commit_by);
         self.closing.get_or_insert_with(|| Closing::new(self.caller.group.clone()))
@@ -280,8 +297,9 @@ impl GroupDriver {
             }
             Action::Leave { member_id } => {
                 self.leaving = true;
+                let deadline = self.closing.as_ref().and_then(Closing::last).max(Some(now + LEAVE_PATIENCE));
                 self.spawn("leave", async move {
-                    let result = caller.leave(member_id, now + LEAVE_PATIENCE).await;
+                    let result = caller.leave(member_id, deadline.unwrap_or(now)).await;
                     if let Err(error) = &result {
                         tracing::debug!(group = %caller.group, %error, "leaving failed; the session will time out");
                     }

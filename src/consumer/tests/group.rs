@@ -2,7 +2,8 @@
 
 use super::*;
 use crate::ErrorCode;
-use crate::broker::{Operation, Resource};
+use crate::backoff::Backoff;
+use crate::broker::{Interception, Operation, Resource};
 use crate::cluster::{Condition, ConditionEvents, ConditionKind, ConditionStage, CoordinatorKind, Subject};
 
 fn secs(seconds: u64) -> Duration {
@@ -203,6 +204,87 @@ async fn closing_says_what_was_not_committed_and_leaves_all_the_same() {
     let begun = Instant::now();
     let error = consumer.close(secs(10)).await.unwrap_err();
     assert!(begun.elapsed() <= secs(10) && error.is_timeout(), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_closes_does_not_wait_for_a_back_off() {
+    let bench = bench(1, &[("a", 1)]).await;
+    let control = bench.broker.control();
+    let reconnect_backoff = Backoff { first: secs(1), max: secs(600), jitter: 0.0 };
+    let client = client_with(&bench, ClusterConfig { reconnect_backoff, ..ClusterConfig::default() });
+    produce(bench.client.cluster(), &tp("a", 0), 0, 5, 5).await;
+    let patient = by_hand().session_timeout(secs(1800));
+    let consumer = client.group_consumer("g").topics(["a"]).config(patient).build().unwrap();
+    let batch = consumer.next().await.unwrap();
+    control.kill_node(0);
+    sleep(secs(300)).await;
+    consumer.store(batch.mark()).unwrap();
+    control.restart_node(0).await.unwrap();
+    let begun = Instant::now();
+    consumer.close(SOON).await.unwrap();
+    assert!(begun.elapsed() < secs(5), "{:?}", begun.elapsed());
+    assert_eq!(committed(&bench, "a"), Some(5));
+    assert!(control.group("g").unwrap().members.is_empty());
+    consumer.close(SOON).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn closing_again_tells_the_same() {
+    let bench = bench(1, &[("a", 1)]).await;
+    let control = bench.broker.control();
+    let consumer = storing(&bench, &["a"]).await;
+    let held = control.intercept(Matcher::api(ApiKey::OFFSET_COMMIT), Action::DropRequest);
+    consumer.close(secs(4)).await.unwrap_err();
+    held.remove();
+    for _ in 0..2 {
+        sleep(secs(20)).await;
+        let error = consumer.clone().close(SOON).await.unwrap_err();
+        assert!(error.is_timeout() && error.to_string().contains("a[0] at 5"), "{error}");
+    }
+    // Nobody could be reached.
+    let consumer = bench.client.group_consumer("g").topics(["a"]).config(by_hand()).build().unwrap();
+    assigned(&consumer).await;
+    control.freeze_node(0);
+    consumer.close(secs(2)).await.unwrap_err();
+    sleep(secs(60)).await;
+    let error = consumer.close(SOON).await.unwrap_err();
+    assert!(error.to_string().contains("group g was not left"), "{error}");
+    control.thaw_node(0);
+    // The client went first.
+    let consumer = storing(&bench, &["a"]).await;
+    bench.client.cluster().close();
+    sleep(secs(1)).await;
+    let error = consumer.close(SOON).await.unwrap_err();
+    assert!(error.to_string().contains("a[0] at 10"), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_commit_follows_its_coordinator_and_never_goes_back() {
+    let bench = bench(3, &[("a", 1)]).await;
+    let control = bench.broker.control();
+    control.move_coordinator("g", 1).unwrap();
+    let config = by_hand().enable_auto_commit(false);
+    let consumer = bench.client.group_consumer("g").topics(["a"]).config(config).build().unwrap();
+    assigned(&consumer).await;
+    consumer.commit([Mark::new(tp("a", 0), Offset(1))]).await.unwrap();
+    // It is there as far as the cluster can tell, and says nothing to the member.
+    let silent = [ApiKey::OFFSET_COMMIT, ApiKey::HEARTBEAT]
+        .map(|api| control.intercept(Matcher::api(api).node(1), Action::Hold));
+    let begun = Instant::now();
+    let (committing, ()) = tokio::join!(consumer.commit([Mark::new(tp("a", 0), Offset(2))]), async {
+        sleep(secs(2)).await;
+        control.move_coordinator("g", 2).unwrap();
+    });
+    committing.unwrap();
+    // The time until heartbeats give the old one up, and no request timeout.
+    assert!(begun.elapsed() < secs(20), "{:?}", begun.elapsed());
+    consumer.commit([Mark::new(tp("a", 0), Offset(3))]).await.unwrap();
+    silent.iter().for_each(Interception::remove);
+    for _ in 0..40 {
+        sleep(secs(1)).await;
+        assert_eq!(committed(&bench, "a"), Some(3));
+    }
+    consumer.close(SOON).await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
