@@ -59,9 +59,9 @@ impl Closing {
         self.result(None)
     }
 
-    /// When the last of those who wait stops.
-    pub(crate) fn last(&self) -> Option<Instant> {
-        self.waiters.iter().map(|(by, _)| *by).max()
+    /// When the last of those who wait stops; `least` at the earliest.
+    pub(crate) fn until(&self, least: Instant) -> Instant {
+        self.waiters.iter().map(|(by, _)| *by).fold(least, Instant::max)
     }
 
     /// When [`expire`](Self::expire) has something to do.

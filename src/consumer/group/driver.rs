@@ -297,9 +297,10 @@ impl GroupDriver {
             }
             Action::Leave { member_id } => {
                 self.leaving = true;
-                let deadline = self.closing.as_ref().and_then(Closing::last).max(Some(now + LEAVE_PATIENCE));
+                let least = now + LEAVE_PATIENCE;
+                let deadline = self.closing.as_ref().map_or(least, |closing| closing.until(least));
                 self.spawn("leave", async move {
-                    let result = caller.leave(member_id, deadline.unwrap_or(now)).await;
+                    let result = caller.leave(member_id, deadline).await;
                     if let Err(error) = &result {
                         tracing::debug!(group = %caller.group, %error, "leaving failed; the session will time out");
                     }
