@@ -23,14 +23,6 @@ const DEBTS: &[(&str, &str, usize, &str)] = &[
     ("machines", "src/broker/cluster/topics.rs", 1, "a warning about a setting"),
     ("machines", "src/broker/groups/group.rs", 7, "answers that wait are one-shot channels"),
     ("machines", "src/broker/groups/mod.rs", 3, "answers that wait are one-shot channels"),
-    ("machines", "src/consumer/group/closing.rs", 5, "callers who wait are told directly, and a warning"),
-    ("machines", "src/consumer/group/commits.rs", 2, "callers who wait are told directly"),
-    ("contract", "src/consumer/group/classic.rs", 2, "`poll` is output and time in one"),
-    ("contract", "src/consumer/group/closing.rs", 2, "`expire`"),
-    ("contract", "src/consumer/group/commits.rs", 4, "`next`, `expire`, `poll_settled`"),
-    ("contract", "src/consumer/group/driver.rs", 4, "decides when the membership is over"),
-    ("contract", "src/consumer/positions/lookups.rs", 1, "`next_lookup`"),
-    ("drivers", "src/consumer/group/driver.rs", 15, "automatic commits, patience and back-off"),
 ];
 
 /// What each layer may import of ours, lowest first (`docs/ARCHITECTURE.md`).

@@ -16,8 +16,9 @@ use super::event::Event;
 use super::fetch::driver::Fetching;
 use super::group::calls::Caller;
 use super::group::classic::{Classic, ClassicConfig};
-use super::group::commits::{Job, Waiter, summary};
+use super::group::commits::summary;
 use super::group::driver::{Command, GroupDriver};
+use super::group::membership::{Membership, Protocol};
 use super::mark::Mark;
 use super::positions::{Positions, PositionsConfig};
 use crate::cluster::Cluster;
@@ -123,7 +124,7 @@ impl GroupConsumer {
         };
         let name = ByteString::from(group.as_str());
         let caller = Caller { cluster: cluster.clone(), group: name.clone(), id, offsets: cluster.next_id() };
-        let mut machine = Classic::new(ClassicConfig {
+        let mut classic = Classic::new(ClassicConfig {
             group: name,
             assignors: config.assignors.0.to_vec(),
             session_timeout: config.session_timeout,
@@ -132,8 +133,12 @@ impl GroupConsumer {
             backoff,
         });
         if !topics.is_empty() {
-            machine.handle_subscribe(topics);
+            classic.handle_subscribe(topics);
         }
+        // clock: automatic commits count from here.
+        let now = Instant::now();
+        let protocol = Protocol::Classic(classic);
+        let machine = Membership::new(now, group.clone(), Arc::clone(&config), backoff, protocol);
         let (commands, receiver) = mpsc::unbounded_channel();
         let driver =
             GroupDriver::new(caller.clone(), Arc::clone(&core), Arc::clone(&config), machine, receiver);
@@ -230,7 +235,7 @@ impl GroupConsumer {
         let marks = marks?;
         let (reply, answer) = oneshot::channel();
         let deadline = self.inner.caller.cluster.default_deadline();
-        self.command(Command::Commit(Job { marks, deadline, waiter: Waiter::Caller(reply) }))?;
+        self.command(Command::Commit { marks, deadline, reply })?;
         let failed = answer.await.map_err(|_| closed())?;
         summary(&format!("committing offsets of group {}", self.inner.group), &failed)
     }

@@ -63,7 +63,7 @@ impl Fetching {
             }
             self.start_lookups(now);
             conditions.report();
-            let (wanted, next) = self.core.with(|positions| (positions.nodes(), positions.next_lookup()));
+            let (wanted, next) = self.core.with(|positions| (positions.nodes(), positions.next_deadline()));
             nodes.retain(|node, _| wanted.contains(node));
             for node in wanted {
                 nodes.entry(node).or_insert_with(|| {
@@ -113,7 +113,10 @@ impl Fetching {
     }
 
     fn start_lookups(&self, now: Instant) {
-        let lookups = self.core.with(|positions| positions.lookups(now));
+        let lookups = self.core.with(|positions| {
+            positions.handle_timeout(now);
+            positions.lookups()
+        });
         for (leader, lookups) in by_leader(lookups) {
             let (cluster, core, isolation) =
                 (self.cluster.clone(), Arc::clone(&self.core), self.config.isolation);

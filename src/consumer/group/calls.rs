@@ -10,9 +10,11 @@ use bytestring::ByteString;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::assignor::Topics;
-use super::classic::{JoinAnswer, SyncAnswer};
+use super::classic::{self, Answer, JoinAnswer, SyncAnswer};
 use super::commits::Sending;
+use super::shared::counts;
 use crate::cluster::{Call, Cluster, Connection, CoordinatorKind, Duty, Metadata, Subject, Target};
+use crate::consumer::config::ConsumerConfig;
 use crate::sync::{Mutex, lock};
 use crate::types::{GroupId, NodeId, TopicName, TopicPartition};
 use crate::wire::messages::heartbeat::HeartbeatRequest;
@@ -98,8 +100,34 @@ impl Caller {
         self.cluster.coordinator_failed(CoordinatorKind::Group, &self.group);
     }
 
+    /// Asks what a member of a classic group has to ask; nobody joins when it is `over`.
+    pub(crate) async fn ask(
+        &self,
+        request: classic::Request,
+        config: &ConsumerConfig,
+        over: impl Future<Output = ()>,
+    ) -> Answer {
+        let (session, rebalance) = (config.session_timeout, config.rebalance_timeout);
+        match request {
+            classic::Request::Join { ticket, member_id, protocols, reason } => {
+                let answer = self.join(member_id, protocols, reason, session, rebalance, over).await;
+                Answer::Join(ticket, answer)
+            }
+            classic::Request::Topics { ticket, topics, deadline } => {
+                Answer::Topics(ticket, topic_counts(&self.cluster, &topics, deadline).await)
+            }
+            classic::Request::Sync { ticket, member_id, generation, protocol, assignments } => {
+                let answer = self.sync(member_id, generation, protocol, assignments, rebalance).await;
+                Answer::Sync(ticket, answer)
+            }
+            classic::Request::Heartbeat { ticket, member_id, generation, deadline } => {
+                Answer::Heartbeat(ticket, self.heartbeat(member_id, generation, deadline).await)
+            }
+        }
+    }
+
     /// Joins, unless it is `over` before the request can be sent: then the coordinator knows of nobody.
-    pub(crate) async fn join(
+    async fn join(
         &self,
         member_id: ByteString,
         protocols: Vec<(ByteString, Bytes)>,
@@ -154,7 +182,7 @@ impl Caller {
         })
     }
 
-    pub(crate) async fn sync(
+    async fn sync(
         &self,
         member_id: ByteString,
         generation: i32,
@@ -186,7 +214,7 @@ impl Caller {
         })
     }
 
-    pub(crate) async fn heartbeat(
+    async fn heartbeat(
         &self,
         member_id: ByteString,
         generation: i32,
@@ -459,11 +487,7 @@ pub(crate) type CommittedOffset = (i64, i32, Option<ByteString>);
 pub(crate) type Committed = BTreeMap<TopicPartition, std::result::Result<Option<CommittedOffset>, ErrorCode>>;
 
 /// Partition counts of `topics` as soon as each is known to exist or not; at `deadline`, of those that are known.
-pub(crate) async fn topic_counts(
-    cluster: &Cluster,
-    topics: &BTreeSet<TopicName>,
-    deadline: Instant,
-) -> Topics {
+async fn topic_counts(cluster: &Cluster, topics: &BTreeSet<TopicName>, deadline: Instant) -> Topics {
     let mut snapshots = cluster.subscribe();
     let first = snapshots.borrow().generation;
     for topic in topics {
@@ -484,17 +508,6 @@ pub(crate) async fn topic_counts(
             return counts(&metadata, topics);
         }
     }
-}
-
-/// Partition counts of those `topics` that exist.
-pub(crate) fn counts(metadata: &Metadata, topics: &BTreeSet<TopicName>) -> Topics {
-    topics
-        .iter()
-        .filter_map(|topic| {
-            let count = i32::try_from(metadata.topic(topic)?.partition_count()).ok()?;
-            (count > 0).then(|| (topic.clone(), count))
-        })
-        .collect()
 }
 
 /// What outlives its frame is copied, so that the frame can go.

@@ -3,7 +3,6 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use crate::backoff::Backoff;
@@ -23,12 +22,20 @@ pub(crate) struct Failed {
 }
 
 /// Who is told what became of a [`Job`].
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Waiter {
-    /// Gets what was not committed.
-    Caller(oneshot::Sender<Vec<Failed>>),
-    /// The revocation with this ticket; told by [`Commits::poll_settled`].
+    /// The caller with this number.
+    Caller(u64),
+    /// The revocation with this ticket.
     Revocation(u64),
+}
+
+/// A [`Job`] that is done with.
+#[derive(Debug)]
+pub(crate) struct Settled {
+    pub(crate) waiter: Waiter,
+    /// What was not committed.
+    pub(crate) failed: Vec<Failed>,
 }
 
 /// Offsets that somebody waits for.
@@ -112,7 +119,7 @@ pub(crate) struct Commits {
     /// Requests in a row that came to nothing: while the coordinator is away, nobody's commit goes earlier.
     failures: u32,
     retry_at: Option<Instant>,
-    settled: VecDeque<(u64, Vec<Failed>)>,
+    settled: VecDeque<Settled>,
     backoff: Backoff,
 }
 
@@ -130,7 +137,7 @@ impl Commits {
         }
     }
 
-    /// Commits the marks of `job`, and tells its waiter.
+    /// Commits the marks of `job`, then settles it.
     pub(crate) fn push(&mut self, job: Job) {
         let Job { marks, deadline, waiter } = job;
         let marks: BTreeMap<TopicPartition, Mark> =
@@ -171,7 +178,7 @@ impl Commits {
 
     /// What the next request carries, if one may be sent now. `check` says whether a mark is still valid, and which topic it
     /// belongs to; those that are not fail.
-    pub(crate) fn next(
+    pub(crate) fn plan(
         &mut self,
         now: Instant,
         check: impl Fn(&Mark) -> Result<Uuid>,
@@ -195,7 +202,7 @@ impl Commits {
         self.in_flight.then_some(sending)
     }
 
-    /// The request that [`next`](Self::next) gave was answered, partition by partition. Returns what failed and nobody waits
+    /// The request that was [planned](Self::plan) was answered, partition by partition. Returns what failed and nobody waits
     /// for.
     pub(crate) fn handle_outcomes(
         &mut self,
@@ -238,7 +245,7 @@ impl Commits {
         untold
     }
 
-    /// The request that [`next`](Self::next) gave could not be sent, or was not answered.
+    /// The request that was [planned](Self::plan) could not be sent, or was not answered.
     pub(crate) fn handle_failed(&mut self, now: Instant, dice: u64, error: &Error) {
         self.in_flight = false;
         for item in self.items.values_mut() {
@@ -282,7 +289,7 @@ impl Commits {
     }
 
     /// Gives up jobs whose time is over. What is on its way may still be committed.
-    pub(crate) fn expire(&mut self, now: Instant) {
+    pub(crate) fn handle_timeout(&mut self, now: Instant) {
         let late: Vec<u64> =
             self.jobs.iter().filter(|(_, job)| job.deadline <= now).map(|(id, _)| *id).collect();
         if late.is_empty() {
@@ -304,7 +311,7 @@ impl Commits {
         self.settle();
     }
 
-    /// When, after `now`, [`next`](Self::next) or [`expire`](Self::expire) may have something to do. A retry that is due
+    /// When, after `now`, there may be something to [plan](Self::plan) or to [give up](Self::handle_timeout). A retry that is due
     /// is not waited for: if it was not sent, it waits for the group and not for time.
     pub(crate) fn next_deadline(&self, now: Instant) -> Option<Instant> {
         let expiry = self.jobs.values().map(|job| job.deadline).min();
@@ -316,8 +323,8 @@ impl Commits {
         [expiry, retry].into_iter().flatten().min()
     }
 
-    /// A revocation whose job was settled, with what was not committed.
-    pub(crate) fn poll_settled(&mut self) -> Option<(u64, Vec<Failed>)> {
+    /// A job that was settled.
+    pub(crate) fn poll_output(&mut self) -> Option<Settled> {
         self.settled.pop_front()
     }
 
@@ -341,11 +348,7 @@ impl Commits {
     fn settle(&mut self) {
         let over: Vec<u64> = self.jobs.iter().filter(|(_, job)| job.left == 0).map(|(id, _)| *id).collect();
         for job in over.iter().filter_map(|id| self.jobs.remove(id)).collect::<Vec<_>>() {
-            match job.waiter {
-                // Nobody waits if the caller dropped its future.
-                Waiter::Caller(reply) => drop(reply.send(job.failed)),
-                Waiter::Revocation(ticket) => self.settled.push_back((ticket, job.failed)),
-            }
+            self.settled.push_back(Settled { waiter: job.waiter, failed: job.failed });
         }
     }
 }

@@ -56,9 +56,13 @@ pub(crate) enum Answer {
 }
 
 impl Positions {
-    /// What has to be asked now; each question is returned once until it is answered or has another leader.
-    pub(crate) fn lookups(&mut self, now: Instant) -> Vec<Lookup> {
-        let mut lookups = Vec::new();
+    /// What has to be asked; each question is returned once until it is answered or has another leader.
+    pub(crate) fn lookups(&mut self) -> Vec<Lookup> {
+        std::mem::take(&mut self.lookups)
+    }
+
+    /// Time has come to `now`: what has to be asked by then is among the [`lookups`](Self::lookups).
+    pub(crate) fn handle_timeout(&mut self, now: Instant) {
         let partitions = &mut self.partitions;
         self.asking
             .retain(|partition| partitions.get(partition).is_some_and(|state| state.place.is_asking()));
@@ -74,7 +78,7 @@ impl Positions {
             }
             let Some((leader, leader_epoch)) = state.leader else { continue };
             *asked = Some(now);
-            lookups.push(Lookup {
+            self.lookups.push(Lookup {
                 partition: partition.clone(),
                 version: state.version,
                 leader,
@@ -82,11 +86,10 @@ impl Positions {
                 question: *question,
             });
         }
-        lookups
     }
 
-    /// When [`lookups`](Self::lookups) may return more without a change.
-    pub(crate) fn next_lookup(&self) -> Option<Instant> {
+    /// When [`handle_timeout`](Self::handle_timeout) may find more without a change.
+    pub(crate) fn next_deadline(&self) -> Option<Instant> {
         let asking = self.asking.iter().filter_map(|partition| self.partitions.get(partition));
         let waiting = asking.filter(|state| matches!(state.place.stage, Stage::Ask { asked: None, .. }));
         waiting.filter_map(|state| state.place.retry_at).min()

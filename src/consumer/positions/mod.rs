@@ -151,6 +151,8 @@ pub(crate) struct Positions {
     leaders: BTreeMap<NodeId, usize>,
     /// Those with a question for their leader, and some that had one.
     asking: BTreeSet<TopicPartition>,
+    /// What has to be asked of leaders, and was not taken yet.
+    lookups: Vec<Lookup>,
     /// Those of which something was handed out since the latest [`store_handed_out`](Self::store_handed_out).
     handed_out: BTreeSet<TopicPartition>,
     /// Those with a mark that is stored and not committed, and some that had one.
@@ -175,6 +177,7 @@ impl Positions {
             partitions: BTreeMap::new(),
             leaders: BTreeMap::new(),
             asking: BTreeSet::new(),
+            lookups: Vec::new(),
             handed_out: BTreeSet::new(),
             uncommitted_marks: BTreeSet::new(),
             first_counts: BTreeMap::new(),

@@ -56,6 +56,11 @@ impl Bench {
         play
     }
 
+    fn lookups(&mut self) -> Vec<Lookup> {
+        self.positions.handle_timeout(self.now);
+        self.positions.lookups()
+    }
+
     fn plan(&mut self) -> Vec<(i32, i64)> {
         match self.positions.plan(NODE, self.now) {
             Plan::Fetch { planned, .. } => {
@@ -173,11 +178,11 @@ fn without_a_committed_offset_the_policy_decides() {
         for (partition, assignment) in play.positions.uncommitted() {
             play.positions.handle_committed(&partition, assignment, None);
         }
-        let lookups = play.positions.lookups(play.now);
+        let lookups = play.lookups();
         assert_eq!(lookups.len(), 2);
         assert!(lookups.iter().all(|lookup| lookup.question == Question::Offset(question)));
         // Asked once; the fetch waits for both.
-        assert!(play.positions.lookups(play.now).is_empty());
+        assert!(play.lookups().is_empty());
         play.positions.handle_answer(&lookups[0], Answer::Offset { offset: 7, epoch: 1 });
         assert!(play.plan().is_empty());
         play.positions.handle_answer(&lookups[1], Answer::Offset { offset: 8, epoch: 1 });
@@ -196,14 +201,14 @@ fn a_look_up_that_fails_holds_nobody_up() {
     let waiting = play.positions.uncommitted();
     play.positions.handle_committed(&waiting[0].0, waiting[0].1, None);
     play.positions.handle_committed(&waiting[1].0, waiting[1].1, Some((10, 0)));
-    let lookup = play.positions.lookups(play.now).remove(0);
+    let lookup = play.lookups().remove(0);
     assert!(play.plan().is_empty());
     let error = Error::from_code(crate::ErrorCode::LEADER_NOT_AVAILABLE, "looking up");
     play.positions.handle_lookup_failed(&lookup, error, play.now, 0);
     assert_eq!(play.plan(), [(1, 10)]);
-    assert!(play.positions.lookups(play.now).is_empty());
+    assert!(play.lookups().is_empty());
     play.now += Duration::from_millis(100);
-    assert_eq!(play.positions.lookups(play.now).len(), 1);
+    assert_eq!(play.lookups().len(), 1);
 }
 
 /// Positions for which two small batches are more than enough.
@@ -339,7 +344,7 @@ fn late_answers_are_dropped_by_version() {
     assert_eq!(play.plan(), [(0, 50), (1, 10)]);
     // A seek while a look-up is under way wins.
     play.positions.seek(&tp(0), StartOffset::Earliest).unwrap();
-    let lookup = play.positions.lookups(play.now).remove(0);
+    let lookup = play.lookups().remove(0);
     play.positions.seek(&tp(0), StartOffset::At(Offset(60))).unwrap();
     play.positions.handle_answer(&lookup, Answer::Offset { offset: 0, epoch: 1 });
     assert_eq!(play.plan(), [(0, 60), (1, 10)]);
@@ -409,13 +414,13 @@ fn faults_come_after_the_records_in_front_of_them() {
 fn out_of_range_follows_the_policy() {
     let mut play = Bench::fetching(ConsumerConfig::new());
     play.fetched(0, Fetched::OutOfRange);
-    let lookup = play.positions.lookups(play.now).remove(0);
+    let lookup = play.lookups().remove(0);
     assert_eq!(lookup.question, Question::Range);
     play.positions.handle_answer(&lookup, Answer::Range { earliest: 20, latest: 90 });
     assert_eq!(play.popped(), ["0: OffsetOutOfRange stopped=true"]);
     let mut play = Bench::fetching(ConsumerConfig::new().out_of_range(OutOfRange::Latest));
     play.fetched(0, Fetched::OutOfRange);
-    let lookup = play.positions.lookups(play.now).remove(0);
+    let lookup = play.lookups().remove(0);
     assert_eq!(lookup.question, Question::Offset(LATEST));
     play.positions.handle_answer(&lookup, Answer::Offset { offset: 90, epoch: 2 });
     assert_eq!(play.plan(), [(0, 90), (1, 10)]);
@@ -434,7 +439,7 @@ fn truncation_stops_or_resumes() {
         let mut play = Bench::fetching(ConsumerConfig::new().truncation(Truncation::Resume));
         let asked = play.asked(0);
         play.positions.check_epoch(&asked);
-        let lookup = play.positions.lookups(play.now).remove(0);
+        let lookup = play.lookups().remove(0);
         assert_eq!(lookup.question, Question::Epoch(0));
         play.positions.handle_answer(&lookup, Answer::Epoch { epoch: 0, end_offset });
         assert_eq!(play.plan()[0], (0, expected), "{end_offset}");
@@ -534,9 +539,9 @@ fn a_new_leader_is_asked_what_the_former_one_did_not_answer() {
     for (partition, assignment) in play.positions.uncommitted() {
         play.positions.handle_committed(&partition, assignment, None);
     }
-    let late = play.positions.lookups(play.now).remove(0);
+    let late = play.lookups().remove(0);
     play.lead_by(NodeId(2), 2, 0);
-    let asked = play.positions.lookups(play.now).remove(0);
+    let asked = play.lookups().remove(0);
     assert_eq!((asked.leader, asked.leader_epoch), (NodeId(2), 2));
     play.positions.handle_answer(&late, Answer::Offset { offset: 3, epoch: 1 });
     let error = Error::new(ErrorKind::Broker, "it is no leader");
@@ -553,7 +558,7 @@ fn a_look_up_that_takes_long_holds_nobody_up() {
     play.positions.handle_committed(&waiting[0].0, waiting[0].1, None);
     play.positions.handle_committed(&waiting[1].0, waiting[1].1, Some((10, 0)));
     let Plan::Wait(Some(until)) = play.positions.plan(NODE, play.now) else { panic!("it waits a moment") };
-    assert_eq!(play.positions.lookups(play.now).len(), 1);
+    assert_eq!(play.lookups().len(), 1);
     play.now = until;
     assert_eq!(play.plan(), [(1, 10)]);
 }
@@ -606,7 +611,7 @@ fn a_topic_made_anew_is_read_from_its_start_and_what_was_kept_is_void() {
         assert!(play.positions.stored(None).is_empty());
         assert!(play.positions.store(batch.mark()).unwrap_err().is_fenced());
         assert_eq!(play.positions.topic_id(&tp(0)), Uuid([8; 16]));
-        let lookup = play.positions.lookups(play.now).remove(0);
+        let lookup = play.lookups().remove(0);
         assert_eq!(lookup.question, Question::Offset(EARLIEST));
         play.positions.handle_answer(&lookup, Answer::Offset { offset: 0, epoch: 0 });
         assert_eq!(play.plan(), [(0, 0)]);
@@ -666,7 +671,7 @@ fn what_stopped_is_tried_again_where_the_reason_may_go_away() {
     assert_eq!(play.popped(), ["0: 10..15"]);
     // Where records are gone for good, somebody has to say where to go on.
     play.fetched(0, Fetched::OutOfRange);
-    let lookup = play.positions.lookups(play.now).remove(0);
+    let lookup = play.lookups().remove(0);
     play.positions.handle_answer(&lookup, Answer::Range { earliest: 20, latest: 90 });
     play.now += Duration::from_secs(3600);
     assert_eq!(play.popped(), ["0: OffsetOutOfRange stopped=true"]);
@@ -712,8 +717,7 @@ fn partitions_that_appear_later_are_read_from_their_start() {
         for (partition, assignment) in play.positions.uncommitted() {
             play.positions.handle_committed(&partition, assignment, None);
         }
-        let questions: Vec<_> =
-            play.positions.lookups(play.now).iter().map(|lookup| lookup.question).collect();
+        let questions: Vec<_> = play.lookups().iter().map(|lookup| lookup.question).collect();
         assert_eq!(questions, [Question::Offset(LATEST), Question::Offset(expected)]);
     }
 }
@@ -722,7 +726,7 @@ fn partitions_that_appear_later_are_read_from_their_start() {
 fn a_position_that_is_moved_by_policy_is_told() {
     let mut play = Bench::fetching(ConsumerConfig::new().out_of_range(OutOfRange::Earliest));
     play.fetched(0, Fetched::OutOfRange);
-    let lookup = play.positions.lookups(play.now).remove(0);
+    let lookup = play.lookups().remove(0);
     play.positions.handle_answer(&lookup, Answer::Offset { offset: 50, epoch: 1 });
     let mut told = play.popped();
     assert_eq!(told.remove(0), "0: 10 becomes 50");
@@ -740,7 +744,7 @@ fn what_was_fetched_before_a_position_is_moved_is_handed_out_first() {
         play.pop();
         play.records(0, 15, 5);
         play.fetched(0, Fetched::OutOfRange);
-        let lookup = play.positions.lookups(play.now).remove(0);
+        let lookup = play.lookups().remove(0);
         play.positions.handle_answer(&lookup, Answer::Offset { offset: moved, epoch: 1 });
         assert_eq!(play.positions.position(&tp(0)), Some(Offset(15)));
         play.positions.release(&tp(0));

@@ -1,6 +1,7 @@
 //! The classic machine, played by hand: answers in, actions out.
 
 use super::*;
+use crate::consumer::group::protocol::{Subscription, decode_assignment, encode_assignment};
 
 const SESSION: Duration = Duration::from_secs(45);
 const HEARTBEAT: Duration = Duration::from_secs(3);
@@ -57,7 +58,8 @@ impl Bench {
     }
 
     fn poll(&mut self) -> Option<Action> {
-        self.machine.poll(self.now, 0)
+        self.machine.handle_timeout(self.now, 0);
+        self.machine.poll_output()
     }
 
     /// All actions, in short.
@@ -68,7 +70,7 @@ impl Bench {
 
     fn short(&self, action: &Action) -> String {
         match action {
-            Action::Join { member_id, protocols, reason, .. } => {
+            Action::Ask(Request::Join { member_id, protocols, reason, .. }) => {
                 let owned = Subscription::decode(protocols[0].1.clone()).unwrap();
                 format!(
                     "join {member_id:?} owned=[{}] gen={} ({reason})",
@@ -76,15 +78,15 @@ impl Bench {
                     owned.generation
                 )
             }
-            Action::NeedTopics { topics, .. } => format!("topics {topics:?}"),
-            Action::Sync { generation, assignments, .. } => {
+            Action::Ask(Request::Topics { topics, .. }) => format!("topics {topics:?}"),
+            Action::Ask(Request::Sync { generation, assignments, .. }) => {
                 let all: Vec<String> = assignments
                     .iter()
                     .map(|(id, bytes)| format!("{id}: {}", show(&decode_assignment(bytes.clone()).unwrap())))
                     .collect();
                 format!("sync {generation} {}", all.join(", "))
             }
-            Action::Heartbeat { generation, .. } => format!("heartbeat {generation}"),
+            Action::Ask(Request::Heartbeat { generation, .. }) => format!("heartbeat {generation}"),
             Action::Leave { member_id } => format!("leave {member_id}"),
             Action::Revoke { partitions, deadline, .. } => {
                 format!("revoke {} within {}s", show(partitions), (*deadline - self.now).as_secs())
