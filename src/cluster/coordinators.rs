@@ -21,10 +21,17 @@ pub(crate) enum CoordinatorKind {
 /// A cached answer; whoever holds the lock looks it up.
 pub(super) type Cell = Arc<tokio::sync::Mutex<Option<NodeId>>>;
 
+#[derive(Debug, Default)]
+struct Place {
+    cell: Cell,
+    /// The latest answer, also when it was forgotten.
+    found: Option<NodeId>,
+}
+
 /// The cache.
 #[derive(Debug, Default)]
 pub(super) struct Coordinators {
-    cells: Mutex<BTreeMap<(CoordinatorKind, String), Cell>>,
+    places: Mutex<BTreeMap<(CoordinatorKind, String), Place>>,
     /// Counts answers.
     told: watch::Sender<u64>,
 }
@@ -32,22 +39,23 @@ pub(super) struct Coordinators {
 impl Coordinators {
     /// The place of a key.
     pub(super) fn cell(&self, kind: CoordinatorKind, key: &str) -> Cell {
-        let mut cells = lock(&self.cells);
-        Arc::clone(cells.entry((kind, key.to_owned())).or_default())
+        let mut places = lock(&self.places);
+        Arc::clone(&places.entry((kind, key.to_owned())).or_default().cell)
     }
 
-    /// A place was filled.
-    pub(super) fn tell(&self) {
+    /// `node` was found to coordinate `key`.
+    pub(super) fn found(&self, kind: CoordinatorKind, key: &str, node: NodeId) {
+        lock(&self.places).entry((kind, key.to_owned())).or_default().found = Some(node);
         self.told.send_modify(|count| *count = count.wrapping_add(1));
     }
 
-    /// Waits until a node other than `node` is known to coordinate `key`.
+    /// Waits until a node other than `node` was found to coordinate `key`.
     pub(super) async fn moved(&self, kind: CoordinatorKind, key: &str, node: NodeId) {
         let mut told = self.told.subscribe();
         loop {
             told.mark_unchanged();
-            let known = self.cell(kind, key).try_lock().ok().and_then(|known| *known);
-            if known.is_some_and(|known| known != node) {
+            let found = lock(&self.places).get(&(kind, key.to_owned())).and_then(|place| place.found);
+            if found.is_some_and(|found| found != node) {
                 return;
             }
             // The sender lives as long as this.
@@ -64,9 +72,9 @@ impl Coordinators {
 
     /// Forgets every key that `node` was thought to coordinate, because it cannot be reached.
     pub(super) fn forget_node(&self, node: NodeId) {
-        let cells = lock(&self.cells);
-        for cell in cells.values() {
-            if let Ok(mut known) = cell.try_lock()
+        let places = lock(&self.places);
+        for place in places.values() {
+            if let Ok(mut known) = place.cell.try_lock()
                 && *known == Some(node)
             {
                 *known = None;

@@ -398,7 +398,7 @@ impl Cluster {
         let node = self.find_coordinator(kind, key, deadline).await?;
         *known = Some(node);
         drop(known);
-        self.shared.coordinators.tell();
+        self.shared.coordinators.found(kind, key, node);
         Ok(node)
     }
 

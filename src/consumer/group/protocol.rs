@@ -80,7 +80,8 @@ pub(crate) fn cooperative_user_data(generation: i32) -> [u8; 4] {
 fn user_data_generation(data: Bytes) -> Option<i32> {
     let mut r = Reader::new(data);
     if r.remaining() == 4 {
-        return r.i32().ok();
+        // Generations begin at 1; a zero is franz-go's list of no partitions.
+        return r.i32().ok().filter(|generation| *generation > 0);
     }
     for _ in 0..r.array_len(false, 6).ok()?? {
         r.str(false).ok()?;
@@ -258,6 +259,38 @@ mod tests {
         // The subscription's own goes before it.
         let newer = Subscription { topics: vec!["a".into()], generation: 4, ..Subscription::default() };
         assert_eq!(Subscription::decode(newer.encode(Some(&had))).unwrap().generation, 4);
+    }
+
+    /// Recorded by `protocol-tests/golden`.
+    #[test]
+    fn what_other_clients_wrote_is_read() {
+        const COOPERATIVE: &str = "interop-group-cooperative-sticky-10f60418";
+        let name = COOPERATIVE.as_bytes();
+        let had =
+            [&[0, 0, 0, 1, 0, 41][..], name, &[0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 2]].concat();
+        // librdkafka: user data with partitions and generation 1, an empty rack.
+        let one = [0, 0, 0, 1];
+        let of_librdkafka =
+            [&[0, 3, 0, 0, 0, 1, 0, 41][..], name, &[0, 0, 0, 0x43], &had[..], &one, &had, &one, &[0, 0]];
+        let bytes = of_librdkafka.concat();
+        let owned: Vec<_> = (0..3).map(|partition| tp(COOPERATIVE, partition)).collect();
+        let topics = vec![TopicName::from(COOPERATIVE)];
+        let whole = Subscription { topics, owned: owned.clone(), generation: 1, rack: None };
+        assert_eq!(Subscription::decode(bytes.clone().into()), Some(whole));
+        let mut older = bytes;
+        older[1] = 1;
+        assert_eq!(Subscription::decode(older.into()).unwrap().generation, 1);
+        // Its leader writes what it wants to remember behind an assignment.
+        let assignment = [&[0, 0][..], &had[..], &[0, 0, 0, 0x43], &had, &[0, 0, 0, 1]].concat();
+        assert_eq!(decode_assignment(assignment.into()), Some(owned));
+        // franz-go: user data that is an empty list. Java: one with a generation of -1, and a rack.
+        let begins = [0, 3, 0, 0, 0, 1, 0, 1, b'a', 0, 0, 0, 4];
+        let read = |rest: &[u8]| Subscription::decode([&begins[..], rest].concat().into()).unwrap();
+        let none = [0xff; 4];
+        let of_franz_go = read(&[&[0; 4][..], &[0; 4], &none, &[0xff, 0xff]].concat());
+        assert_eq!((of_franz_go.generation, of_franz_go.rack), (NO_GENERATION, None));
+        let of_java = read(&[&none[..], &[0; 4], &none, &[0, 4], b"here"].concat());
+        assert_eq!((of_java.generation, of_java.rack.as_deref()), (NO_GENERATION, Some("here")));
     }
 
     #[test]
