@@ -43,7 +43,7 @@
 //! | `client` | yes | connections, producer, consumers, admin |
 //! | `app` | yes | the framework |
 //! | `gzip`, `snappy`, `lz4`, `zstd` | yes | codecs, in pure Rust |
-//! | `sasl` | yes | SCRAM and OAUTHBEARER; PLAIN, and mechanisms of your own, need no feature |
+//! | `sasl` | yes | SCRAM, OAUTHBEARER and AWS_MSK_IAM; PLAIN, and mechanisms of your own, need no feature |
 //! | `zstd-c` | | zstd by its C library too, for those who choose it; needs a C compiler |
 //! | `kafka-protocol` | | requests of the `kafka-protocol` crate over a client's connections |
 //! | `both-directions` | | requests decode and responses encode too; no dependencies |

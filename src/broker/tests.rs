@@ -6,4 +6,5 @@ mod listeners;
 mod machine;
 mod powers;
 mod protocol;
+mod sasl;
 mod support;

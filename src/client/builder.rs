@@ -94,7 +94,10 @@ impl ClientBuilder {
         };
         let mechanism = cluster.connection.mechanism.as_ref().map(|mechanism| mechanism.name());
         if mechanism.is_some_and(|name| !name.starts_with("SCRAM-")) && !config.security_protocol.uses_tls() {
-            tracing::warn!(mechanism, "credentials are sent without TLS: whoever listens on the way can use them");
+            tracing::warn!(
+                mechanism,
+                "credentials are sent without TLS: whoever listens on the way can use them"
+            );
         }
         let budget = self.budget.unwrap_or_else(|| MemoryBudget::new(config.memory_budget));
         Ok(Client { cluster: Cluster::new(runtime, cluster), budget })

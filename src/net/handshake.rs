@@ -148,14 +148,17 @@ impl Handshake {
 
     /// The peer hung up (`None`), or reading failed.
     pub(super) fn handle_end(&mut self, error: Option<io::Error>) {
+        let by = self.mechanism.as_deref().unwrap_or_default();
         let (what, advice) = match (self.phase(), &error) {
-            (Phase::Sasl, None) => ("the broker hung up during authentication", SASL_HUNG_UP),
-            (Phase::Sasl, Some(_)) => ("cannot read the broker's answer", SASL_HUNG_UP),
-            (_, None) => ("the peer hung up during negotiation", HUNG_UP),
-            (_, Some(_)) => ("cannot read the broker's versions", HUNG_UP),
+            (Phase::Sasl, None) => {
+                (format!("the broker hung up during authentication by {by}"), SASL_HUNG_UP)
+            }
+            (Phase::Sasl, Some(_)) => (format!("cannot read the broker's answer to {by}"), SASL_HUNG_UP),
+            (_, None) => ("the peer hung up during negotiation".to_owned(), HUNG_UP),
+            (_, Some(_)) => ("cannot read the broker's versions".to_owned(), HUNG_UP),
         };
         let error = error.unwrap_or_else(|| io::Error::from(io::ErrorKind::UnexpectedEof));
-        self.fail(Failure::io(self.phase(), what, error).with_advice(advice));
+        self.fail(Failure::io(self.phase(), &what, error).with_advice(advice));
     }
 
     /// Why it fails if it takes longer than `limit`.

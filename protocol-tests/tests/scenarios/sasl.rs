@@ -79,7 +79,7 @@ async fn who_may_not(bench: &Bench) {
         (Plain::new(USER, "guessed").into(), "PLAIN was refused by the broker: SASL_AUTHENTICATION_FAILED"),
         (Scram::sha_256(USER, "guessed").into(), "SCRAM-SHA-256 was refused by the broker"),
         (Scram::sha_512("nobody", PASSWORD).into(), "SCRAM-SHA-512 was refused by the broker"),
-        (OAuthBearer::new(Token::new("e30.e30.")).into(), "OAUTHBEARER was refused by the broker"),
+        (OAuthBearer::new(Token::new("unknown")).into(), "OAUTHBEARER was refused by the broker"),
     ];
     for (choice, expected) in choices {
         let error = bench.client(choice).await.ready(Duration::from_secs(2)).await.expect_err("refused");

@@ -120,7 +120,7 @@ impl AwsEnvironment {
         };
         let headers: Vec<_> = token.iter().map(|token| ("authorization", token)).collect();
         let response = get(runtime, &url, &headers).await?;
-        good(&response).and_then(|body| credentials_of(body)).map(Some)
+        good(&response).and_then(credentials_of).map(Some)
     }
 
     async fn instance(&self, runtime: &Arc<dyn Runtime>) -> Result<AwsCredentials> {

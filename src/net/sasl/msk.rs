@@ -243,6 +243,6 @@ mod tests {
         assert!(!plain.expose().contains("security-token"));
         let error = login.message("kafka.example", &credentials, now).unwrap_err().to_string();
         assert!(error.contains("region"), "{error}");
-        assert!(login.clone().region("eu-west-1").message("kafka.example", &credentials, now).is_ok());
+        assert!(login.region("eu-west-1").message("kafka.example", &credentials, now).is_ok());
     }
 }
