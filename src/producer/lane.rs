@@ -523,7 +523,12 @@ impl Appender<'_> {
         match take(&self.stock.credit, reserve, wanted - capacity) {
             Ok(more) => {
                 open.credit.merge(more);
-                open.writer.reserve(wanted - open.writer.body_len());
+                if capacity < stock::LARGE_MIN {
+                    self.stock.put(open.writer.move_to(self.stock.buffer(wanted)));
+                } else {
+                    // Sizes are doubled, as buffers grow of themselves; a large one may grow where it is.
+                    open.writer.reserve(wanted - open.writer.body_len());
+                }
                 Ok(())
             }
             Err(missing) => Err(blocked(&self.stock.credit, missing, notice)),
@@ -561,7 +566,8 @@ impl Gauge {
     fn count(&self, open: &mut Open, before: usize) -> bool {
         let after = open.writer.body_len();
         let step = if after < GAUGE_STEP { GAUGE_STEP_SMALL } else { GAUGE_STEP };
-        if before / step == after / step {
+        // Both are in the same step, which is a power of two.
+        if before ^ after < step {
             return false;
         }
         let more = after - open.counted;
@@ -576,7 +582,7 @@ impl State {
     fn close_open(&mut self) {
         let Some(open) = self.open.take() else { return };
         self.gauge.bytes.fetch_sub(open.counted, Ordering::Relaxed);
-        self.chunk = stock::size_for_next(open.writer.body_len());
+        self.chunk = stock::size_for_next(open.writer.body_len(), self.chunk);
         self.enqueued += u64::try_from(open.writer.record_count()).unwrap_or(0);
         let number = self.next_closed;
         self.next_closed += 1;
@@ -595,15 +601,21 @@ impl State {
     /// The time of day: exact while batches leave at once, a batch is new or the broker has no room, else about a
     /// millisecond old. Only one whose appenders suddenly slow down while it has to wait may be behind for longer, for as
     /// many appends as were left.
+    #[inline]
     fn timestamp(&mut self, clocks: &impl Clocks) -> i64 {
         let fresh = self.open.is_none() || !self.gauge.busy.load(Ordering::Relaxed);
         if fresh || self.clock_appends == 0 {
-            let before = std::mem::replace(&mut self.clock, clocks.wall());
-            let slow = self.clock - before > 1;
-            self.clock_pace = if slow { 1 } else { (2 * self.clock_pace).min(CLOCK_APPENDS_MAX) };
-            self.clock_appends = self.clock_pace;
+            self.read_clock(clocks);
         }
         self.clock_appends -= 1;
         self.clock
+    }
+
+    #[inline(never)]
+    fn read_clock(&mut self, clocks: &impl Clocks) {
+        let before = std::mem::replace(&mut self.clock, clocks.wall());
+        let slow = self.clock - before > 1;
+        self.clock_pace = if slow { 1 } else { (2 * self.clock_pace).min(CLOCK_APPENDS_MAX) };
+        self.clock_appends = self.clock_pace;
     }
 }

@@ -10,7 +10,7 @@ use crate::sync::{CreditPool, Mutex, lock};
 /// powers of two would leave half of the memory empty.
 pub(super) const SIZE_MIN: usize = 512;
 /// Sizes from here on are powers of two.
-const LARGE_MIN: usize = 4096;
+pub(super) const LARGE_MIN: usize = 4096;
 /// Sizes below [`LARGE_MIN`], and powers of two up to the largest batch.
 const SIZES: usize = LARGE_MIN / SIZE_MIN - 1 + 19;
 
@@ -34,9 +34,12 @@ pub(super) fn size_for(bytes: usize) -> usize {
     if bytes < LARGE_MIN { bytes.next_multiple_of(SIZE_MIN).max(SIZE_MIN) } else { bytes.next_power_of_two() }
 }
 
-/// The size of a buffer for a batch that comes after one of `bytes`: a little more, so that it seldom has to grow.
-pub(super) fn size_for_next(bytes: usize) -> usize {
-    size_for(if bytes < LARGE_MIN { bytes + bytes / 4 } else { bytes })
+/// The size of a buffer for a batch that comes after one of `bytes`, whose buffer began with `size`: a little more, so that
+/// it seldom has to grow. Of large ones, many are cut short when a request leaves, and the next one is full again: sizes
+/// shrink by half.
+pub(super) fn size_for_next(bytes: usize, size: usize) -> usize {
+    let next = size_for(if bytes < LARGE_MIN { bytes + bytes / 4 } else { bytes });
+    if size > LARGE_MIN { next.max(size / 2) } else { next }
 }
 
 /// Where buffers of `capacity` bytes are kept; `None` if that is no size that anybody asks for.
@@ -70,10 +73,15 @@ impl Stock {
         BytesMut::with_capacity(capacity)
     }
 
-    /// Takes back the buffer of a batch that was acknowledged, unless somebody else still reads it. Keeps up to a quarter
-    /// of the memory that batches may take.
+    /// Takes back the buffer of a batch that was acknowledged, unless somebody else still reads it.
     pub(super) fn recycle(&self, body: Bytes) {
-        let Ok(mut buffer) = body.try_into_mut() else { return };
+        if let Ok(buffer) = body.try_into_mut() {
+            self.put(buffer);
+        }
+    }
+
+    /// Takes back a buffer that nobody uses any more. Keeps up to a quarter of the memory that batches may take.
+    pub(super) fn put(&self, mut buffer: BytesMut) {
         let capacity = buffer.capacity();
         let Some(place) = place(capacity) else { return };
         buffer.clear();
@@ -106,6 +114,21 @@ mod tests {
             stock.recycle(BytesMut::with_capacity(8192).freeze());
         }
         assert_eq!(lock(&stock.free).bytes, 2 * 8192, "a quarter is kept");
+    }
+
+    #[test]
+    fn large_sizes_shrink_step_by_step() {
+        for (bytes, before, next) in [
+            (100, 512, 512),
+            (2000, 512, 2560),
+            (100, 4096, 512),
+            (100, 8192, 4096),
+            (5000, 65_536, 32_768),
+            (50_000, 512, 65_536),
+        ] {
+            assert_eq!(size_for_next(bytes, before), next, "{bytes} after {before}");
+            assert!(place(next).is_some(), "{next}");
+        }
     }
 
     #[test]

@@ -515,6 +515,28 @@ fn a_request_that_a_run_of_records_fills_is_news_whatever_the_driver_said() {
 }
 
 #[test]
+fn a_buffer_that_grew_is_as_large_as_its_credit() {
+    let lane = lane::Lane::new(0, "t".into(), 0, 1_000_000);
+    let (stock, clocks) = (stock::Stock::new(1_000_000), Wound::default());
+    let codec = compress::Codec::new(Compression::None, None);
+    for records in [20, 30, 300, 25, 1000] {
+        for _ in 0..records {
+            let record = Record::to("t").value(&[7; 90]);
+            lane.appender(&stock).append(&record, &clocks, &mut None).expect("there is room");
+        }
+        let mut batches = Vec::new();
+        lane.collect(&codec, lane::Take::All, &mut batches);
+        let batch = batches.pop().expect("there is one");
+        let credit = batch.credit.as_ref().map(crate::sync::Credit::bytes);
+        let body = batch.body.clone();
+        drop(batch);
+        let buffer = body.try_into_mut().expect("nobody else reads it");
+        assert_eq!(Some(buffer.capacity()), credit, "{records}");
+        assert_eq!(stock::size_for(buffer.capacity()), buffer.capacity(), "it can be used again");
+    }
+}
+
+#[test]
 fn slow_appenders_read_the_clock_each_time_and_fast_ones_now_and_then() {
     let lane = lane::Lane::new(0, "t".into(), 0, 1_000_000);
     let gauge = Arc::new(lane::Gauge::default());

@@ -217,7 +217,8 @@ impl TopicCell {
         }
     }
 
-    /// Leaves the sticky partition `previous` for another of `count`, and returns that.
+    /// Leaves the sticky partition `previous` for another of `count`, and returns that. Seldom, so its registers are its own.
+    #[inline(never)]
     fn move_on(&self, count: u32, previous: u32, draw: &dyn Fn() -> u64) -> u32 {
         let next = partitioner::next_sticky(count, previous, draw(), |partition| {
             let lane = self.lanes.get(partition as usize)?;

@@ -1,8 +1,11 @@
 //! The workloads on carafe, with its defaults.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use carafe::app::{App, HandlerResult, Message, Raw, by_key};
 use carafe::client::Client;
 use carafe::consumer::{Event, PartitionReader, StartOffset};
 use carafe::producer::{Producer, ProducerConfig, Record};
@@ -37,6 +40,7 @@ pub async fn run(job: &Job) -> Result<(), Failure> {
             drain(job, &reader).await?;
         }
         Workload::Group => group(job, &client).await?,
+        Workload::Handle => handle(job, &client).await?,
         Workload::Start => {}
     }
     client.close();
@@ -46,7 +50,8 @@ pub async fn run(job: &Job) -> Result<(), Failure> {
 async fn produce(job: &Job, producer: &Producer) -> Result<(), Failure> {
     let values = Values::new();
     let topic = producer.topic(job.topic.as_str()).await?;
-    let record = |index| {
+    // Each workload has its own loop: a record that passes through a choice is moved once more.
+    let spread = |index| {
         let record = Record::to(&topic).value(values.get(index));
         match job.partition(index) {
             Some(partition) => record.partition(partition),
@@ -54,7 +59,7 @@ async fn produce(job: &Job, producer: &Producer) -> Result<(), Failure> {
         }
     };
     for index in 0..job.warm_up() {
-        let _ = producer.enqueue(record(index)).await?;
+        let _ = producer.enqueue(spread(index)).await?;
     }
     producer.flush(MINUTE).await?;
     let before = producer.counters().acked;
@@ -71,7 +76,7 @@ async fn produce(job: &Job, producer: &Producer) -> Result<(), Failure> {
         Workload::Single => {
             for index in 0..job.records {
                 let begin = Instant::now();
-                producer.send(record(index)).await?;
+                producer.send(Record::to(&topic).value(values.get(index))).await?;
                 latencies.push(begin.elapsed());
             }
         }
@@ -82,15 +87,21 @@ async fn produce(job: &Job, producer: &Producer) -> Result<(), Failure> {
                 {
                     oldest.await?;
                 }
-                waiting.push_back(producer.enqueue(record(index)).await?);
+                waiting.push_back(producer.enqueue(Record::to(&topic).value(values.get(index))).await?);
             }
             for receipt in waiting {
                 receipt.await?;
             }
         }
+        Workload::Spread => {
+            for index in 0..job.records {
+                let _ = producer.enqueue(spread(index)).await?;
+            }
+            producer.flush(MINUTE).await?;
+        }
         _ => {
             for index in 0..job.records {
-                let _ = producer.enqueue(record(index)).await?;
+                let _ = producer.enqueue(Record::to(&topic).value(values.get(index))).await?;
             }
             producer.flush(MINUTE).await?;
         }
@@ -152,6 +163,41 @@ async fn group(job: &Job, client: &Client) -> Result<(), Failure> {
     }
     window.close(seen, &mut [], CONSUMER);
     consumer.close(MINUTE).await?;
+    Ok(())
+}
+
+fn done() -> HandlerResult {
+    Ok(())
+}
+
+/// A routed application with a handler per message, in lanes by key.
+async fn handle(job: &Job, client: &Client) -> Result<(), Failure> {
+    let seen = Arc::new(AtomicU64::new(0));
+    let (count, topic) = (seen.clone(), job.topic.clone());
+    let server = App::new(format!("peers-handle-{}", std::process::id()))
+        .client(client.clone())
+        .routes(move |routes| {
+            let handler = move |_: Message<Raw>, _| {
+                count.fetch_add(1, Ordering::Relaxed);
+                async { done() }
+            };
+            routes.topic(topic.as_str()).handler(handler).virtual_partitions(by_key());
+        })
+        .build()
+        .await?;
+    let stop = server.handle();
+    let running = tokio::spawn(server.run());
+    let wait = async |records| {
+        while seen.load(Ordering::Relaxed) < records {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    wait(job.warm).await;
+    let window = Window::open();
+    wait(job.warm + job.records).await;
+    window.close(job.records, &mut [], "lanes by key, a handler per message");
+    stop.stop();
+    running.await??;
     Ok(())
 }
 

@@ -60,6 +60,7 @@ pub async fn run(job: &Job) -> Result<(), Failure> {
         Workload::Awaited => awaited(job).await,
         Workload::Single => single(job).await,
         Workload::Drain | Workload::Group => drain(job),
+        Workload::Handle => Err("librdkafka has no applications".into()),
         Workload::Start => start().await,
     }
 }

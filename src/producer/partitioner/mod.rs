@@ -55,6 +55,7 @@ impl Partitioner {
     }
 
     /// Chooses for `key` among `count` partitions, which is not 0.
+    #[inline]
     pub(crate) fn choose(self, key: Option<&[u8]>, count: u32) -> Choice {
         let java = |key: &[u8]| Choice::Partition((murmur2(key) & 0x7fff_ffff) % count);
         match (self, key) {

@@ -150,6 +150,13 @@ impl BatchWriter {
         self.body.reserve(additional);
     }
 
+    /// Moves the records to `buffer`, which is empty and has room for them, and returns the former one.
+    #[cfg(feature = "client")]
+    pub(crate) fn move_to(&mut self, mut buffer: BytesMut) -> BytesMut {
+        buffer.extend_from_slice(&self.body);
+        std::mem::replace(&mut self.body, buffer)
+    }
+
     /// The exact size of a record if it were appended next.
     ///
     /// # Errors
