@@ -29,13 +29,14 @@ const USAGE: &str = "\
 Usage: peers [WORKLOAD…] [--records N] [--blocks N] [--runtime multi|task|current] [--linger MS]
              [--bootstrap-servers LIST] [--franz-go]
 
-Workloads: fire spread awaited single drain group start (default: all)
+Workloads: fire spread awaited single drain group handle start (default: all but handle)
   fire      produce, fire and count            carafe enqueue      / BaseProducer
   spread    as fire, over 10,000 partitions in no order, as keys would have it
   awaited   produce, up to --window acks owed  carafe receipts     / FutureProducer
   single    one awaited record at a time       carafe send         / FutureProducer, linger.ms=0
   drain     consume assigned partitions        PartitionReader     / BaseConsumer
   group     consume in a group                 GroupConsumer       / BaseConsumer
+  handle    a routed application, by `peers run` alone: nothing to compare it with
   start     three nodes to the first ack       embedded cluster    / mock cluster
 --franz-go adds a third side to fire, spread, awaited, single (linger 0) and drain; it needs Go.
 
@@ -56,18 +57,20 @@ pub enum Workload {
     Single,
     Drain,
     Group,
+    Handle,
     Start,
 }
 
 const CARAFE: Side = Side { name: "carafe", program: None };
 
-const WORKLOADS: [(&str, Workload); 7] = [
+const WORKLOADS: [(&str, Workload); 8] = [
     ("fire", Workload::Fire),
     ("spread", Workload::Spread),
     ("awaited", Workload::Awaited),
     ("single", Workload::Single),
     ("drain", Workload::Drain),
     ("group", Workload::Group),
+    ("handle", Workload::Handle),
     ("start", Workload::Start),
 ];
 
@@ -81,11 +84,11 @@ impl Workload {
     }
 
     fn is_in_go(self) -> bool {
-        !matches!(self, Self::Group | Self::Start)
+        !matches!(self, Self::Group | Self::Handle | Self::Start)
     }
 
     fn consumes(self) -> bool {
-        matches!(self, Self::Drain | Self::Group)
+        matches!(self, Self::Drain | Self::Group | Self::Handle)
     }
 
     fn partitions(self) -> i32 {
@@ -328,7 +331,8 @@ fn drive(arguments: &[String]) -> Result<(), Failure> {
         }
     }
     if workloads.is_empty() {
-        workloads = WORKLOADS.iter().map(|(_, workload)| *workload).collect();
+        let all = WORKLOADS.iter().map(|(_, workload)| *workload);
+        workloads = all.filter(|workload| *workload != Workload::Handle).collect();
     }
     let target = servers.as_deref().unwrap_or("embedded broker, discarding or replaying");
     println!(
