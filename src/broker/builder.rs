@@ -8,7 +8,7 @@ use super::cluster::State;
 use super::driver::{self, Shared};
 use super::listener::{Listener, Opened};
 use super::sasl::SaslMechanism;
-use super::settings::{Mode, Settings};
+use super::settings::{Mode, Settings, TRANSACTION_VERSION_MAX};
 use crate::runtime::{self, Runtime};
 use crate::types::{Secret, SecurityProtocol};
 use crate::{Error, ErrorKind, Result};
@@ -179,6 +179,28 @@ impl ClusterBuilder {
         self
     }
 
+    /// The finalized feature `transaction.version`: 0 to 2, default 2, where every transaction ends in an epoch of its own and
+    /// clients that can do so add partitions by producing to them (KIP-890). Transactions work with any of them.
+    /// [`Control`](super::Control) and UpdateFeatures change it while the cluster runs.
+    pub fn transaction_version(mut self, version: u8) -> Self {
+        self.settings.transaction_version = i16::from(version);
+        self
+    }
+
+    /// Longest time-out that a transactional producer may ask for (`transaction.max.timeout.ms`); default 15 min.
+    pub fn transaction_timeout_max(mut self, longest: Duration) -> Self {
+        self.settings.transaction_timeout_max = longest;
+        self
+    }
+
+    /// How long after the end of a transaction its markers are written; default 0, when it is complete before its end is
+    /// answered. Above 0 the next request of the producer may meet CONCURRENT_TRANSACTIONS, as in Kafka. `Duration::MAX`
+    /// leaves every transaction unfinished. [`Control`](super::Control) can change it while the cluster runs.
+    pub fn transaction_marker_lag(mut self, lag: Duration) -> Self {
+        self.settings.transaction_marker_lag = lag;
+        self
+    }
+
     /// Largest request that is read (`socket.request.max.bytes`); default 100 MiB. A larger one closes its connection.
     pub fn request_max_bytes(mut self, bytes: usize) -> Self {
         self.settings.frame_max_bytes = bytes;
@@ -259,6 +281,12 @@ impl ClusterBuilder {
             problems.push(format!(
                 "topic_propagation: {:?} is above {PROPAGATION_MAX:?}",
                 settings.topic_propagation
+            ));
+        }
+        if !(0..=TRANSACTION_VERSION_MAX).contains(&settings.transaction_version) {
+            problems.push(format!(
+                "transaction_version: {} is not within 0 to {TRANSACTION_VERSION_MAX}",
+                settings.transaction_version
             ));
         }
         if settings.frame_max_bytes < 1024 {

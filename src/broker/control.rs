@@ -1,16 +1,19 @@
 //! The hand that makes the cluster unpleasant, and the eye that sees the truth.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::cluster::State;
 use super::driver::{self, Shared};
+use super::log::StoredBatch;
+use super::partition::Partition;
 use super::readback::{self, LoggedRecord};
 use super::rights::{Operation, Resource};
 use super::rules::{Action, Matcher};
 use super::sasl::Logins;
+use super::settings::TRANSACTION_VERSION_MAX;
 use crate::wire::ApiKey;
 use crate::{Error, ErrorCode, ErrorKind, Result};
 
@@ -66,6 +69,8 @@ pub struct PartitionState {
     pub log_start: i64,
     /// Everything below is committed.
     pub high_watermark: i64,
+    /// Everything below is committed and belongs to no open transaction.
+    pub last_stable_offset: i64,
     /// End of each replica's log.
     pub log_ends: BTreeMap<i32, i64>,
 }
@@ -84,6 +89,24 @@ pub struct GroupState {
     pub leader: Option<String>,
     /// Ids of the members.
     pub members: Vec<String>,
+    /// The node that coordinates it.
+    pub coordinator: i32,
+}
+
+/// State of a transactional id.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct TransactionState {
+    /// Kafka's name of the state, such as `Ongoing`.
+    pub state: String,
+    /// Id of the producer that may use it.
+    pub producer_id: i64,
+    /// Its epoch; older ones are fenced.
+    pub producer_epoch: i16,
+    /// How long a transaction may be open.
+    pub timeout: Duration,
+    /// What takes part in the open transaction; `__consumer_offsets` stands for groups.
+    pub partitions: BTreeSet<(String, i32)>,
     /// The node that coordinates it.
     pub coordinator: i32,
 }
@@ -258,6 +281,44 @@ impl Control {
         Ok(())
     }
 
+    /// Lets another node coordinate a transactional id and those that share its partition of `__transaction_state`. It goes on
+    /// where the last coordinator was, and its markers carry a higher epoch.
+    ///
+    /// # Errors
+    ///
+    /// If the node does not run.
+    pub fn move_transaction_coordinator(&self, transactional_id: &str, node: i32) -> Result<()> {
+        let mut state = self.shared.lock();
+        if !state.is_alive(node) {
+            return Err(unknown_node(node));
+        }
+        state.transactions.move_coordinator(transactional_id, node);
+        Ok(())
+    }
+
+    /// How long after the end of a transaction its markers are written from now on, see
+    /// [`ClusterBuilder::transaction_marker_lag`](super::ClusterBuilder::transaction_marker_lag). `Duration::MAX` leaves
+    /// transactions unfinished until it is changed.
+    pub fn set_transaction_marker_lag(&self, lag: Duration) {
+        self.shared.lock().set_marker_lag(lag, self.shared.now());
+        self.shared.timers_changed();
+    }
+
+    /// Sets the finalized feature `transaction.version`, 0 to 2. Clients learn of it with their next ApiVersions.
+    ///
+    /// # Errors
+    ///
+    /// If there is no such version ([`ErrorKind::Config`]).
+    pub fn set_transaction_version(&self, version: u8) -> Result<()> {
+        if self.shared.lock().set_transaction_version(i16::from(version)) {
+            return Ok(());
+        }
+        let why = format!(
+            "the feature transaction.version goes from 0 to {TRANSACTION_VERSION_MAX}, not to {version}"
+        );
+        Err(Error::new(ErrorKind::Config, why))
+    }
+
     /// How far followers run behind their leaders from now on. `Duration::MAX` stops replication.
     pub fn set_replication_lag(&self, lag: Duration) {
         self.shared.lock().set_replication_lag(None, lag, self.shared.now());
@@ -319,22 +380,44 @@ impl Control {
     // ---- truth ----
 
     /// All records of a partition that lie below the high watermark, as its leader has them, or an in-sync replica while
-    /// nobody leads; empty if there is no such partition.
+    /// nobody leads; also those of transactions that are open or aborted, but no transaction markers. Empty if there is no
+    /// such partition.
     pub fn log(&self, topic: &str, partition: i32) -> Vec<LoggedRecord> {
-        let batches: Vec<_> = {
-            let state = self.shared.lock();
-            let Some(partition) = state.topic(topic).and_then(|topic| topic.partition(partition)) else {
-                return Vec::new();
-            };
-            let in_sync = || partition.isr.iter().find_map(|node| partition.logs.get(node));
-            let Some(log) = partition.leader_log().or_else(in_sync) else { return Vec::new() };
-            let below = |batch: &&Arc<_>| {
-                let batch: &Arc<super::log::StoredBatch> = batch;
-                batch.last_offset < partition.high_watermark
-            };
-            log.batches().filter(below).cloned().collect()
+        let batches = self.batches(topic, partition, |partition| partition.high_watermark);
+        let data = batches.iter().filter(|batch| !batch.head.is_control());
+        data.flat_map(|batch| readback::records(batch)).collect()
+    }
+
+    /// The records of [`log`](Self::log) that a reader of committed records gets: those below the last stable offset, without
+    /// what was aborted.
+    pub fn committed_log(&self, topic: &str, partition: i32) -> Vec<LoggedRecord> {
+        readback::committed(&self.batches(topic, partition, Partition::last_stable_offset))
+    }
+
+    /// The batches of a partition below what `end` says.
+    fn batches(&self, topic: &str, partition: i32, end: impl Fn(&Partition) -> i64) -> Vec<Arc<StoredBatch>> {
+        let state = self.shared.lock();
+        let Some(partition) = state.topic(topic).and_then(|topic| topic.partition(partition)) else {
+            return Vec::new();
         };
-        batches.iter().flat_map(|batch| readback::records(batch)).collect()
+        let in_sync = || partition.isr.iter().find_map(|node| partition.logs.get(node));
+        let Some(log) = partition.leader_log().or_else(in_sync) else { return Vec::new() };
+        let end = end(partition);
+        log.batches().filter(|batch| batch.last_offset < end).cloned().collect()
+    }
+
+    /// State of a transactional id; `None` if no producer has used it.
+    pub fn transaction(&self, transactional_id: &str) -> Option<TransactionState> {
+        let state = self.shared.lock();
+        let found = state.transactions.get(transactional_id)?;
+        Some(TransactionState {
+            state: found.phase.name().to_owned(),
+            producer_id: found.identity.producer_id,
+            producer_epoch: found.identity.epoch,
+            timeout: found.timeout,
+            partitions: found.parts.keys().map(|(topic, index)| (topic.to_string(), *index)).collect(),
+            coordinator: state.transactions.coordinator(transactional_id),
+        })
     }
 
     /// State of a partition.
@@ -348,6 +431,7 @@ impl Control {
             isr: partition.isr.clone(),
             log_start: partition.log_start(),
             high_watermark: partition.high_watermark,
+            last_stable_offset: partition.last_stable_offset(),
             log_ends: partition.logs.iter().map(|(node, log)| (*node, log.end())).collect(),
         })
     }

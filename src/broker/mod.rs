@@ -1,8 +1,8 @@
 //! A Kafka-compatible cluster inside the process, for tests, quick starts and development. Not for production: its log
 //! lies in memory.
 //!
-//! It has several nodes with leaders, replicas, a high watermark and leader epochs, classic consumer groups, idempotent
-//! producers and fetch sessions, and it answers Java, librdkafka, franz-go, kcat and carafe itself. [`Control`] makes it
+//! It has several nodes with leaders, replicas, a high watermark and leader epochs, classic consumer groups, idempotent and
+//! transactional producers and fetch sessions, and it answers Java, librdkafka, franz-go, kcat and carafe itself. [`Control`] makes it
 //! as unpleasant as a real cluster: requests are delayed, lost, refused, throttled or cut off, leaders move, nodes freeze,
 //! die and return, topics are made anew, rights are taken away.
 //!
@@ -14,14 +14,16 @@
 //! # }
 //! ```
 //!
-//! Reading order: `settings` and the builder; `cluster` (the machine, in parts) with `partition`, `log`, `groups` and `sessions`;
-//! `handlers` (one file per API); `sasl` (who asks); `rules`, `rights` and `control` (interception); `driver` (sockets and timers). One lock guards
+//! Reading order: `settings` and the builder; `cluster` (the machine, in parts) with `partition`, `log`, `groups`,
+//! `transactions` and `sessions`; `handlers` (one file per API); `sasl` (who asks); `rules`, `rights` and `control`
+//! (interception); `driver` (sockets and timers). One lock guards
 //! the machine, and time and dice are handed to it. Written from the protocol: of carafe it uses `wire`
 //! and `runtime` alone.
 
 mod builder;
 mod cluster;
 mod control;
+mod coordinators;
 mod driver;
 mod groups;
 mod handlers;
@@ -38,12 +40,13 @@ mod settings;
 #[cfg(test)]
 mod tests;
 mod topic_configs;
+mod transactions;
 
 use std::fmt;
 use std::sync::Arc;
 
 pub use builder::ClusterBuilder;
-pub use control::{Control, GroupState, Interception, PartitionState, Produced};
+pub use control::{Control, GroupState, Interception, PartitionState, Produced, TransactionState};
 pub use listener::Listener;
 pub use readback::LoggedRecord;
 pub use rights::{Operation, Resource};

@@ -66,6 +66,7 @@ impl Partition {
         let smallest = self.isr.iter().filter_map(|node| self.logs.get(node)).map(Log::end).min();
         if let Some(end) = smallest.filter(|end| *end > self.high_watermark) {
             self.high_watermark = end;
+            self.producers.advance(self.log_start(), end);
             self.waiters.reached(end);
         }
     }

@@ -1,8 +1,11 @@
 //! Reads stored batches back into records: for look-ups by time, and for tests that compare with the truth.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
 use bytes::Bytes;
 
-use super::log::StoredBatch;
+use super::log::{Marker, StoredBatch};
 use crate::wire::compression::Decompressor;
 use crate::wire::records::BatchIter;
 
@@ -31,6 +34,8 @@ pub struct LoggedRecord {
     pub producer_epoch: i16,
     /// Sequence of the record, -1 without.
     pub sequence: i32,
+    /// It was written in a transaction.
+    pub transactional: bool,
 }
 
 /// The records of a batch, copied out of it; none if its codec is not compiled in or it is malformed.
@@ -57,6 +62,7 @@ pub(crate) fn records(batch: &StoredBatch) -> Vec<LoggedRecord> {
                 leader_epoch: batch.leader_epoch,
                 producer_id: batch.head.producer_id,
                 producer_epoch: batch.head.producer_epoch,
+                transactional: batch.head.is_transactional(),
                 sequence: match batch.head.base_sequence {
                     base if base < 0 => -1,
                     base => base.wrapping_add(delta) & i32::MAX,
@@ -65,6 +71,22 @@ pub(crate) fn records(batch: &StoredBatch) -> Vec<LoggedRecord> {
         }
     }
     found
+}
+
+/// The records of `batches` that are not of an aborted transaction, where all of these have ended. Looks at the markers in
+/// the log alone, so that it can be held against what readers are told.
+pub(crate) fn committed(batches: &[Arc<StoredBatch>]) -> Vec<LoggedRecord> {
+    let mut outcomes = BTreeMap::new();
+    let mut kept = Vec::new();
+    for batch in batches.iter().rev() {
+        let producer = batch.head.producer_id;
+        if batch.head.is_control() {
+            outcomes.insert(producer, Marker::read(batch).is_some_and(|marker| marker.commit));
+        } else if !batch.head.is_transactional() || outcomes.get(&producer) == Some(&true) {
+            kept.push(batch);
+        }
+    }
+    kept.into_iter().rev().flat_map(|batch| records(batch)).collect()
 }
 
 /// Timestamp and offset of each record of a batch.

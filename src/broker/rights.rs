@@ -12,7 +12,10 @@ pub enum Resource {
     Topic(String),
     /// A consumer group by id.
     Group(String),
-    /// The cluster as a whole: idempotent producers need [`Operation::Write`].
+    /// A transactional id.
+    TransactionalId(String),
+    /// The cluster as a whole: idempotent producers need [`Operation::Write`], and whoever writes transaction markers or sets features
+    /// [`Operation::Alter`].
     Cluster,
 }
 
@@ -24,13 +27,13 @@ pub enum Operation {
     Describe,
     /// To fetch; to be a member of a group and to commit.
     Read,
-    /// To produce.
+    /// To produce; to begin and end transactions.
     Write,
     /// To create, also on first use.
     Create,
     /// To delete, records too.
     Delete,
-    /// To add partitions.
+    /// To add partitions; see [`Resource::Cluster`].
     Alter,
 }
 
@@ -41,6 +44,7 @@ type Denied = BTreeSet<Operation>;
 pub(crate) struct Rights {
     topics: BTreeMap<String, Denied>,
     groups: BTreeMap<String, Denied>,
+    transactional_ids: BTreeMap<String, Denied>,
     cluster: Denied,
 }
 
@@ -49,6 +53,7 @@ impl Rights {
         match resource {
             Resource::Topic(name) => self.topics.entry(name).or_default(),
             Resource::Group(id) => self.groups.entry(id).or_default(),
+            Resource::TransactionalId(id) => self.transactional_ids.entry(id).or_default(),
             Resource::Cluster => &mut self.cluster,
         }
         .insert(operation);
@@ -59,6 +64,7 @@ impl Rights {
         match resource {
             Resource::Topic(name) => drop(self.topics.remove(name)),
             Resource::Group(id) => drop(self.groups.remove(id)),
+            Resource::TransactionalId(id) => drop(self.transactional_ids.remove(id)),
             Resource::Cluster => self.cluster.clear(),
         }
     }
@@ -69,6 +75,11 @@ impl Rights {
 
     pub(crate) fn check_group(&self, id: &str, operation: Operation) -> Result<(), ErrorCode> {
         check(self.groups.get(id), operation, ErrorCode::GROUP_AUTHORIZATION_FAILED)
+    }
+
+    pub(crate) fn check_transactional_id(&self, id: &str, operation: Operation) -> Result<(), ErrorCode> {
+        let denied = self.transactional_ids.get(id);
+        check(denied, operation, ErrorCode::TRANSACTIONAL_ID_AUTHORIZATION_FAILED)
     }
 
     pub(crate) fn check_cluster(&self, operation: Operation) -> Result<(), ErrorCode> {

@@ -7,7 +7,10 @@ use crate::types::Secret;
 /// How long a node waits after a failed accept before it tries again.
 pub(crate) const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
 
-/// The settings of a cluster, fixed when it starts except for the replication lag.
+/// Highest level of the feature `transaction.version`.
+pub(crate) const TRANSACTION_VERSION_MAX: i16 = 2;
+
+/// The settings of a cluster, fixed when it starts except for lags and `transaction_version`.
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
     pub(crate) nodes: i32,
@@ -25,6 +28,9 @@ pub(crate) struct Settings {
     pub(crate) group_session_timeout_min: Duration,
     pub(crate) group_session_timeout_max: Duration,
     pub(crate) offsets_retention: Duration,
+    pub(crate) transaction_version: i16,
+    pub(crate) transaction_timeout_max: Duration,
+    pub(crate) transaction_marker_lag: Duration,
     pub(crate) frame_max_bytes: usize,
     pub(crate) mode: Mode,
     /// Users that there are from the start, with their passwords.
@@ -61,6 +67,9 @@ impl Default for Settings {
             group_session_timeout_min: Duration::from_secs(6),
             group_session_timeout_max: Duration::from_secs(1800),
             offsets_retention: Duration::from_secs(7 * 24 * 3600),
+            transaction_version: 2,
+            transaction_timeout_max: Duration::from_secs(900),
+            transaction_marker_lag: Duration::ZERO,
             frame_max_bytes: 100 * 1024 * 1024,
             mode: Mode::Store,
             users: Vec::new(),

@@ -8,3 +8,4 @@ mod powers;
 mod protocol;
 mod sasl;
 mod support;
+mod transactions;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::retention::Aged;
+use super::transactions::Transactional;
 use super::{State, Topic};
 use crate::ErrorCode;
 use crate::broker::log::{Admission, BatchHead, Examined, Log, Refusal, StoredBatch};
@@ -35,6 +35,8 @@ pub(crate) struct Append<'a> {
     pub(crate) all: bool,
     /// The wall clock, in milliseconds since 1970.
     pub(crate) wall: i64,
+    /// The transaction that the request names.
+    pub(crate) transactional: Option<Transactional<'a>>,
 }
 
 /// What the topic and the cluster ask of a batch.
@@ -61,6 +63,10 @@ impl State {
         self.rights
             .check_topic(name, Operation::Write)
             .map_err(|code| Refusal::new(code, "Topic authorization failed."))?;
+        let from_zero = match (attempt.transactional, &batch.head) {
+            (Some(transactional), Ok(head)) => self.join_transaction(&attempt, transactional, head, now)?,
+            _ => false,
+        };
         let topic = self.topic_at(node, name).ok_or_else(unknown)?;
         let (topic_id, limits) = (topic.id, self.limits(topic, wall));
         let partition = topic.partition(index).ok_or_else(unknown)?;
@@ -77,7 +83,9 @@ impl State {
         let Some(partition) = self.topics.get_mut(name).and_then(|topic| topic.partition_mut(index)) else {
             return Err(unknown());
         };
-        if let Admission::Duplicate { base_offset, last_offset } = partition.producers.admit(&head)? {
+        if let Admission::Duplicate { base_offset, last_offset } =
+            partition.producers.admit(&head, from_zero)?
+        {
             let end = last_offset + 1;
             return Ok(Appended { base_offset, end, leader_epoch, append_time: -1, log_start });
         }
@@ -93,16 +101,9 @@ impl State {
         }
         let stored = StoredBatch::place(&batch.bytes, head, base_offset, leader_epoch, limits.append_time);
         let stored = Arc::new(stored);
-        if let Some(log) = partition.logs.get_mut(&node) {
-            log.append(Arc::clone(&stored));
-        }
-        for replica in &partition.replicas {
-            if let Some(node) = self.nodes.get_mut(replica) {
-                node.age.push_back(Aged { topic: topic_id, partition: index, end });
-            }
-        }
-        self.prune_age();
-        self.grew(node, stored.len() as isize);
+        let grown = stored.len() as isize;
+        self.keep(node, topic_id, index, stored);
+        self.grew(node, grown);
         self.replicate(topic_id, index, now);
         self.apply_retention();
         Ok(Appended { base_offset, end, leader_epoch, append_time, log_start })
@@ -157,10 +158,10 @@ fn check(
     if let Some(fault) = &batch.fault {
         return Err(fault.clone());
     }
-    if head.is_control() || head.is_transactional() {
+    if head.is_control() {
         return Err(Refusal::new(
-            ErrorCode::INVALID_TXN_STATE,
-            "Transactions are not supported by this cluster",
+            ErrorCode::INVALID_RECORD,
+            "Clients are not allowed to write control records",
         ));
     }
     if limits.append_time.is_none()

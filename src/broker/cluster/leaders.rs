@@ -41,6 +41,7 @@ impl State {
         node.sessions = Sessions::default();
         if node.frozen.take().is_some() {
             self.groups.freeze(id, false);
+            self.transactions.freeze(id, false);
         }
         self.retire(id, now);
     }
@@ -68,6 +69,7 @@ impl State {
         self.replicate_all(now);
         let heir = alive.iter().copied().find(|node| *node > id).or_else(|| alive.first().copied());
         self.groups.node_died(id, heir, now);
+        self.transactions.node_died(id, heir);
     }
 
     /// Starts a stopped node with the logs it had; its followers catch up.
@@ -88,6 +90,7 @@ impl State {
         self.grew_all(shrunk);
         self.replicate_all(now);
         self.groups.node_returned(id, now);
+        self.transactions.node_returned(id);
     }
 
     // ---- frozen nodes ----
@@ -98,6 +101,7 @@ impl State {
         let Some(node) = running else { return };
         node.frozen = Some(now);
         self.groups.freeze(id, true);
+        self.transactions.freeze(id, true);
         if let Some(end) = now.checked_add(self.settings.node_session_timeout) {
             self.at(end, Step::Fence { node: id, since: now });
         }
@@ -115,6 +119,7 @@ impl State {
         let Some(node) = self.nodes.get_mut(&id).filter(|node| node.frozen.is_some()) else { return };
         node.frozen = None;
         self.groups.freeze(id, false);
+        self.transactions.freeze(id, false);
         self.restart_node(id, now);
         self.replicate_all(now);
     }

@@ -3,6 +3,7 @@
 //! * `topics`: what topics look like, their making, growing and end, and who has heard of them.
 //! * `append`: what speaks against a batch, and how it gets into the log of its leader.
 //! * `replication`: followers and how far behind they run; `leaders`: nodes that come and go, and who leads then.
+//! * `transactions`: what must belong to a transaction, and the markers that end it.
 //! * `retention`: how much the logs hold, and what goes when they are full.
 
 mod append;
@@ -10,6 +11,7 @@ mod leaders;
 mod replication;
 mod retention;
 mod topics;
+mod transactions;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -23,6 +25,7 @@ use super::rules::Rules;
 use super::sasl::Sasl;
 use super::sessions::Sessions;
 use super::settings::{Mode, Settings};
+use super::transactions::Transactions;
 use crate::wire::{Str, Uuid};
 use retention::Aged;
 use topics::Newcomer;
@@ -32,6 +35,7 @@ pub(crate) use append::Append;
 pub(crate) use append::Appended;
 pub(crate) use replication::check_epoch;
 pub(crate) use topics::{NewTopic, Topic, check_topic_name};
+pub(crate) use transactions::{Transactional, offsets_part};
 
 /// One broker of the cluster.
 #[derive(Debug)]
@@ -106,6 +110,10 @@ enum Step {
         node: i32,
         since: Instant,
     },
+    /// Markers of a transaction are written.
+    Mark {
+        id: Str,
+    },
 }
 
 /// Counters for benches and tests.
@@ -127,13 +135,18 @@ pub(crate) struct State {
     /// Topics by their name as metrics see it, see `collision_key`.
     collisions: BTreeMap<String, Str>,
     pub(crate) groups: Groups,
+    pub(crate) transactions: Transactions,
+    /// How often a finalized feature has changed.
+    pub(crate) features_epoch: i64,
+    marker_lag: Duration,
+    /// When the next markers of a transactional id are due.
+    marking: BTreeMap<Str, Instant>,
     pub(crate) rules: Rules,
     pub(crate) rights: Rights,
     pub(crate) sasl: Sasl,
     pub(crate) rng: fastrand::Rng,
     totals: Totals,
     pub(crate) replay: Option<Replay>,
-    next_producer_id: i64,
     lag: Duration,
     steps: BTreeMap<(Instant, u64), Step>,
     next_step: u64,
@@ -150,6 +163,8 @@ impl State {
         for (name, password) in &settings.users {
             sasl.users.set(name, password.expose(), &mut rng);
         }
+        let transactions = Transactions::new(&settings);
+        let marker_lag = settings.transaction_marker_lag;
         let replay = (settings.mode == Mode::Replay).then(Replay::default);
         Self {
             settings,
@@ -159,13 +174,16 @@ impl State {
             topic_names: BTreeMap::new(),
             collisions: BTreeMap::new(),
             groups,
+            transactions,
+            features_epoch: 1,
+            marker_lag,
+            marking: BTreeMap::new(),
             rules: Rules::default(),
             rights: Rights::default(),
             sasl,
             rng,
             totals: Totals::default(),
             replay,
-            next_producer_id: 1000,
             lag,
             steps: BTreeMap::new(),
             next_step: 0,
@@ -230,18 +248,11 @@ impl State {
         self.alive_nodes().next().map_or(-1, |node| node.id)
     }
 
-    pub(crate) fn new_producer_id(&mut self) -> i64 {
-        self.next_producer_id += 1;
-        self.next_producer_id
-    }
-
     /// When [`handle_timeout`](Self::handle_timeout) is due.
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
         let step = self.steps.keys().next().map(|(when, _)| *when);
-        match (step, self.groups.next_deadline()) {
-            (Some(a), Some(b)) => Some(a.min(b)),
-            (a, b) => a.or(b),
-        }
+        let coordinators = [self.groups.next_deadline(), self.transactions.next_deadline()];
+        step.into_iter().chain(coordinators.into_iter().flatten()).min()
     }
 
     /// Does everything that is due.
@@ -255,6 +266,8 @@ impl State {
             self.run_step(due, step);
         }
         self.groups.handle_timeout(now);
+        self.transactions.handle_timeout(now);
+        self.settle_transactions(now);
     }
 
     fn at(&mut self, when: Instant, step: Step) {
@@ -270,6 +283,7 @@ impl State {
                 }
                 self.at(due + leads, Step::Lead { topic, node });
             }
+            Step::Mark { id } => self.markers_due(&id, due),
             Step::Fence { node, since } => self.fence(node, since, due),
             Step::Lead { topic, node } => {
                 if let Some(topic) = self.topic_by_id_mut(&topic) {

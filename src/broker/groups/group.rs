@@ -447,6 +447,16 @@ impl Group {
         }
     }
 
+    /// Whether a transaction may commit offsets for `caller`. Without member and generation, as before KIP-447, any may.
+    pub(crate) fn admit_pending(&self, caller: &Caller<'_>) -> ErrorCode {
+        let anonymous = caller.generation < 0
+            && (self.phase == Phase::Empty || (caller.member_id.is_empty() && caller.instance_id.is_none()));
+        if anonymous {
+            return ErrorCode::NONE;
+        }
+        self.check_caller(caller).err().unwrap_or(ErrorCode::NONE)
+    }
+
     fn check_instance(&self, member_id: &str, instance_id: Option<&str>) -> Result<(), ErrorCode> {
         let Some(instance) = instance_id else { return Ok(()) };
         match self.member_of_instance(instance) {

@@ -2,6 +2,7 @@
 
 mod group;
 mod member;
+mod pending;
 #[cfg(test)]
 mod tests;
 
@@ -18,10 +19,11 @@ use crate::wire::Str;
 pub(crate) use group::Group;
 pub(crate) use member::{Caller, Join, Joined, Phase, Synced};
 
+use super::coordinators::Coordinators;
+use super::log::Ending;
 use super::settings::Settings;
+use pending::Writers;
 
-/// Partitions of the offsets topic that Kafka would have; each has a coordinator.
-const COORDINATOR_PARTITIONS: usize = 50;
 /// How often Kafka looks for groups that nobody needs any more, its `offsets.retention.check.interval.ms`.
 const EXPIRY_CHECK: Duration = Duration::from_secs(600);
 /// Longest id of a group: what a key of the offsets topic can hold. Kafka answers longer ones as an error of its own.
@@ -30,25 +32,41 @@ const ID_MAX: usize = i16::MAX as usize;
 pub(crate) const METADATA_MAX: usize = 4096;
 
 /// A committed offset.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Committed {
     pub(crate) offset: i64,
     pub(crate) leader_epoch: i32,
     pub(crate) metadata: Option<Str>,
+    /// Of two the one that was written later counts. [`Groups`] sets it.
+    pub(crate) order: u64,
 }
+
+/// Offset by topic and partition.
+type Offsets = BTreeMap<(Str, i32), Committed>;
 
 /// A group and what it committed.
 #[derive(Debug, Default)]
 pub(crate) struct Entry {
     pub(crate) group: Group,
-    pub(crate) offsets: BTreeMap<(Str, i32), Committed>,
+    pub(crate) offsets: Offsets,
+    /// Offsets of open transactions, by producer.
+    pending: BTreeMap<i64, Offsets>,
     /// Since when it has neither members nor new commits.
     idle_since: Option<Instant>,
 }
 
 impl Entry {
+    /// True if an open transaction commits an offset of this partition (KIP-447).
+    pub(crate) fn is_unstable(&self, topic: &Str, partition: i32) -> bool {
+        let key = (topic.clone(), partition);
+        self.pending.values().any(|offsets| offsets.contains_key(&key))
+    }
+
     /// When the group is forgotten, unless something happens.
     fn expiry(&self, retention: Duration) -> Option<Instant> {
+        if !self.pending.is_empty() {
+            return None;
+        }
         let keep = if self.offsets.is_empty() { EXPIRY_CHECK } else { retention };
         self.idle_since?.checked_add(keep)
     }
@@ -70,10 +88,10 @@ pub(crate) struct Groups {
     deadlines: BTreeSet<(Instant, Str)>,
     /// Deadline under which a group is filed in `deadlines`.
     filed: BTreeMap<Str, Instant>,
-    /// Node by partition of the offsets topic.
-    coordinators: Vec<i32>,
-    /// Nodes that do nothing at present: what is due at them waits.
-    frozen: BTreeSet<i32>,
+    coordinators: Coordinators,
+    writers: Writers,
+    /// Offsets written so far.
+    written: u64,
     initial_delay: Duration,
     session_min: Duration,
     session_max: Duration,
@@ -86,10 +104,9 @@ impl Groups {
             entries: BTreeMap::new(),
             deadlines: BTreeSet::new(),
             filed: BTreeMap::new(),
-            coordinators: (0..COORDINATOR_PARTITIONS as i32)
-                .map(|at| settings.first_node_id + at % settings.nodes.max(1))
-                .collect(),
-            frozen: BTreeSet::new(),
+            coordinators: Coordinators::new(settings),
+            writers: Writers::default(),
+            written: 0,
             initial_delay: settings.group_initial_rebalance_delay,
             session_min: settings.group_session_timeout_min,
             session_max: settings.group_session_timeout_max,
@@ -99,57 +116,38 @@ impl Groups {
 
     // ---- coordinators ----
 
-    fn slot(group: &str) -> usize {
-        // Java's String.hashCode over UTF-16, without the sign bit.
-        let hash =
-            group.encode_utf16().fold(0i32, |hash, unit| hash.wrapping_mul(31).wrapping_add(i32::from(unit)));
-        (hash & i32::MAX) as usize % COORDINATOR_PARTITIONS
-    }
-
     /// The node that coordinates `group`; it may be dead.
     pub(crate) fn coordinator(&self, group: &str) -> i32 {
-        self.coordinators.get(Self::slot(group)).copied().unwrap_or(-1)
+        self.coordinators.node(group)
+    }
+
+    /// The node that coordinates the groups of a partition of the offsets topic; it may be dead.
+    pub(crate) fn coordinator_at(&self, slot: i32) -> i32 {
+        self.coordinators.node_at(slot)
     }
 
     /// Lets `node` coordinate `group` and those that share its slot.
     pub(crate) fn move_coordinator(&mut self, group: &str, node: i32, now: Instant) {
-        let slot = Self::slot(group);
-        if let Some(coordinator) = self.coordinators.get_mut(slot)
-            && *coordinator != node
-        {
-            *coordinator = node;
-            self.reload(|name| Self::slot(name) == slot, Some(now));
+        if let Some(slot) = self.coordinators.move_to(group, node) {
+            self.reload(|name| Coordinators::slot(name) == slot, Some(now));
         }
     }
 
     /// Stops or lets go on the timers of what `node` coordinates.
     pub(crate) fn freeze(&mut self, node: i32, frozen: bool) {
-        if frozen {
-            self.frozen.insert(node);
-        } else {
-            self.frozen.remove(&node);
-        }
-    }
-
-    fn slots_of(&self, node: i32) -> BTreeSet<usize> {
-        (0..self.coordinators.len()).filter(|slot| self.coordinators.get(*slot) == Some(&node)).collect()
+        self.coordinators.freeze(node, frozen);
     }
 
     /// `heir` takes over the groups of a dead node; without any living node they wait for its return.
     pub(crate) fn node_died(&mut self, node: i32, heir: Option<i32>, now: Instant) {
-        let moved = self.slots_of(node);
-        if let Some(heir) = heir {
-            for coordinator in self.coordinators.iter_mut().filter(|coordinator| **coordinator == node) {
-                *coordinator = heir;
-            }
-        }
-        self.reload(|name| moved.contains(&Self::slot(name)), heir.map(|_| now));
+        let moved = self.coordinators.node_died(node, heir);
+        self.reload(|name| moved.contains(&Coordinators::slot(name)), heir.map(|_| now));
     }
 
     /// A node is back: the groups that it still coordinates begin anew.
     pub(crate) fn node_returned(&mut self, node: i32, now: Instant) {
-        let own = self.slots_of(node);
-        self.reload(|name| own.contains(&Self::slot(name)), Some(now));
+        let own = self.coordinators.slots_of(node);
+        self.reload(|name| own.contains(&Coordinators::slot(name)), Some(now));
     }
 
     fn reload(&mut self, which: impl Fn(&str) -> bool, now: Option<Instant>) {
@@ -258,9 +256,77 @@ impl Groups {
 
     /// Stores an offset for a commit that was admitted.
     pub(crate) fn commit(&mut self, group: &str, topic: Str, partition: i32, committed: Committed) {
+        self.written += 1;
         if let Some(entry) = self.entries.get_mut(group) {
-            entry.offsets.insert((topic, partition), committed);
+            entry.offsets.insert((topic, partition), Committed { order: self.written, ..committed });
         }
+    }
+
+    // ---- transactions ----
+
+    /// Whether a transaction has to be asked before it commits offsets of a group. An older epoch is refused.
+    pub(crate) fn is_new_writer(&self, group: &str, producer_id: i64, epoch: i16) -> Result<bool, ErrorCode> {
+        let slot = Coordinators::slot(group);
+        self.writers.check_epoch(slot, producer_id, epoch)?;
+        Ok(!self.writers.is_open(slot, producer_id, epoch))
+    }
+
+    /// Checks that `caller` may commit in a transaction (KIP-447): members by their generation, others by none.
+    pub(crate) fn admit_pending(&mut self, now: Instant, group: &Str, caller: &Caller<'_>) -> ErrorCode {
+        if group.len() > ID_MAX {
+            return ErrorCode::UNKNOWN_SERVER_ERROR;
+        }
+        if !self.entries.contains_key(group) {
+            if caller.generation >= 0 {
+                return ErrorCode::ILLEGAL_GENERATION;
+            }
+            self.entries.insert(group.clone(), Entry::default());
+        }
+        let Some(entry) = self.entries.get_mut(group) else { return ErrorCode::UNKNOWN_MEMBER_ID };
+        let code = entry.group.admit_pending(caller);
+        entry.idle_since = None;
+        self.file(now, group);
+        code
+    }
+
+    /// Stores offsets of an open transaction, of a commit that was admitted. They count from its marker on.
+    pub(crate) fn commit_pending(
+        &mut self,
+        now: Instant,
+        group: &Str,
+        (producer_id, epoch): (i64, i16),
+        offsets: Vec<((Str, i32), Committed)>,
+    ) {
+        let Some(entry) = self.entries.get_mut(group).filter(|_| !offsets.is_empty()) else { return };
+        let pending = entry.pending.entry(producer_id).or_default();
+        for (part, committed) in offsets {
+            self.written += 1;
+            pending.insert(part, Committed { order: self.written, ..committed });
+        }
+        self.writers.wrote(Coordinators::slot(group), producer_id, epoch, group.clone(), now);
+        self.file(now, group);
+    }
+
+    /// A marker ends a transaction in a partition of the offsets topic.
+    pub(crate) fn end_transaction(
+        &mut self,
+        now: Instant,
+        slot: i32,
+        ending: &Ending,
+    ) -> Result<(), ErrorCode> {
+        for group in self.writers.ended(slot, ending, now)? {
+            let Some(entry) = self.entries.get_mut(&group) else { continue };
+            let pending = entry.pending.remove(&ending.producer_id).unwrap_or_default();
+            for (part, committed) in pending.into_iter().filter(|_| ending.marker.commit) {
+                let known = entry.offsets.get(&part);
+                if known.is_none_or(|known| known.order < committed.order) {
+                    entry.offsets.insert(part, committed);
+                }
+            }
+            entry.idle_since = None;
+            self.file(now, &group);
+        }
+        Ok(())
     }
 
     /// Forgets a committed offset.
@@ -295,6 +361,9 @@ impl Groups {
     pub(crate) fn topic_deleted(&mut self, topic: &str) {
         for entry in self.entries.values_mut() {
             entry.offsets.retain(|(name, _), _| name != topic);
+            for pending in entry.pending.values_mut() {
+                pending.retain(|(name, _), _| name != topic);
+            }
         }
     }
 
@@ -326,8 +395,8 @@ impl Groups {
     }
 
     fn next_filed(&self) -> Option<&(Instant, Str)> {
-        let runs = |(_, group): &&(Instant, Str)| !self.frozen.contains(&self.coordinator(group));
-        if self.frozen.is_empty() { self.deadlines.first() } else { self.deadlines.iter().find(runs) }
+        let runs = |(_, group): &&(Instant, Str)| !self.coordinators.is_frozen(group);
+        if self.coordinators.any_frozen() { self.deadlines.iter().find(runs) } else { self.deadlines.first() }
     }
 
     pub(crate) fn handle_timeout(&mut self, now: Instant) {

@@ -261,7 +261,7 @@ fn commits_need_membership_or_an_empty_group() {
     let none = caller("", -1);
     assert_eq!(f.groups.admit_commit(f.now, &group, &caller("x", 3)), ErrorCode::ILLEGAL_GENERATION);
     assert_eq!(f.groups.admit_commit(f.now, &group, &none), ErrorCode::NONE);
-    f.groups.commit("g", "t".into(), 0, Committed { offset: 5, leader_epoch: -1, metadata: None });
+    f.groups.commit("g", "t".into(), 0, Committed { offset: 5, leader_epoch: -1, ..Default::default() });
     let (a, mut joined) = f.begin("a");
     assert!(joined.try_recv().is_ok());
     assert_eq!(f.groups.admit_commit(f.now, &group, &none), ErrorCode::UNKNOWN_MEMBER_ID);
@@ -279,7 +279,7 @@ fn commits_need_membership_or_an_empty_group() {
 #[test]
 fn groups_that_nobody_needs_are_forgotten() {
     let (mut f, a) = Bench::stable();
-    f.groups.commit("g", "t".into(), 0, Committed { offset: 5, leader_epoch: -1, metadata: None });
+    f.groups.commit("g", "t".into(), 0, Committed { offset: 5, leader_epoch: -1, ..Default::default() });
     assert_eq!(f.groups.leave(f.now, "g", &a, None), ErrorCode::NONE);
     f.after(Settings::default().offsets_retention - SESSION);
     // A commit from outside counts as life.

@@ -21,6 +21,11 @@ mod p20_delete_topics;
 mod p21_delete_records;
 mod p22_init_producer_id;
 mod p23_offset_for_leader_epoch;
+mod p24_add_partitions_to_txn;
+mod p25_add_offsets_to_txn;
+mod p26_end_txn;
+mod p27_write_txn_markers;
+mod p28_txn_offset_commit;
 mod p32_describe_configs;
 mod p36_sasl_authenticate;
 mod p37_create_partitions;
@@ -28,7 +33,11 @@ mod p42_delete_groups;
 mod p47_offset_delete;
 mod p50_describe_user_scram_credentials;
 mod p51_alter_user_scram_credentials;
+mod p57_update_features;
 mod p60_describe_cluster;
+mod p61_describe_producers;
+mod p65_describe_transactions;
+mod p66_list_transactions;
 mod p75_describe_topic_partitions;
 
 use std::fmt;
@@ -40,6 +49,7 @@ use super::cluster::State;
 use super::log::{Depth, Examined};
 use super::partition::Wake;
 use super::rights::Operation;
+use super::transactions::Moment;
 use crate::ErrorCode;
 use crate::runtime::BoxFuture;
 use crate::wire::frame::encode_response;
@@ -70,6 +80,11 @@ pub(crate) const SERVED: &[(ApiKey, VersionRange)] = &[
     (ApiKey::DELETE_RECORDS, VersionRange::new(0, 2)),
     (ApiKey::INIT_PRODUCER_ID, VersionRange::new(0, 5)),
     (ApiKey::OFFSET_FOR_LEADER_EPOCH, VersionRange::new(2, 4)),
+    (ApiKey::ADD_PARTITIONS_TO_TXN, VersionRange::new(0, 5)),
+    (ApiKey::ADD_OFFSETS_TO_TXN, VersionRange::new(0, 4)),
+    (ApiKey::END_TXN, VersionRange::new(0, 5)),
+    (ApiKey::WRITE_TXN_MARKERS, VersionRange::new(1, 2)),
+    (ApiKey::TXN_OFFSET_COMMIT, VersionRange::new(0, 5)),
     (ApiKey::DESCRIBE_CONFIGS, VersionRange::new(1, 4)),
     (ApiKey::SASL_AUTHENTICATE, VersionRange::new(0, 2)),
     (ApiKey::CREATE_PARTITIONS, VersionRange::new(0, 3)),
@@ -77,7 +92,11 @@ pub(crate) const SERVED: &[(ApiKey, VersionRange)] = &[
     (ApiKey::OFFSET_DELETE, VersionRange::new(0, 0)),
     (ApiKey::DESCRIBE_USER_SCRAM_CREDENTIALS, VersionRange::new(0, 0)),
     (ApiKey::ALTER_USER_SCRAM_CREDENTIALS, VersionRange::new(0, 0)),
+    (ApiKey::UPDATE_FEATURES, VersionRange::new(0, 2)),
     (ApiKey::DESCRIBE_CLUSTER, VersionRange::new(0, 2)),
+    (ApiKey::DESCRIBE_PRODUCERS, VersionRange::new(0, 0)),
+    (ApiKey::DESCRIBE_TRANSACTIONS, VersionRange::new(0, 0)),
+    (ApiKey::LIST_TRANSACTIONS, VersionRange::new(0, 1)),
     (ApiKey::DESCRIBE_TOPIC_PARTITIONS, VersionRange::new(0, 0)),
 ];
 
@@ -112,6 +131,11 @@ macro_rules! dispatch {
             ApiKey::DELETE_RECORDS => $run::<m::DeleteRecordsRequest>($($argument),*).await,
             ApiKey::INIT_PRODUCER_ID => $run::<m::InitProducerIdRequest>($($argument),*).await,
             ApiKey::OFFSET_FOR_LEADER_EPOCH => $run::<m::OffsetForLeaderEpochRequest>($($argument),*).await,
+            ApiKey::ADD_PARTITIONS_TO_TXN => $run::<m::AddPartitionsToTxnRequest>($($argument),*).await,
+            ApiKey::ADD_OFFSETS_TO_TXN => $run::<m::AddOffsetsToTxnRequest>($($argument),*).await,
+            ApiKey::END_TXN => $run::<m::EndTxnRequest>($($argument),*).await,
+            ApiKey::WRITE_TXN_MARKERS => $run::<m::WriteTxnMarkersRequest>($($argument),*).await,
+            ApiKey::TXN_OFFSET_COMMIT => $run::<m::TxnOffsetCommitRequest>($($argument),*).await,
             ApiKey::DESCRIBE_CONFIGS => $run::<m::DescribeConfigsRequest>($($argument),*).await,
             ApiKey::SASL_AUTHENTICATE => $run::<m::SaslAuthenticateRequest>($($argument),*).await,
             ApiKey::CREATE_PARTITIONS => $run::<m::CreatePartitionsRequest>($($argument),*).await,
@@ -123,7 +147,11 @@ macro_rules! dispatch {
             ApiKey::ALTER_USER_SCRAM_CREDENTIALS => {
                 $run::<m::AlterUserScramCredentialsRequest>($($argument),*).await
             }
+            ApiKey::UPDATE_FEATURES => $run::<m::UpdateFeaturesRequest>($($argument),*).await,
             ApiKey::DESCRIBE_CLUSTER => $run::<m::DescribeClusterRequest>($($argument),*).await,
+            ApiKey::DESCRIBE_PRODUCERS => $run::<m::DescribeProducersRequest>($($argument),*).await,
+            ApiKey::DESCRIBE_TRANSACTIONS => $run::<m::DescribeTransactionsRequest>($($argument),*).await,
+            ApiKey::LIST_TRANSACTIONS => $run::<m::ListTransactionsRequest>($($argument),*).await,
             ApiKey::DESCRIBE_TOPIC_PARTITIONS => {
                 $run::<m::DescribeTopicPartitionsRequest>($($argument),*).await
             }
@@ -151,6 +179,13 @@ pub(crate) struct Context {
     pub(crate) batches: Vec<Examined>,
     /// The answer will ask for a pause.
     pub(crate) throttled: bool,
+}
+
+impl Context {
+    /// When it is.
+    pub(crate) fn moment(&self) -> Moment {
+        Moment { now: self.now, wall: self.wall }
+    }
 }
 
 /// A request that this broker answers.
@@ -249,6 +284,14 @@ answers!(
     DeleteRecordsResponse,
     InitProducerIdResponse,
     OffsetForLeaderEpochResponse,
+    AddPartitionsToTxnResponse,
+    AddOffsetsToTxnResponse,
+    EndTxnResponse,
+    TxnOffsetCommitResponse,
+    UpdateFeaturesResponse,
+    DescribeProducersResponse,
+    DescribeTransactionsResponse,
+    ListTransactionsResponse,
     DescribeConfigsResponse,
     CreatePartitionsResponse,
     DeleteGroupsResponse,
@@ -283,6 +326,20 @@ pub(crate) fn check_group(
 ) -> Result<(), ErrorCode> {
     state.rights.check_group(group, operation)?;
     if state.groups.coordinator(group) == ctx.node { Ok(()) } else { Err(ErrorCode::NOT_COORDINATOR) }
+}
+
+/// NOT_COORDINATOR unless this node coordinates the transactional id.
+pub(crate) fn check_coordinator(state: &State, ctx: &Context, id: &str) -> Result<(), ErrorCode> {
+    if state.transactions.coordinator(id) == ctx.node { Ok(()) } else { Err(ErrorCode::NOT_COORDINATOR) }
+}
+
+/// Before `version` a fenced producer is told INVALID_PRODUCER_EPOCH (KIP-588).
+pub(crate) fn fenced_before(version: i16, ctx: &Context, code: ErrorCode) -> ErrorCode {
+    if code == ErrorCode::PRODUCER_FENCED && ctx.version < version {
+        ErrorCode::INVALID_PRODUCER_EPOCH
+    } else {
+        code
+    }
 }
 
 /// A copy, so that state does not keep a request's buffer alive.

@@ -1,5 +1,8 @@
 //! Produce, versions 3-13: one batch of message format 2 per partition. acks=all waits for the high watermark.
 //!
+//! A batch of a transaction must name it; from 12 on it adds its partition to it (KIP-890), before that the partition must
+//! have been added.
+//!
 //! 8 names refused records (KIP-467), 10 the current leader (KIP-951), 13 topics by id.
 
 use std::collections::BTreeSet;
@@ -10,9 +13,10 @@ use tokio::time::Instant;
 
 use super::{Context, Handled, Handler, Waiting, millis, own};
 use crate::ErrorCode;
-use crate::broker::cluster::{Append, State};
-use crate::broker::log::{Depth, Examined, Refusal, examine};
+use crate::broker::cluster::{Append, State, Transactional};
+use crate::broker::log::{BatchHead, Depth, Examined, Refusal, examine};
 use crate::broker::partition::Wake;
+use crate::broker::rights::Operation;
 use crate::broker::topic_configs;
 use crate::wire::messages::produce::{
     BatchIndexAndErrorMessage, LeaderIdAndEpoch, NodeEndpoint, PartitionProduceResponse, ProduceRequest,
@@ -44,6 +48,11 @@ impl Handler for ProduceRequest {
         if !matches!(self.acks, -1..=1) {
             return self.refuse(state, ctx, ErrorCode::INVALID_REQUIRED_ACKS);
         }
+        if let Err(code) = check_transactional(&self, state, ctx) {
+            return self.refuse(state, ctx, code);
+        }
+        let id = self.transactional_id.as_ref().map(own);
+        let transactional = id.as_ref().map(|id| Transactional { id, version: ctx.version });
         let all = self.acks == -1;
         let mut answer = ProduceResponse::default();
         let mut pending = Vec::new();
@@ -58,7 +67,8 @@ impl Handler for ProduceRequest {
                 let outcome = match (&name, batches.next()) {
                     (Some(name), Some(batch)) => {
                         let (partition, wall) = (data.index, ctx.wall);
-                        let attempt = Append { node: ctx.node, topic: name, partition, all, wall };
+                        let attempt =
+                            Append { node: ctx.node, topic: name, partition, all, wall, transactional };
                         state.append(attempt, batch, ctx.now)
                     }
                     _ => Err(Refusal::new(
@@ -140,6 +150,19 @@ impl Handler for ProduceRequest {
         });
         Handled::Now(ProduceResponse { responses: topics.collect(), ..Default::default() })
     }
+}
+
+/// What speaks against the whole request because of its transaction.
+fn check_transactional(request: &ProduceRequest, state: &State, ctx: &Context) -> Result<(), ErrorCode> {
+    let heads = ctx.batches.iter().filter_map(|batch| batch.head.as_ref().ok());
+    let mut producers = heads.filter(|head| head.is_transactional());
+    let Some(first) = producers.next() else { return Ok(()) };
+    let id = request.transactional_id.as_ref().ok_or(ErrorCode::TRANSACTIONAL_ID_AUTHORIZATION_FAILED)?;
+    state.rights.check_transactional_id(id, Operation::Write)?;
+    let same = |head: &BatchHead| {
+        (head.producer_id, head.producer_epoch) == (first.producer_id, first.producer_epoch)
+    };
+    if producers.all(same) { Ok(()) } else { Err(ErrorCode::INVALID_PRODUCER_ID_MAPPING) }
 }
 
 fn refuse(partition: &mut PartitionProduceResponse, refusal: Refusal, version: i16) {

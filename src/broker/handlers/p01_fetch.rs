@@ -1,4 +1,4 @@
-//! Fetch, versions 4-17: up to the high watermark, in sessions (KIP-227), as slices of the stored batches.
+//! Fetch, versions 4-17: up to the high watermark, or to the last stable offset with what was aborted below, in sessions (KIP-227), as slices of the stored batches.
 //!
 //! 7 sessions, 9 leader epochs (KIP-320), 12 diverging epochs and current leader, 13 topics by id, 16 node endpoints.
 
@@ -11,11 +11,14 @@ use tokio::time::Instant;
 use super::{Answer, Context, Handled, Handler, Waiting, millis, own};
 use crate::ErrorCode;
 use crate::broker::cluster::{State, check_epoch};
+use crate::broker::log::Aborted;
 use crate::broker::partition::{Partition, Wake};
 use crate::broker::replay;
 use crate::broker::rights::Operation;
 use crate::broker::sessions::{Key, Opened, Wanted};
-use crate::wire::fetch::{self, CurrentLeader, EpochEndOffset, NodeEndpoint, PartitionData, TopicData};
+use crate::wire::fetch::{
+    self, AbortedTransaction, CurrentLeader, EpochEndOffset, NodeEndpoint, PartitionData, TopicData,
+};
 use crate::wire::frame::response_header;
 use crate::wire::messages::FetchRequest;
 use crate::wire::{ApiKey, EncodeError, Str, Uuid};
@@ -29,6 +32,9 @@ struct Read {
     key: Key,
     error: ErrorCode,
     high_watermark: i64,
+    stable: i64,
+    /// For readers of committed records.
+    aborted: Option<Vec<AbortedTransaction>>,
     log_start: i64,
     /// Where the client's log parts from ours.
     diverging: Option<EpochEndOffset>,
@@ -108,7 +114,7 @@ impl Handler for FetchRequest {
                 reads.extend(topic.partitions.iter().map(|part| Read::refused(key(part.partition), code)));
             }
         }
-        Handled::Now(FetchAnswer { error_code: code, topics: by_topic(reads, false), ..Default::default() })
+        Handled::Now(FetchAnswer { error_code: code, topics: by_topic(reads), ..Default::default() })
     }
 }
 
@@ -140,7 +146,10 @@ impl Waiting<FetchAnswer> for FetchWaiting {
         let mut urgent = expired;
         let mut reads = Vec::with_capacity(self.opened.wanted.len());
         for (key, wanted) in &self.opened.wanted {
-            let read = read(state, self.node, key, wanted, left, total == 0);
+            let mut read = read(state, self.node, key, wanted, (left, self.read_committed), total == 0);
+            if self.read_committed {
+                read.aborted.get_or_insert_default();
+            }
             urgent |= !read.error.is_ok() || read.diverging.is_some();
             total += read.bytes;
             left = left.saturating_sub(read.bytes);
@@ -198,12 +207,7 @@ impl FetchWaiting {
                 news || !incremental
             });
         }
-        FetchAnswer {
-            session_id,
-            topics: by_topic(reads, self.read_committed),
-            node_endpoints,
-            ..Default::default()
-        }
+        FetchAnswer { session_id, topics: by_topic(reads), node_endpoints, ..Default::default() }
     }
 }
 
@@ -212,7 +216,14 @@ fn partition_mut<'a>(state: &'a mut State, key: &Key) -> Option<&'a mut Partitio
     topic?.partition_mut(key.partition)
 }
 
-fn read(state: &State, node: i32, key: &Key, wanted: &Wanted, left: usize, first: bool) -> Read {
+fn read(
+    state: &State,
+    node: i32,
+    key: &Key,
+    wanted: &Wanted,
+    (left, read_committed): (usize, bool),
+    first: bool,
+) -> Read {
     let unknown =
         if key.id.is_zero() { ErrorCode::UNKNOWN_TOPIC_OR_PARTITION } else { ErrorCode::UNKNOWN_TOPIC_ID };
     let name = if key.id.is_zero() { Some(&key.name) } else { state.topic_name(&key.id) };
@@ -239,6 +250,8 @@ fn read(state: &State, node: i32, key: &Key, wanted: &Wanted, left: usize, first
         key: key.clone(),
         error: ErrorCode::NONE,
         high_watermark: partition.high_watermark,
+        stable: partition.last_stable_offset(),
+        aborted: None,
         log_start: log.start(),
         diverging: None,
         leader: None,
@@ -248,6 +261,7 @@ fn read(state: &State, node: i32, key: &Key, wanted: &Wanted, left: usize, first
     let limit = left.min(wanted.max_bytes);
     if let Some(replay) = &state.replay {
         answer.high_watermark = replay::END;
+        answer.stable = replay::END;
         answer.log_start = 0;
         if limit > 0 || first {
             answer.records = replay.read(wanted.offset.max(0), limit);
@@ -270,8 +284,17 @@ fn read(state: &State, node: i32, key: &Key, wanted: &Wanted, left: usize, first
     if wanted.offset > log.end() {
         return Read { error: ErrorCode::OFFSET_OUT_OF_RANGE, ..answer };
     }
-    let (batches, bytes) = log.read(wanted.offset, partition.high_watermark, limit, first);
+    let end = if read_committed { answer.stable } else { partition.high_watermark };
+    let (batches, bytes) = log.read(wanted.offset, end, limit, first);
     answer.bytes = bytes;
+    if let Some(last) = batches.last().filter(|_| read_committed) {
+        let aborted = partition.producers.aborted(wanted.offset, last.last_offset + 1);
+        let told = |aborted: &Aborted| AbortedTransaction {
+            producer_id: aborted.producer_id,
+            first_offset: aborted.first_offset,
+        };
+        answer.aborted = Some(aborted.map(told).collect());
+    }
     answer.records.reserve(batches.len() * 2);
     for batch in batches {
         answer.records.extend(batch.slices());
@@ -285,6 +308,8 @@ impl Read {
             key,
             error,
             high_watermark: -1,
+            stable: -1,
+            aborted: None,
             log_start: -1,
             diverging: None,
             leader: None,
@@ -309,16 +334,15 @@ impl Answer for FetchAnswer {
 }
 
 /// Partitions of a topic that follow each other, together.
-fn by_topic(reads: Vec<Read>, read_committed: bool) -> Vec<TopicData<Vec<Bytes>>> {
+fn by_topic(reads: Vec<Read>) -> Vec<TopicData<Vec<Bytes>>> {
     let mut topics: Vec<TopicData<Vec<Bytes>>> = Vec::new();
     for read in reads {
         let partition = PartitionData {
             partition: read.key.partition,
             error_code: read.error,
             high_watermark: read.high_watermark,
-            // There are no transactions.
-            last_stable_offset: read.high_watermark,
-            aborted_transactions: read_committed.then(Vec::new),
+            last_stable_offset: read.stable,
+            aborted_transactions: read.aborted,
             log_start_offset: read.log_start,
             diverging_epoch: read.diverging,
             current_leader: read.leader,

@@ -1,11 +1,10 @@
 //! ListOffsets, versions 1-10: -1 latest, -2 earliest, -3 largest timestamp, -4 earliest local, -5 latest tiered, or by
-//! time.
+//! time. Readers of committed records are told of nothing behind the last stable offset.
 
 use super::{Context, Handled, Handler, refuse_with};
 use crate::ErrorCode;
 use crate::broker::cluster::State;
 use crate::broker::log::Log;
-use crate::broker::partition::Partition;
 use crate::broker::rights::Operation;
 use crate::broker::{readback, replay};
 use crate::wire::messages::list_offsets::{
@@ -23,11 +22,16 @@ impl Handler for ListOffsetsRequest {
     type Answer = ListOffsetsResponse;
 
     fn handle(self, state: &mut State, ctx: &Context) -> Handled<ListOffsetsResponse> {
+        let committed = self.isolation_level == 1;
         let topics = self
             .topics
             .into_iter()
             .map(|topic| ListOffsetsTopicResponse {
-                partitions: topic.partitions.iter().map(|part| one(state, ctx, &topic.name, part)).collect(),
+                partitions: topic
+                    .partitions
+                    .iter()
+                    .map(|part| one(state, ctx, &topic.name, part, committed))
+                    .collect(),
                 name: topic.name,
             })
             .collect();
@@ -66,6 +70,7 @@ fn one(
     ctx: &Context,
     topic: &str,
     part: &ListOffsetsPartition,
+    committed: bool,
 ) -> ListOffsetsPartitionResponse {
     let index = part.partition_index;
     let found = state.led(ctx.node, topic, index, part.current_leader_epoch, Operation::Describe).and_then(
@@ -76,7 +81,11 @@ fn one(
         Err(code) => return answer(index, code.0, -1, -1, -1),
     };
     let epoch = if ctx.version >= 4 { partition.leader_epoch } else { -1 };
-    let end = if state.replay.is_some() { replay::END } else { partition.high_watermark };
+    let end = match committed {
+        _ if state.replay.is_some() => replay::END,
+        true => partition.last_stable_offset(),
+        false => partition.high_watermark,
+    };
     match part.timestamp {
         LATEST => answer(index, 0, -1, end, epoch),
         EARLIEST | EARLIEST_LOCAL => {
@@ -85,7 +94,7 @@ fn one(
         }
         LATEST_TIERED => answer(index, 0, -1, -1, -1),
         timestamp if timestamp < LATEST_TIERED => answer(index, ErrorCode::UNSUPPORTED_VERSION.0, -1, -1, -1),
-        timestamp => match by_time(partition, log, timestamp) {
+        timestamp => match by_time(log, end, timestamp) {
             Some((timestamp, offset, epoch)) => {
                 answer(index, 0, timestamp, offset, if ctx.version >= 4 { epoch } else { -1 })
             }
@@ -95,8 +104,8 @@ fn one(
 }
 
 /// Timestamp, offset and epoch of the first record not older than `timestamp`, or of the youngest.
-fn by_time(partition: &Partition, log: &Log, timestamp: i64) -> Option<(i64, i64, i32)> {
-    let mut committed = log.batches().filter(|batch| batch.last_offset < partition.high_watermark);
+fn by_time(log: &Log, end: i64, timestamp: i64) -> Option<(i64, i64, i32)> {
+    let mut committed = log.batches().filter(|batch| batch.last_offset < end);
     let (batch, wanted) = if timestamp == MAX_TIMESTAMP {
         let mut youngest = None;
         for batch in committed {

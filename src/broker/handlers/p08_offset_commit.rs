@@ -54,6 +54,7 @@ impl Handler for OffsetCommitRequest {
                                 offset: part.committed_offset,
                                 leader_epoch: part.committed_leader_epoch,
                                 metadata: own_option(&part.committed_metadata),
+                                ..Committed::default()
                             };
                             state.groups.commit(&group, name.clone(), index, committed);
                             ErrorCode::NONE

@@ -1,4 +1,4 @@
-//! OffsetFetch, versions 1-10: null topics ask for all; 8 asks for many groups, 10 names topics by id.
+//! OffsetFetch, versions 1-10: null topics ask for all; 7 may ask for stable offsets alone (KIP-447), 8 asks for many groups, 10 names topics by id.
 
 use std::collections::BTreeMap;
 
@@ -18,7 +18,9 @@ impl Handler for OffsetFetchRequest {
     type Answer = OffsetFetchResponse;
 
     fn handle(self, state: &mut State, ctx: &Context) -> Handled<OffsetFetchResponse> {
-        let groups = self.asked(ctx.version).into_iter().map(|group| one(state, ctx, group)).collect();
+        let stable = self.require_stable;
+        let groups =
+            self.asked(ctx.version).into_iter().map(|group| one(state, ctx, group, stable)).collect();
         Handled::Now(shape(groups, ctx.version))
     }
 
@@ -96,7 +98,12 @@ fn refused(group: OffsetFetchRequestGroup, code: ErrorCode, version: i16) -> Off
     OffsetFetchResponseGroup { group_id: group.group_id, topics: topics.collect(), error_code: code.0 }
 }
 
-fn one(state: &State, ctx: &Context, group: OffsetFetchRequestGroup) -> OffsetFetchResponseGroup {
+fn one(
+    state: &State,
+    ctx: &Context,
+    group: OffsetFetchRequestGroup,
+    require_stable: bool,
+) -> OffsetFetchResponseGroup {
     if let Err(code) = check_group(state, ctx, &group.group_id, Operation::Describe) {
         return refused(group, code, ctx.version);
     }
@@ -105,8 +112,9 @@ fn one(state: &State, ctx: &Context, group: OffsetFetchRequestGroup) -> OffsetFe
     }
     let by_id = ctx.version >= 10;
     let none = BTreeMap::new();
-    let offsets = state.groups.get(&group.group_id).map_or(&none, |entry| &entry.offsets);
-    let answer = |index: i32, committed: Option<&Committed>| OffsetFetchResponsePartitions {
+    let entry = state.groups.get(&group.group_id);
+    let offsets = entry.map_or(&none, |entry| &entry.offsets);
+    let found = |index: i32, committed: Option<&Committed>| OffsetFetchResponsePartitions {
         partition_index: index,
         committed_offset: committed.map_or(-1, |committed| committed.offset),
         committed_leader_epoch: match committed {
@@ -115,6 +123,13 @@ fn one(state: &State, ctx: &Context, group: OffsetFetchRequestGroup) -> OffsetFe
         },
         metadata: Some(committed.and_then(|committed| committed.metadata.clone()).unwrap_or_default()),
         error_code: 0,
+    };
+    let answer = |name: &Str, index: i32| {
+        if require_stable && entry.is_some_and(|entry| entry.is_unstable(name, index)) {
+            let error_code = ErrorCode::UNSTABLE_OFFSET_COMMIT.0;
+            return OffsetFetchResponsePartitions { error_code, ..found(index, None) };
+        }
+        found(index, offsets.get(&(name.clone(), index)))
     };
     let mut topics = Vec::new();
     match group.topics {
@@ -125,8 +140,8 @@ fn one(state: &State, ctx: &Context, group: OffsetFetchRequestGroup) -> OffsetFe
                     .ok_or(ErrorCode::UNKNOWN_TOPIC_ID)
                     .and_then(|name| state.rights.check_topic(name, Operation::Describe).map(|()| name));
                 let partitions = topic.partition_indexes.iter().map(|index| match name {
-                    Ok(name) => answer(index, offsets.get(&(name.clone(), index))),
-                    Err(code) => OffsetFetchResponsePartitions { error_code: code.0, ..answer(index, None) },
+                    Ok(name) => answer(name, index),
+                    Err(code) => OffsetFetchResponsePartitions { error_code: code.0, ..found(index, None) },
                 });
                 topics.push(OffsetFetchResponseTopics {
                     partitions: partitions.collect(),
@@ -137,7 +152,7 @@ fn one(state: &State, ctx: &Context, group: OffsetFetchRequestGroup) -> OffsetFe
         }
         None => {
             let is_allowed = |name: &str| state.rights.check_topic(name, Operation::Describe).is_ok();
-            for ((name, index), committed) in offsets.iter().filter(|((name, _), _)| is_allowed(name)) {
+            for (name, index) in offsets.keys().filter(|(name, _)| is_allowed(name)) {
                 let id = state.topic(name).map_or(Uuid::ZERO, |topic| topic.id);
                 if topics.last().is_none_or(|last: &OffsetFetchResponseTopics| last.name != *name) {
                     topics.push(OffsetFetchResponseTopics {
@@ -147,7 +162,7 @@ fn one(state: &State, ctx: &Context, group: OffsetFetchRequestGroup) -> OffsetFe
                     });
                 }
                 if let Some(topic) = topics.last_mut() {
-                    topic.partitions.push(answer(*index, Some(committed)));
+                    topic.partitions.push(answer(name, *index));
                 }
             }
         }

@@ -1,4 +1,4 @@
-//! FindCoordinator, versions 0-6: of groups alone; 4 asks for many keys.
+//! FindCoordinator, versions 0-6: of groups and transactional ids; 4 asks for many keys.
 
 use super::{Context, Handled, Handler};
 use crate::ErrorCode;
@@ -56,22 +56,23 @@ fn refused(key: Str, code: ErrorCode, message: Option<Str>) -> Coordinator {
 }
 
 fn find(state: &State, listener: usize, kind: i8, key: Str) -> Coordinator {
-    if kind == TRANSACTION {
-        // The one code that ends every client at once; librdkafka asks again for minutes after any other.
-        let why = "the embedded cluster has no transactions yet";
-        return refused(key, ErrorCode::TRANSACTIONAL_ID_AUTHORIZATION_FAILED, Some(Str::from_static(why)));
-    }
-    if kind != GROUP {
-        let why = "the embedded cluster coordinates groups only";
-        return refused(key, ErrorCode::INVALID_REQUEST, Some(Str::from_static(why)));
-    }
-    if key.is_empty() {
-        return refused(key, ErrorCode::INVALID_GROUP_ID, None);
-    }
-    if let Err(code) = state.rights.check_group(&key, Operation::Describe) {
-        return refused(key, code, None);
-    }
-    match state.node(state.groups.coordinator(&key)).filter(|node| node.alive) {
+    let coordinator = match kind {
+        GROUP if key.is_empty() => return refused(key, ErrorCode::INVALID_GROUP_ID, None),
+        GROUP => state.rights.check_group(&key, Operation::Describe).map(|()| state.groups.coordinator(&key)),
+        TRANSACTION => state
+            .rights
+            .check_transactional_id(&key, Operation::Describe)
+            .map(|()| state.transactions.coordinator(&key)),
+        _ => {
+            let why = "the embedded cluster coordinates groups and transactions only";
+            return refused(key, ErrorCode::INVALID_REQUEST, Some(Str::from_static(why)));
+        }
+    };
+    let coordinator = match coordinator {
+        Ok(coordinator) => coordinator,
+        Err(code) => return refused(key, code, None),
+    };
+    match state.node(coordinator).filter(|node| node.alive) {
         Some(node) => Coordinator {
             key,
             node_id: node.id,

@@ -3,6 +3,8 @@
 //! Never assigns offsets and never decides what is committed; the partition does.
 
 mod batch;
+mod markers;
+mod open;
 mod producers;
 
 use std::collections::VecDeque;
@@ -10,10 +12,12 @@ use std::sync::Arc;
 
 #[cfg(test)]
 pub(crate) use batch::tests::batch as test_batch;
-pub(crate) use batch::{BatchHead, Depth, Examined, HEADER_LEN, Refusal, StoredBatch, examine};
+pub(crate) use batch::{BatchHead, Depth, Examined, HEADER_LEN, Refusal, StoredBatch, examine, parse};
 #[cfg(test)]
-pub(crate) use batch::{check_crc, check_records, parse};
-pub(crate) use producers::{Admission, Producers};
+pub(crate) use batch::{check_crc, check_records};
+pub(crate) use markers::Marker;
+pub(crate) use open::Aborted;
+pub(crate) use producers::{Admission, Ending, Producers};
 
 /// One replica's log. `start <= end`; batches are adjacent or separated by gaps, never overlapping.
 #[derive(Clone, Debug, Default)]

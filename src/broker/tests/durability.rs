@@ -56,7 +56,8 @@ impl Bench {
         let number = self.producer.acknowledged + self.producer.in_flight.len() as i32;
         let batch = examine(test_batch(3, (1, 0, number * 3), true), Depth::Records);
         // A refusal is tried again later; an error of sequence would stall and fail the test at its end.
-        let attempt = Append { node: leader, topic: "t", partition: 0, all: true, wall: 0 };
+        let attempt =
+            Append { node: leader, topic: "t", partition: 0, all: true, wall: 0, transactional: None };
         if let Ok(appended) = self.state.append(attempt, &batch, self.now) {
             self.producer.in_flight.push_back((leader, appended));
         }

@@ -20,7 +20,7 @@ struct Bench {
 
 /// With acks=all.
 fn attempt(node: i32, topic: &str, partition: i32, wall: i64) -> Append<'_> {
-    Append { node, topic, partition, all: true, wall }
+    Append { node, topic, partition, all: true, wall, transactional: None }
 }
 
 impl Bench {

@@ -10,12 +10,14 @@ use super::support::{Bench, Client, produce};
 use crate::ErrorCode;
 use crate::broker::handlers::SERVED;
 use crate::broker::log::test_batch;
-use crate::broker::{Action, Cluster, Matcher};
+use crate::broker::{Action, Cluster, Matcher, Operation, Resource};
 use crate::wire::frame::decode_response_header;
 use crate::wire::messages as m;
+use crate::wire::messages::add_partitions_to_txn::{AddPartitionsToTxnTopic, AddPartitionsToTxnTransaction};
 use crate::wire::messages::create_topics::CreatableTopic;
 use crate::wire::messages::delete_records::{DeleteRecordsPartition, DeleteRecordsTopic};
 use crate::wire::messages::describe_configs::DescribeConfigsResource;
+use crate::wire::messages::describe_producers::TopicRequest;
 use crate::wire::messages::fetch::{FetchPartition, FetchRequest, FetchResponse, FetchTopic};
 use crate::wire::messages::join_group::JoinGroupRequestProtocol;
 use crate::wire::messages::leave_group::MemberIdentity;
@@ -27,6 +29,9 @@ use crate::wire::messages::offset_fetch::{
 };
 use crate::wire::messages::offset_for_leader_epoch::{OffsetForLeaderPartition, OffsetForLeaderTopic};
 use crate::wire::messages::sync_group::SyncGroupRequestAssignment;
+use crate::wire::messages::txn_offset_commit::TxnOffsetCommitRequestTopic;
+use crate::wire::messages::update_features::FeatureUpdateKey;
+use crate::wire::messages::write_txn_markers::{WritableTxnMarker, WritableTxnMarkerTopic};
 use crate::wire::{ApiKey, Decode, Request, Uuid};
 
 const TOPIC: &str = "t";
@@ -192,6 +197,7 @@ async fn every_api_answers_in_every_version() {
         ..Default::default()
     })
     .await;
+    transactional_requests(&world, &mut c).await;
     every_version(&world, &mut c, |_| m::DescribeConfigsRequest {
         resources: [(2, TOPIC), (2, "unknown"), (4, "0"), (4, ""), (8, "x")]
             .into_iter()
@@ -223,6 +229,58 @@ async fn every_api_answers_in_every_version() {
     })
     .await;
     assert!(world.runtime.panics().is_empty());
+}
+
+async fn transactional_requests(world: &World, c: &mut Client) {
+    every_version(world, c, |version| {
+        let topics = vec![AddPartitionsToTxnTopic { name: TOPIC.into(), partitions: vec![0, 1].into() }];
+        if version < 4 {
+            m::AddPartitionsToTxnRequest {
+                v3_and_below_transactional_id: "x".into(),
+                v3_and_below_topics: topics,
+                ..Default::default()
+            }
+        } else {
+            let transaction = AddPartitionsToTxnTransaction { topics, ..Default::default() };
+            m::AddPartitionsToTxnRequest { transactions: vec![transaction], ..Default::default() }
+        }
+    })
+    .await;
+    every_version(world, c, |_| m::AddOffsetsToTxnRequest::default()).await;
+    every_version(world, c, |_| m::EndTxnRequest::default()).await;
+    every_version(world, c, |_| m::WriteTxnMarkersRequest {
+        markers: vec![WritableTxnMarker {
+            producer_id: 77,
+            topics: vec![WritableTxnMarkerTopic { name: TOPIC.into(), partition_indexes: vec![0].into() }],
+            ..Default::default()
+        }],
+    })
+    .await;
+    every_version(world, c, |_| m::TxnOffsetCommitRequest {
+        group_id: "g".into(),
+        topics: vec![TxnOffsetCommitRequestTopic {
+            name: TOPIC.into(),
+            partitions: vec![Default::default()],
+            ..Default::default()
+        }],
+        ..Default::default()
+    })
+    .await;
+    every_version(world, c, |_| m::UpdateFeaturesRequest {
+        feature_updates: vec![FeatureUpdateKey {
+            feature: "transaction.version".into(),
+            max_version_level: 2,
+            ..Default::default()
+        }],
+        ..Default::default()
+    })
+    .await;
+    every_version(world, c, |_| m::DescribeProducersRequest {
+        topics: vec![TopicRequest { name: TOPIC.into(), partition_indexes: vec![0, 9].into() }],
+    })
+    .await;
+    every_version(world, c, |_| m::DescribeTransactionsRequest { transactional_ids: vec!["x".into()] }).await;
+    every_version(world, c, |_| m::ListTransactionsRequest::default()).await;
 }
 
 fn join(group: &str, member_id: &str) -> m::JoinGroupRequest {
@@ -473,14 +531,44 @@ async fn a_group_may_be_reset_to_offsets_that_are_none() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn transactions_are_refused_for_good() {
-    let world = world().await;
+async fn transactional_ids_have_coordinators_and_the_cluster_a_version_of_transactions() {
+    let world = World::start(Cluster::builder().nodes(3)).await;
+    let control = world.cluster.control();
     let mut c = world.client(0).await;
+    control.move_transaction_coordinator("tx", 2).unwrap();
     let find =
         m::FindCoordinatorRequest { key_type: 1, coordinator_keys: vec!["tx".into()], ..Default::default() };
     let found = &c.ask(&find, 4).await.coordinators[0];
+    assert_eq!((found.error_code, found.node_id), (0, 2));
+    control.deny(Resource::TransactionalId("tx".into()), Operation::Describe);
+    let found = &c.ask(&find, 4).await.coordinators[0];
     assert_eq!(found.error_code, ErrorCode::TRANSACTIONAL_ID_AUTHORIZATION_FAILED.0);
-    assert!(found.error_message.as_ref().is_some_and(|why| why.contains("no transactions")));
+
+    let versions = m::ApiVersionsRequest {
+        client_software_name: "carafe".into(),
+        client_software_version: "0".into(),
+        ..Default::default()
+    };
+    let first = c.ask(&versions, 3).await;
+    let level = |answer: &m::ApiVersionsResponse| answer.finalized_features[0].max_version_level;
+    assert_eq!((level(&first), first.supported_features[0].max_version), (2, 2));
+    let update = |level, kind| m::UpdateFeaturesRequest {
+        feature_updates: vec![FeatureUpdateKey {
+            feature: "transaction.version".into(),
+            max_version_level: level,
+            upgrade_type: kind,
+            ..Default::default()
+        }],
+        ..Default::default()
+    };
+    let refused = c.ask(&update(1, 1), 2).await;
+    assert_eq!(refused.error_code, ErrorCode::INVALID_UPDATE_VERSION.0);
+    assert_eq!(c.ask(&update(1, 2), 2).await.error_code, 0);
+    let second = c.ask(&versions, 3).await;
+    assert_eq!((level(&second), second.finalized_features_epoch), (1, first.finalized_features_epoch + 1));
+    control.set_transaction_version(0).unwrap();
+    assert!(c.ask(&versions, 3).await.finalized_features.is_empty());
+    assert!(control.set_transaction_version(3).is_err());
 }
 
 #[tokio::test(start_paused = true)]
