@@ -11,13 +11,13 @@ use super::{Append, State, Step};
 use crate::ErrorCode;
 use crate::broker::coordinators::Coordinators;
 use crate::broker::groups::{Caller, Committed};
-use crate::broker::log::{BatchHead, Ending, Marker, Refusal, StoredBatch, parse};
+use crate::broker::log::{BatchHead, Ending, Log, Marker, Refusal, StoredBatch, parse};
 use crate::broker::partition::Partition;
 use crate::broker::settings::{Mode, TRANSACTION_VERSION_MAX};
 use crate::broker::transactions::{
     End, Identity, Moment, OFFSETS_TOPIC, Output, Part, Phase, Transaction, Welcome, Written,
 };
-use crate::wire::Str;
+use crate::wire::{Str, Uuid};
 
 /// How long after a failed try the rest of the markers is tried again.
 const MARKER_RETRY: Duration = Duration::from_millis(20);
@@ -274,7 +274,7 @@ impl State {
             return Err(ErrorCode::NOT_LEADER_OR_FOLLOWER);
         }
         partition.producers.admit_marker(ending)?;
-        let offset = partition.leader_log().map_or(0, super::super::log::Log::end);
+        let offset = partition.leader_log().map_or(0, Log::end);
         let written = Written { end: offset + 1, leader_epoch: partition.leader_epoch };
         partition.producers.ended(ending, offset, at.wall, at.now);
         if counting {
@@ -293,7 +293,7 @@ impl State {
     }
 
     /// Appends to the log of a leader, and notes the age of what was appended.
-    pub(super) fn keep(&mut self, node: i32, topic: crate::wire::Uuid, index: i32, batch: Arc<StoredBatch>) {
+    pub(super) fn keep(&mut self, node: i32, topic: Uuid, index: i32, batch: Arc<StoredBatch>) {
         let end = batch.last_offset + 1;
         let Some(partition) = self.partition_by_id(topic, index) else { return };
         if let Some(log) = partition.logs.get_mut(&node) {

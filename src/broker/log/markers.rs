@@ -68,7 +68,7 @@ impl Marker {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::broker::{check_crc, check_records, parse};
+    use crate::broker::log::{check_crc, check_records, parse};
 
     #[test]
     fn markers_are_batches_that_read_back() {

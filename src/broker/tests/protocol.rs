@@ -231,8 +231,8 @@ async fn every_api_answers_in_every_version() {
     assert!(world.runtime.panics().is_empty());
 }
 
-async fn transactional_requests(world: &World, c: &mut Client) {
-    every_version(world, c, |version| {
+async fn transactional_requests(bench: &Bench, c: &mut Client) {
+    every_version(bench, c, |version| {
         let topics = vec![AddPartitionsToTxnTopic { name: TOPIC.into(), partitions: vec![0, 1].into() }];
         if version < 4 {
             m::AddPartitionsToTxnRequest {
@@ -246,9 +246,9 @@ async fn transactional_requests(world: &World, c: &mut Client) {
         }
     })
     .await;
-    every_version(world, c, |_| m::AddOffsetsToTxnRequest::default()).await;
-    every_version(world, c, |_| m::EndTxnRequest::default()).await;
-    every_version(world, c, |_| m::WriteTxnMarkersRequest {
+    every_version(bench, c, |_| m::AddOffsetsToTxnRequest::default()).await;
+    every_version(bench, c, |_| m::EndTxnRequest::default()).await;
+    every_version(bench, c, |_| m::WriteTxnMarkersRequest {
         markers: vec![WritableTxnMarker {
             producer_id: 77,
             topics: vec![WritableTxnMarkerTopic { name: TOPIC.into(), partition_indexes: vec![0].into() }],
@@ -256,7 +256,7 @@ async fn transactional_requests(world: &World, c: &mut Client) {
         }],
     })
     .await;
-    every_version(world, c, |_| m::TxnOffsetCommitRequest {
+    every_version(bench, c, |_| m::TxnOffsetCommitRequest {
         group_id: "g".into(),
         topics: vec![TxnOffsetCommitRequestTopic {
             name: TOPIC.into(),
@@ -266,7 +266,7 @@ async fn transactional_requests(world: &World, c: &mut Client) {
         ..Default::default()
     })
     .await;
-    every_version(world, c, |_| m::UpdateFeaturesRequest {
+    every_version(bench, c, |_| m::UpdateFeaturesRequest {
         feature_updates: vec![FeatureUpdateKey {
             feature: "transaction.version".into(),
             max_version_level: 2,
@@ -275,12 +275,12 @@ async fn transactional_requests(world: &World, c: &mut Client) {
         ..Default::default()
     })
     .await;
-    every_version(world, c, |_| m::DescribeProducersRequest {
+    every_version(bench, c, |_| m::DescribeProducersRequest {
         topics: vec![TopicRequest { name: TOPIC.into(), partition_indexes: vec![0, 9].into() }],
     })
     .await;
-    every_version(world, c, |_| m::DescribeTransactionsRequest { transactional_ids: vec!["x".into()] }).await;
-    every_version(world, c, |_| m::ListTransactionsRequest::default()).await;
+    every_version(bench, c, |_| m::DescribeTransactionsRequest { transactional_ids: vec!["x".into()] }).await;
+    every_version(bench, c, |_| m::ListTransactionsRequest::default()).await;
 }
 
 fn join(group: &str, member_id: &str) -> m::JoinGroupRequest {
@@ -532,9 +532,9 @@ async fn a_group_may_be_reset_to_offsets_that_are_none() {
 
 #[tokio::test(start_paused = true)]
 async fn transactional_ids_have_coordinators_and_the_cluster_a_version_of_transactions() {
-    let world = World::start(Cluster::builder().nodes(3)).await;
-    let control = world.cluster.control();
-    let mut c = world.client(0).await;
+    let bench = Bench::start(Cluster::builder().nodes(3)).await;
+    let control = bench.cluster.control();
+    let mut c = bench.client(0).await;
     control.move_transaction_coordinator("tx", 2).unwrap();
     let find =
         m::FindCoordinatorRequest { key_type: 1, coordinator_keys: vec!["tx".into()], ..Default::default() };

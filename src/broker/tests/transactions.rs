@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::sleep;
 
-use super::support::{Client, World, produce};
+use super::support::{Bench, Client, produce};
 use crate::ErrorCode;
 use crate::broker::log::test_batch;
 use crate::broker::{Cluster, ClusterBuilder};
@@ -40,8 +40,8 @@ struct Txn {
 }
 
 impl Txn {
-    async fn start(world: &World, bumps: bool) -> Self {
-        let mut txn = Self { client: world.client(0).await, bumps, producer: (-1, -1) };
+    async fn start(bench: &Bench, bumps: bool) -> Self {
+        let mut txn = Self { client: bench.client(0).await, bumps, producer: (-1, -1) };
         assert_eq!(txn.init((-1, -1)).await, NONE);
         txn
     }
@@ -153,9 +153,9 @@ fn builder() -> ClusterBuilder {
 #[tokio::test(start_paused = true)]
 async fn readers_of_committed_records_wait_for_the_end_and_learn_what_was_aborted() {
     for bumps in [false, true] {
-        let world = World::start(builder()).await;
-        let mut reader = world.client(0).await;
-        let mut txn = Txn::start(&world, bumps).await;
+        let bench = Bench::start(builder()).await;
+        let mut reader = bench.client(0).await;
+        let mut txn = Txn::start(&bench, bumps).await;
         txn.whole(0, true).await;
         txn.whole(2, false).await;
         let aborted = txn.producer;
@@ -175,7 +175,7 @@ async fn readers_of_committed_records_wait_for_the_end_and_learn_what_was_aborte
         assert_eq!((all.last_stable_offset, all.aborted_transactions), (6, None));
         assert!(!all.records.unwrap().is_empty());
         assert_eq!((latest(&mut reader, true).await, latest(&mut reader, false).await), (6, 8));
-        let control = world.cluster.control();
+        let control = bench.cluster.control();
         assert_eq!((control.log(TOPIC, 0).len(), control.committed_log(TOPIC, 0).len()), (6, 2));
         assert_eq!(producers(&mut reader).await[0].current_txn_start_offset, 6);
         assert_eq!(control.transaction(ID).unwrap().state, "Ongoing");
@@ -183,21 +183,21 @@ async fn readers_of_committed_records_wait_for_the_end_and_learn_what_was_aborte
         assert_eq!(fetch(&mut reader, 0, true).await.last_stable_offset, 9);
         assert_eq!(control.committed_log(TOPIC, 0).len(), 4);
         assert_eq!(control.transaction(ID).unwrap().state, "CompleteCommit");
-        assert!(world.runtime.panics().is_empty());
+        assert!(bench.runtime.panics().is_empty());
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_new_producer_fences_the_old_one_and_aborts_what_it_left() {
     for bumps in [false, true] {
-        let world = World::start(builder()).await;
-        let mut old = Txn::start(&world, bumps).await;
+        let bench = Bench::start(builder()).await;
+        let mut old = Txn::start(&bench, bumps).await;
         if !bumps {
             assert_eq!(old.write(0, 0).await, ErrorCode::INVALID_TXN_STATE);
             assert_eq!(old.add(0).await, NONE);
         }
         assert_eq!(old.write(0, 0).await, NONE);
-        let mut new = Txn { client: world.client(0).await, bumps, producer: (-1, -1) };
+        let mut new = Txn { client: bench.client(0).await, bumps, producer: (-1, -1) };
         assert_eq!(new.init((-1, -1)).await, ErrorCode::CONCURRENT_TRANSACTIONS);
         assert_eq!(new.init((-1, -1)).await, NONE);
         assert_eq!(new.producer, (old.producer.0, old.producer.1 + 2));
@@ -205,44 +205,44 @@ async fn a_new_producer_fences_the_old_one_and_aborts_what_it_left() {
         assert_eq!(old.add(0).await, ErrorCode::PRODUCER_FENCED);
         assert_eq!(old.end(true).await, ErrorCode::PRODUCER_FENCED);
         assert_eq!(old.init(old.producer).await, ErrorCode::PRODUCER_FENCED);
-        assert!(world.cluster.control().committed_log(TOPIC, 0).is_empty());
+        assert!(bench.cluster.control().committed_log(TOPIC, 0).is_empty());
         new.whole(0, true).await;
-        assert_eq!(world.cluster.control().committed_log(TOPIC, 0).len(), 2);
+        assert_eq!(bench.cluster.control().committed_log(TOPIC, 0).len(), 2);
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn transactions_that_are_open_for_too_long_are_aborted() {
     for bumps in [false, true] {
-        let world = World::start(builder().transaction_version(if bumps { 2 } else { 1 })).await;
-        let mut txn = Txn::start(&world, bumps).await;
+        let bench = Bench::start(builder().transaction_version(if bumps { 2 } else { 1 })).await;
+        let mut txn = Txn::start(&bench, bumps).await;
         let producer = txn.producer;
         if !bumps {
             assert_eq!(txn.add(0).await, NONE);
         }
         assert_eq!(txn.write(0, 0).await, NONE);
         sleep(Duration::from_secs(61)).await;
-        let state = world.cluster.control().transaction(ID).unwrap();
+        let state = bench.cluster.control().transaction(ID).unwrap();
         assert_eq!((state.state.as_str(), state.producer_epoch), ("CompleteAbort", producer.1 + 1));
         assert_eq!(txn.write(0, 2).await, ErrorCode::INVALID_PRODUCER_EPOCH);
         let fenced = if bumps { ErrorCode::INVALID_TXN_STATE } else { ErrorCode::PRODUCER_FENCED };
         assert_eq!(txn.end(true).await, fenced);
-        let partition = world.cluster.control().partition(TOPIC, 0).unwrap();
+        let partition = bench.cluster.control().partition(TOPIC, 0).unwrap();
         assert_eq!((partition.last_stable_offset, partition.high_watermark), (3, 3));
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_transaction_goes_on_where_its_coordinator_was_and_ends_in_spite_of_dead_nodes() {
-    let world = World::start(builder().nodes(3).transaction_marker_lag(Duration::from_millis(50))).await;
-    let control = world.cluster.control();
+    let bench = Bench::start(builder().nodes(3).transaction_marker_lag(Duration::from_millis(50))).await;
+    let control = bench.cluster.control();
     control.move_leader(TOPIC, 0, 0).unwrap();
     control.move_transaction_coordinator(ID, 0).unwrap();
-    let mut txn = Txn::start(&world, true).await;
+    let mut txn = Txn::start(&bench, true).await;
     assert_eq!(txn.write(0, 0).await, NONE);
     control.move_transaction_coordinator(ID, 1).unwrap();
     assert_eq!(txn.end(true).await, ErrorCode::NOT_COORDINATOR);
-    txn.client = world.client(1).await;
+    txn.client = bench.client(1).await;
     let before = txn.producer;
     assert_eq!(txn.end(true).await, NONE);
     let after = std::mem::replace(&mut txn.producer, before);
@@ -254,21 +254,21 @@ async fn a_transaction_goes_on_where_its_coordinator_was_and_ends_in_spite_of_de
     control.kill_node(1);
     sleep(Duration::from_millis(100)).await;
     assert_eq!(control.transaction(ID).unwrap().state, "CompleteCommit");
-    txn.client = world.client(control.transaction(ID).unwrap().coordinator as usize).await;
+    txn.client = bench.client(control.transaction(ID).unwrap().coordinator as usize).await;
     assert_eq!((txn.end(true).await, txn.producer), (NONE, after));
     assert_eq!(control.committed_log(TOPIC, 0).len(), 2);
-    let mut reader = world.client(0).await;
+    let mut reader = bench.client(0).await;
     // The marker was written by the third coordinator.
     assert_eq!(producers(&mut reader).await[0].coordinator_epoch, 3);
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_end_is_only_complete_once_its_markers_are_committed() {
-    let world = World::start(builder().nodes(2)).await;
-    let control = world.cluster.control();
+    let bench = Bench::start(builder().nodes(2)).await;
+    let control = bench.cluster.control();
     control.move_transaction_coordinator(ID, 0).unwrap();
     control.move_leader(TOPIC, 0, 0).unwrap();
-    let mut txn = Txn::start(&world, true).await;
+    let mut txn = Txn::start(&bench, true).await;
     assert_eq!(txn.write(0, 0).await, NONE);
     control.set_replication_lag(Duration::from_secs(1));
     assert_eq!(txn.end(false).await, NONE);
@@ -283,10 +283,10 @@ async fn an_end_is_only_complete_once_its_markers_are_committed() {
 
 #[tokio::test(start_paused = true)]
 async fn offsets_of_a_transaction_count_once_it_is_committed() {
-    let world = World::start(builder()).await;
-    let control = world.cluster.control();
-    let mut txn = Txn::start(&world, true).await;
-    let mut reader = world.client(0).await;
+    let bench = Bench::start(builder()).await;
+    let control = bench.cluster.control();
+    let mut txn = Txn::start(&bench, true).await;
+    let mut reader = bench.client(0).await;
     let offset = |offset| {
         vec![TxnOffsetCommitRequestTopic {
             name: TOPIC.into(),
