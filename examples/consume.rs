@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use carafe::Client;
 use carafe::broker::Cluster;
-use carafe::consumer::Event;
+use carafe::consumer::ConsumerEvent;
 use carafe::prelude::*;
 
 #[tokio::main]
@@ -24,15 +24,15 @@ async fn main() -> carafe::Result<()> {
     let (mut count, mut sum) = (0, 0u64);
     while count < 100 {
         match consumer.next_event().await? {
-            Event::Batch(batch) => {
+            ConsumerEvent::Batch(batch) => {
                 for record in &batch {
                     let text = std::str::from_utf8(record.value.unwrap_or_default()).unwrap_or_default();
                     sum += text.parse().unwrap_or(0);
                 }
                 count += batch.len();
             }
-            Event::Assigned(partitions) => println!("assigned {partitions:?}"),
-            Event::Revoked(revocation) => revocation.done(),
+            ConsumerEvent::Assigned(partitions) => println!("assigned {partitions:?}"),
+            ConsumerEvent::Revoked(revocation) => revocation.done(),
             other => println!("{other:?}"),
         }
     }

@@ -11,14 +11,14 @@ use crate::types::{Offset, Timestamp};
 
 /// Messages of one partition, in order.
 ///
-/// Everything of the client's [`Batch`](consumer::Batch) is there by dereference; what is added is the format.
+/// Everything of the client's [`Batch`](consumer::RecordBatch) is there by dereference; what is added is the format.
 pub struct Batch<P> {
-    raw: consumer::Batch,
+    raw: consumer::RecordBatch,
     format: PhantomData<fn() -> P>,
 }
 
 impl<P: Payload> Batch<P> {
-    pub(crate) fn new(raw: consumer::Batch) -> Self {
+    pub(crate) fn new(raw: consumer::RecordBatch) -> Self {
         Self { raw, format: PhantomData }
     }
 
@@ -40,8 +40,8 @@ impl<P> Clone for Batch<P> {
 }
 
 impl<P> Deref for Batch<P> {
-    type Target = consumer::Batch;
-    fn deref(&self) -> &consumer::Batch {
+    type Target = consumer::RecordBatch;
+    fn deref(&self) -> &consumer::RecordBatch {
         &self.raw
     }
 }
@@ -145,7 +145,7 @@ impl<P> fmt::Debug for MessageRef<'_, P> {
 
 /// A message that keeps its batch's buffer alive.
 pub struct Message<P> {
-    raw: consumer::Message,
+    raw: consumer::OwnedRecord,
     format: PhantomData<fn() -> P>,
 }
 
@@ -166,8 +166,8 @@ impl<P> Clone for Message<P> {
 }
 
 impl<P> Deref for Message<P> {
-    type Target = consumer::Message;
-    fn deref(&self) -> &consumer::Message {
+    type Target = consumer::OwnedRecord;
+    fn deref(&self) -> &consumer::OwnedRecord {
         &self.raw
     }
 }

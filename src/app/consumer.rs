@@ -110,7 +110,11 @@ pub(crate) type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// A [`Consumer`] without its types.
 pub(crate) trait Handler: Send {
-    fn consume<'a>(&'a mut self, batch: consumer::Batch, ctx: &'a mut Context) -> BoxFuture<'a, Result<()>>;
+    fn consume<'a>(
+        &'a mut self,
+        batch: consumer::RecordBatch,
+        ctx: &'a mut Context,
+    ) -> BoxFuture<'a, Result<()>>;
     fn initialized<'a>(&'a mut self, ctx: &'a mut Context) -> BoxFuture<'a, Result<()>>;
     fn eofed<'a>(&'a mut self, ctx: &'a mut Context) -> BoxFuture<'a, Result<()>>;
     fn tick<'a>(&'a mut self, ctx: &'a mut Context) -> BoxFuture<'a, Result<()>>;
@@ -126,7 +130,11 @@ struct Erased<C>(C);
 
 /// Each call is made within the future, so that a panic of it is one of the future.
 impl<C: Consumer> Handler for Erased<C> {
-    fn consume<'a>(&'a mut self, batch: consumer::Batch, ctx: &'a mut Context) -> BoxFuture<'a, Result<()>> {
+    fn consume<'a>(
+        &'a mut self,
+        batch: consumer::RecordBatch,
+        ctx: &'a mut Context,
+    ) -> BoxFuture<'a, Result<()>> {
         Box::pin(async move { Ok(self.0.consume(&Batch::new(batch), ctx).await?) })
     }
 

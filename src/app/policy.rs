@@ -23,7 +23,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::error_history::ErrorHistory;
-use crate::consumer::{Batch, RecordRef};
+use crate::consumer::{RecordBatch, RecordRef};
 use crate::types::{Timestamp, TopicName};
 use crate::{Error, ErrorKind};
 
@@ -117,7 +117,7 @@ pub trait Stage: Debug + Send {
     }
 
     /// The lane of each record, if the batch is to run in several; `workers` handlers may run at once.
-    fn split(&mut self, _batch: &Batch, _workers: usize) -> Option<Vec<u32>> {
+    fn split(&mut self, _batch: &RecordBatch, _workers: usize) -> Option<Vec<u32>> {
         None
     }
 
@@ -160,7 +160,7 @@ pub(crate) enum Verdict {
 pub struct Admission<'a> {
     now: Instant,
     wall: Timestamp,
-    batch: &'a Batch,
+    batch: &'a RecordBatch,
     /// Indexes in the batch, ascending.
     records: &'a [u32],
     /// Records from this index on were never handed to a handler.
@@ -193,7 +193,7 @@ pub(crate) struct Candidate<'a> {
 impl<'a> Admission<'a> {
     pub(crate) fn new(
         (now, wall): (Instant, Timestamp),
-        batch: &'a Batch,
+        batch: &'a RecordBatch,
         records: &'a [u32],
         fresh_from: u32,
     ) -> Self {

@@ -8,10 +8,10 @@
 use std::time::Duration;
 
 use crate::Result;
-use crate::consumer::{Event, GroupConsumer, Mark};
+use crate::consumer::{ConsumerEvent, GroupConsumer, Mark};
 use crate::types::{Offset, TopicName, TopicPartition};
 
-/// See the module. A partition's batches come between [`Event::Assigned`] and [`Event::Revoked`] or [`Event::Lost`] of it,
+/// See the module. A partition's batches come between [`ConsumerEvent::Assigned`] and [`ConsumerEvent::Revoked`] or [`ConsumerEvent::Lost`] of it,
 /// one at a time: the next follows the [`release`](Self::release) of the one before.
 pub(crate) enum Source {
     Group(GroupConsumer),
@@ -21,7 +21,7 @@ pub(crate) enum Source {
 
 impl Source {
     /// The next event. Cancel-safe. Errors end the source.
-    pub(crate) async fn next(&self) -> Result<Event> {
+    pub(crate) async fn next(&self) -> Result<ConsumerEvent> {
         match self {
             Self::Group(consumer) => consumer.next_event().await,
             #[cfg(all(test, feature = "broker"))]
@@ -127,13 +127,13 @@ pub(crate) mod script {
 
     #[derive(Clone)]
     pub(crate) struct Script {
-        events: Arc<tokio::sync::Mutex<mpsc::UnboundedReceiver<Result<Event>>>>,
+        events: Arc<tokio::sync::Mutex<mpsc::UnboundedReceiver<Result<ConsumerEvent>>>>,
         told: Arc<Mutex<Vec<String>>>,
     }
 
     impl Script {
         /// The script, and where its events come from.
-        pub(crate) fn new() -> (Self, mpsc::UnboundedSender<Result<Event>>) {
+        pub(crate) fn new() -> (Self, mpsc::UnboundedSender<Result<ConsumerEvent>>) {
             let (sender, events) = mpsc::unbounded_channel();
             (Self { events: Arc::new(tokio::sync::Mutex::new(events)), told: Arc::default() }, sender)
         }
@@ -143,7 +143,7 @@ pub(crate) mod script {
             std::mem::take(&mut *self.told.lock().unwrap_or_else(PoisonError::into_inner))
         }
 
-        pub(super) async fn next(&self) -> Result<Event> {
+        pub(super) async fn next(&self) -> Result<ConsumerEvent> {
             match self.events.lock().await.recv().await {
                 Some(event) => event,
                 None => std::future::pending().await,

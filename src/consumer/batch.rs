@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::mark::Mark;
-use super::message::Message;
+use super::message::OwnedRecord;
 use crate::sync::budget::{Credit, Holding, MemoryBudget};
 use crate::types::{LeaderEpoch, Offset, Partition, TopicName, TopicPartition};
 use crate::wire::records::{RecordRange, RecordRef, TimestampType};
@@ -16,9 +16,9 @@ use crate::wire::records::{RecordRange, RecordRef, TimestampType};
 ///
 /// A batch is a selection over shared, immutable buffers: cloning and [`select`](Self::select)ing copy no record.
 /// Iterating borrows; [`messages`](Self::messages) gives owned handles, each of which keeps the buffer of the whole
-/// batch (and its share of the client's memory budget) alive until it is dropped or [detached](Message::detach).
+/// batch (and its share of the client's memory budget) alive until it is dropped or [detached](OwnedRecord::detach).
 #[derive(Clone)]
-pub struct Batch {
+pub struct RecordBatch {
     held: Arc<Held>,
     selection: Selection,
 }
@@ -85,7 +85,7 @@ impl Held {
     }
 }
 
-impl Batch {
+impl RecordBatch {
     pub(crate) fn new(held: Held) -> Self {
         Self { held: Arc::new(held), selection: Selection::All }
     }
@@ -183,9 +183,9 @@ impl Batch {
     }
 
     /// Record number `index` of the selection as an owned message.
-    pub fn message(&self, index: usize) -> Option<Message> {
+    pub fn message(&self, index: usize) -> Option<OwnedRecord> {
         let position = self.position(index)?;
-        Some(Message::new(Arc::clone(&self.held), position as u32))
+        Some(OwnedRecord::new(Arc::clone(&self.held), position as u32))
     }
 
     /// Who set the timestamp of record number `index` of the selection.
@@ -194,10 +194,10 @@ impl Batch {
     }
 
     /// The selected records as owned messages; each costs one reference.
-    pub fn messages(&self) -> impl ExactSizeIterator<Item = Message> + '_ {
+    pub fn messages(&self) -> impl ExactSizeIterator<Item = OwnedRecord> + '_ {
         (0..self.len()).map(|index| {
             let position = self.position(index).unwrap_or_default();
-            Message::new(Arc::clone(&self.held), position as u32)
+            OwnedRecord::new(Arc::clone(&self.held), position as u32)
         })
     }
 
@@ -287,7 +287,7 @@ impl Batch {
     }
 }
 
-impl<'a> IntoIterator for &'a Batch {
+impl<'a> IntoIterator for &'a RecordBatch {
     type Item = RecordRef<'a>;
     type IntoIter = Records<'a>;
 
@@ -296,9 +296,9 @@ impl<'a> IntoIterator for &'a Batch {
     }
 }
 
-impl fmt::Debug for Batch {
+impl fmt::Debug for RecordBatch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Batch")
+        f.debug_struct("RecordBatch")
             .field("partition", &self.held.topic_partition)
             .field("first", &self.first_offset())
             .field("last", &self.last_offset())
@@ -307,7 +307,7 @@ impl fmt::Debug for Batch {
     }
 }
 
-/// Iterator over the records of a [`Batch`].
+/// Iterator over the records of a [`RecordBatch`].
 #[derive(Clone)]
 pub struct Records<'a> {
     data: &'a [u8],
@@ -354,7 +354,7 @@ impl fmt::Debug for Records<'_> {
 pub(crate) type KeyValue<'a> = (Option<&'a [u8]>, Option<&'a [u8]>);
 
 #[cfg(test)]
-impl Batch {
+impl RecordBatch {
     /// The same batch of another assignment.
     pub(crate) fn with_assignment(mut self, assignment: u64) -> Self {
         if let Some(held) = Arc::get_mut(&mut self.held) {
@@ -401,10 +401,10 @@ impl Batch {
 mod tests {
     use super::*;
 
-    fn batch() -> Batch {
+    fn batch() -> RecordBatch {
         let values: Vec<Vec<u8>> = (0..5u8).map(|i| vec![i; 3]).collect();
         let records: Vec<KeyValue<'_>> = values.iter().map(|v| (Some(&b"k"[..]), Some(&v[..]))).collect();
-        Batch::for_test(TopicPartition::new("t", 3), 100, &records)
+        RecordBatch::for_test(TopicPartition::new("t", 3), 100, &records)
     }
 
     #[test]
@@ -426,7 +426,7 @@ mod tests {
     #[test]
     fn messages_are_owned_and_can_be_detached() {
         let batch = batch();
-        let messages: Vec<Message> = batch.messages().collect();
+        let messages: Vec<OwnedRecord> = batch.messages().collect();
         drop(batch);
         assert_eq!(messages[2].offset(), Offset(102));
         assert_eq!((messages[2].key(), messages[2].value()), (Some(&b"k"[..]), Some(&[2u8; 3][..])));
@@ -443,8 +443,8 @@ mod tests {
     #[test]
     fn several_become_one_in_a_buffer_of_its_own() {
         let partition = || TopicPartition::new("t", 3);
-        let none = Batch::for_test(partition(), 90, &[(None, None)]);
-        let mut other = Batch::for_test(partition(), 105, &[(None, Some(b"v")), (Some(b""), None)]);
+        let none = RecordBatch::for_test(partition(), 90, &[(None, None)]);
+        let mut other = RecordBatch::for_test(partition(), 105, &[(None, Some(b"v")), (Some(b""), None)]);
         let held = Arc::get_mut(&mut other.held).unwrap();
         held.spans.push(Span { first: 1, leader_epoch: 2, timestamp_type: TimestampType::CreateTime });
         held.high_watermark = 200;
@@ -453,11 +453,11 @@ mod tests {
         let rest = vec![batch(), other];
         let join = || {
             let credit = budget.at_once(10_000).unwrap();
-            Batch::join(none.clone(), rest.clone(), &budget, credit, account.ledger().hold())
+            RecordBatch::join(none.clone(), rest.clone(), &budget, credit, account.ledger().hold())
         };
         let joined = join();
-        let plain = |batch: &Batch| -> Vec<_> {
-            let plain = |m: Message| {
+        let plain = |batch: &RecordBatch| -> Vec<_> {
+            let plain = |m: OwnedRecord| {
                 let owned = |bytes: Option<&[u8]>| bytes.map(<[u8]>::to_vec);
                 (m.offset().0, owned(m.key()), owned(m.value()), m.headers().len(), m.leader_epoch())
             };

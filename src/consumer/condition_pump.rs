@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::core::Core;
-use super::event::Event;
+use super::event::ConsumerEvent;
 use super::positions::Trouble;
 use crate::cluster::{
     Cluster, ConditionEvent, ConditionEvents, ConditionKind, ConditionStage, Owner, Subject,
@@ -62,7 +62,7 @@ impl ConditionPump {
             }
         };
         if news {
-            self.core.emit(Event::Condition(event));
+            self.core.emit(ConsumerEvent::Condition(event));
         }
     }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use tokio::sync::Notify;
 
-use super::event::Event;
+use super::event::ConsumerEvent;
 use super::positions::{Output, Positions};
 use crate::cluster::Subject;
 use crate::runtime::watch;
@@ -127,7 +127,7 @@ impl Core {
     }
 
     /// Tells the application `event`.
-    pub(crate) fn emit(&self, event: Event) {
+    pub(crate) fn emit(&self, event: ConsumerEvent) {
         self.with(|positions| positions.push_event(event));
         self.wake_app();
     }
@@ -158,7 +158,7 @@ impl Core {
         }
     }
 
-    fn poll_next(&self, first: bool) -> Option<Result<Event>> {
+    fn poll_next(&self, first: bool) -> Option<Result<ConsumerEvent>> {
         let mut state = self.state();
         if first && state.auto_store {
             state.positions.store_handed_out();
@@ -183,7 +183,7 @@ impl Core {
     }
 
     /// The next event. Cancel-safe: nothing is taken before it is returned.
-    pub(crate) async fn next(&self) -> Result<Event> {
+    pub(crate) async fn next(&self) -> Result<ConsumerEvent> {
         let mut first = true;
         loop {
             let mut notified = std::pin::pin!(self.app.notified());
@@ -198,7 +198,7 @@ impl Core {
     }
 
     /// The next event if there is one.
-    pub(crate) fn try_next(&self) -> Option<Result<Event>> {
+    pub(crate) fn try_next(&self) -> Option<Result<ConsumerEvent>> {
         self.poll_next(true)
     }
 }

@@ -5,7 +5,7 @@ use std::fmt;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::Batch;
+use super::RecordBatch;
 use crate::cluster::{ConditionEvent, ConditionKind, ConditionStage};
 use crate::types::{NodeId, Offset, TopicName, TopicPartition, Uuid};
 use crate::{Error, Result};
@@ -13,9 +13,9 @@ use crate::{Error, Result};
 /// What [`GroupConsumer::next_event`](crate::consumer::GroupConsumer::next_event) yields.
 #[derive(Debug)]
 #[non_exhaustive]
-pub enum Event {
+pub enum ConsumerEvent {
     /// Records of one partition.
-    Batch(Batch),
+    Batch(RecordBatch),
     /// These partitions were assigned in addition to those held before. Batches of them follow. None at all if the group
     /// has no partition for this member.
     Assigned(Vec<TopicPartition>),
@@ -24,7 +24,7 @@ pub enum Event {
     Revoked(Revocation),
     /// These partitions were lost: the group may have given them to others already. Marks for them are refused.
     Lost(Vec<TopicPartition>),
-    /// A partition cannot be read on. Told once; that it lasts is a [condition](Event::Condition).
+    /// A partition cannot be read on. Told once; that it lasts is a [condition](ConsumerEvent::Condition).
     PartitionFailed(PartitionFailure),
     /// Reading of a partition went on at another offset, by policy: its position was outside of the log
     /// ([`OutOfRange`](crate::consumer::OutOfRange)), or the log was cut off below it
@@ -47,8 +47,8 @@ pub enum Event {
         /// What was wrong, with field and offset in the answer.
         error: Error,
     },
-    /// A topic was deleted and made anew under its name. Its partitions here are [lost](Event::Lost) and
-    /// [assigned](Event::Assigned) again, which is told next: positions, buffered records and marks of the old topic are
+    /// A topic was deleted and made anew under its name. Its partitions here are [lost](ConsumerEvent::Lost) and
+    /// [assigned](ConsumerEvent::Assigned) again, which is told next: positions, buffered records and marks of the old topic are
     /// void, and reading begins as on the first start (`ConsumerConfig::first_start`). With brokers since 2.8 (topic ids,
     /// KIP-516).
     TopicRecreated {
@@ -84,11 +84,11 @@ pub enum Event {
     },
 }
 
-impl Event {
+impl ConsumerEvent {
     /// What it is to those who want batches alone: revocations are answered at once, and what keeps partitions from being
     /// read for good, or until somebody grants rights, is an error. The rest heals by itself and is logged where it is
     /// found.
-    pub(crate) fn into_batch(self) -> Option<Result<Batch>> {
+    pub(crate) fn into_batch(self) -> Option<Result<RecordBatch>> {
         match self {
             Self::Batch(batch) => Some(Ok(batch)),
             Self::PartitionFailed(failure) => Some(Err(failure.error)),

@@ -9,10 +9,10 @@ use bytestring::ByteString;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
-use super::batch::Batch;
+use super::batch::RecordBatch;
 use super::config::{ConsumerConfig, StartOffset};
 use super::core::Core;
-use super::event::Event;
+use super::event::ConsumerEvent;
 use super::fetch::driver::Fetching;
 use super::group::calls::Caller;
 use super::group::classic::{Classic, ClassicConfig};
@@ -178,7 +178,7 @@ impl GroupConsumer {
     ///
     /// Errors end the consumer: the group refuses the member for good (`Fenced`, `Authorization`, `Config`, …), or
     /// `State` once it was closed.
-    pub async fn next_event(&self) -> Result<Event> {
+    pub async fn next_event(&self) -> Result<ConsumerEvent> {
         self.inner.core.next().await
     }
 
@@ -187,7 +187,7 @@ impl GroupConsumer {
     /// # Errors
     ///
     /// As [`next_event`](Self::next_event).
-    pub fn try_next_event(&self) -> Result<Option<Event>> {
+    pub fn try_next_event(&self) -> Result<Option<ConsumerEvent>> {
         self.inner.core.try_next().transpose()
     }
 
@@ -199,7 +199,7 @@ impl GroupConsumer {
     /// As [`next_event`](Self::next_event), when a partition stops: its error, which names partition and offset, and when the
     /// principal turns out to lack a right: once, `Authorization`. The other partitions are read on by calling it again; so is what
     /// was denied once it is allowed.
-    pub async fn next(&self) -> Result<Batch> {
+    pub async fn next(&self) -> Result<RecordBatch> {
         loop {
             if let Some(batch) = self.next_event().await?.into_batch() {
                 return batch;

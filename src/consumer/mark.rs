@@ -7,7 +7,7 @@ use crate::types::{LeaderEpoch, Offset, TopicPartition};
 /// Says that a partition is done up to an offset; to be [stored](crate::consumer::GroupConsumer::store) for the next
 /// automatic commit, or [committed](crate::consumer::GroupConsumer::commit).
 ///
-/// Marks of [batches](crate::consumer::Batch::mark) and [messages](crate::consumer::Message::mark) know the assignment
+/// Marks of [batches](crate::consumer::RecordBatch::mark) and [messages](crate::consumer::OwnedRecord::mark) know the assignment
 /// they belong to and are refused once the partition is lost, even if the same consumer was assigned it again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mark {
@@ -39,7 +39,7 @@ impl Mark {
         self
     }
 
-    /// Binds the mark to an [assignment](crate::consumer::Batch::assignment) of its partition; it is refused once that
+    /// Binds the mark to an [assignment](crate::consumer::RecordBatch::assignment) of its partition; it is refused once that
     /// has ended.
     #[must_use]
     pub fn of_assignment(mut self, assignment: u64) -> Self {

@@ -13,13 +13,13 @@ use crate::wire::records::{HeadersRef, RecordRef, TimestampType};
 /// A consumed record. Owned and cheap to clone: it shares the buffer of the batch it came in and keeps all of it alive;
 /// [`detach`](Self::detach) what is kept for long.
 #[derive(Clone)]
-pub struct Message {
+pub struct OwnedRecord {
     held: Arc<Held>,
     /// `index < held.positions.len()`
     index: u32,
 }
 
-impl Message {
+impl OwnedRecord {
     pub(crate) fn new(held: Arc<Held>, index: u32) -> Self {
         debug_assert!((index as usize) < held.positions.len());
         Self { held, index }
@@ -117,15 +117,15 @@ impl Message {
             .of_assignment(self.held.assignment)
     }
 
-    /// Which assignment of the partition the record belongs to; see [`Batch::assignment`](crate::consumer::Batch::assignment).
+    /// Which assignment of the partition the record belongs to; see [`RecordBatch::assignment`](crate::consumer::RecordBatch::assignment).
     pub fn assignment(&self) -> u64 {
         self.held.assignment
     }
 }
 
-impl fmt::Debug for Message {
+impl fmt::Debug for OwnedRecord {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Message")
+        f.debug_struct("OwnedRecord")
             .field("partition", &self.held.topic_partition)
             .field("offset", &self.offset())
             .field("key_bytes", &self.key().map(<[u8]>::len))

@@ -1,6 +1,6 @@
 //! Consumers: groups, single partitions, and the batches they hand out.
 //!
-//! * [`Batch`], [`Message`], [`Mark`]: what is consumed, and how far.
+//! * [`RecordBatch`], [`OwnedRecord`], [`Mark`]: what is consumed, and how far.
 //! * [`GroupConsumer`]: a member of a group. [`PartitionReader`]: partitions without one.
 //! * `positions`: the machine of what is read where; `core` shares it between handle and tasks; `condition_pump` tells
 //!   what keeps it from going on.
@@ -24,13 +24,13 @@ mod tests;
 
 pub use crate::sync::budget::MemoryBudget;
 pub use crate::wire::records::{HeaderRef, HeadersIter, HeadersRef, RecordRef, TimestampType};
-pub use batch::{Batch, Records};
+pub use batch::{RecordBatch, Records};
 pub use config::{
     Assignor, Assignors, ConsumerConfig, FirstStart, Isolation, NewPartitions, OutOfRange, StartOffset,
     Truncation,
 };
-pub use event::{Event, PartitionFailure, Revocation};
+pub use event::{ConsumerEvent, PartitionFailure, Revocation};
 pub use group_consumer::{GroupConsumer, GroupConsumerBuilder};
 pub use mark::Mark;
-pub use message::Message;
+pub use message::OwnedRecord;
 pub use reader::{PartitionReader, PartitionReaderBuilder};

@@ -6,10 +6,10 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::batch::Batch;
+use super::batch::RecordBatch;
 use super::config::{ConsumerConfig, Isolation, StartOffset};
 use super::core::Core;
-use super::event::Event;
+use super::event::ConsumerEvent;
 use super::fetch::driver::Fetching;
 use super::fetch::offsets::isolation_level;
 use super::positions::{Begin, EARLIEST, LATEST, Positions, PositionsConfig};
@@ -150,7 +150,7 @@ impl PartitionReader {
     /// # Errors
     ///
     /// `State` once it was closed.
-    pub async fn next_event(&self) -> Result<Event> {
+    pub async fn next_event(&self) -> Result<ConsumerEvent> {
         self.inner.core.next().await
     }
 
@@ -160,7 +160,7 @@ impl PartitionReader {
     ///
     /// When a partition stops: its error, which names partition and offset. When rights are missing for some seconds: the
     /// error of that. The other partitions are read on by calling it again, and so is what is in trouble once that is over.
-    pub async fn next(&self) -> Result<Batch> {
+    pub async fn next(&self) -> Result<RecordBatch> {
         loop {
             if let Some(batch) = self.next_event().await?.into_batch() {
                 return batch;
@@ -178,7 +178,7 @@ impl PartitionReader {
     pub async fn read_until(
         &self,
         ends: &BTreeMap<TopicPartition, Offset>,
-        mut each: impl FnMut(Batch) -> Result<()>,
+        mut each: impl FnMut(RecordBatch) -> Result<()>,
     ) -> Result<()> {
         let others: Vec<TopicPartition> =
             self.partitions().into_iter().filter(|partition| !ends.contains_key(partition)).collect();

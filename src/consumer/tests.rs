@@ -145,7 +145,7 @@ async fn write(cluster: &Cluster, partition: &TopicPartition, header: BatchHeade
     }
 }
 
-fn numbers(batch: &Batch) -> Vec<u32> {
+fn numbers(batch: &RecordBatch) -> Vec<u32> {
     batch.iter().map(|record| std::str::from_utf8(record.value.unwrap()).unwrap().parse().unwrap()).collect()
 }
 
@@ -173,7 +173,7 @@ async fn a_reader_reads_everything_and_stops_at_the_end() {
     let ends = reader.end_offsets().await.unwrap();
     assert_eq!(ends.len(), 4);
     let mut seen: BTreeMap<TopicPartition, Vec<u32>> = BTreeMap::new();
-    let collect = |batch: Batch| {
+    let collect = |batch: RecordBatch| {
         seen.entry(batch.topic_partition().clone()).or_default().extend(numbers(&batch));
         Ok(())
     };
@@ -234,12 +234,14 @@ async fn offsets_are_committed_and_the_next_member_goes_on_there() {
 async fn two_members_share_and_hand_over_cooperatively() {
     let Bench { broker, client } = bench(3, &[("t", 6)]).await;
     let first = client.group_consumer("g").topics(["t"]).build().unwrap();
-    let Event::Assigned(all) = first.next_event().await.unwrap() else { panic!("assignment expected") };
+    let ConsumerEvent::Assigned(all) = first.next_event().await.unwrap() else {
+        panic!("assignment expected")
+    };
     assert_eq!(all.len(), 6);
     let second = client.group_consumer("g").topics(["t"]).build().unwrap();
     // The first learns of it, gives three up, keeps three.
     let revocation = loop {
-        if let Event::Revoked(revocation) = first.next_event().await.unwrap() {
+        if let ConsumerEvent::Revoked(revocation) = first.next_event().await.unwrap() {
             break revocation;
         }
     };
@@ -250,8 +252,8 @@ async fn two_members_share_and_hand_over_cooperatively() {
     revocation.done();
     let given = loop {
         match second.next_event().await.unwrap() {
-            Event::Assigned(given) if !given.is_empty() => break given,
-            Event::Assigned(_) => {}
+            ConsumerEvent::Assigned(given) if !given.is_empty() => break given,
+            ConsumerEvent::Assigned(_) => {}
             event => panic!("{event:?}"),
         }
     };
@@ -266,7 +268,9 @@ async fn two_members_share_and_hand_over_cooperatively() {
     assert!(a.values().chain(b.values()).all(|numbers| *numbers == (0..20).collect::<Vec<_>>()));
     // One leaves, the other takes over.
     second.close(SOON).await.unwrap();
-    let Event::Assigned(back) = first.next_event().await.unwrap() else { panic!("assignment expected") };
+    let ConsumerEvent::Assigned(back) = first.next_event().await.unwrap() else {
+        panic!("assignment expected")
+    };
     assert_eq!(back.len(), 3);
     first.close(SOON).await.unwrap();
     assert_eq!(broker.control().committed("g").into_values().collect::<Vec<_>>(), [20; 6]);
@@ -336,15 +340,15 @@ async fn a_member_that_was_expelled_loses_and_comes_back() {
     let silence = control.intercept(Matcher::api(ApiKey::HEARTBEAT), Action::DropRequest);
     let lost = loop {
         match timeout(Duration::from_secs(120), consumer.next_event()).await.unwrap().unwrap() {
-            Event::Lost(lost) => break lost,
-            Event::Batch(_) | Event::Assigned(_) | Event::Condition(_) => {}
+            ConsumerEvent::Lost(lost) => break lost,
+            ConsumerEvent::Batch(_) | ConsumerEvent::Assigned(_) | ConsumerEvent::Condition(_) => {}
             event => panic!("{event:?}"),
         }
     };
     silence.remove();
     assert_eq!(lost.len(), 2);
     let again = loop {
-        if let Event::Assigned(again) = consumer.next_event().await.unwrap() {
+        if let ConsumerEvent::Assigned(again) = consumer.next_event().await.unwrap() {
             break again;
         }
     };
@@ -449,7 +453,9 @@ async fn a_consumer_that_joins_does_not_slow_another_of_the_same_client() {
     assert_eq!(broker.control().committed("busy").into_values().collect::<Vec<_>>(), [20]);
     assert!(joining.assignment().is_empty() && held.hits() == 1, "it still joins");
     held.remove();
-    let Event::Assigned(given) = joining.next_event().await.unwrap() else { panic!("assignment expected") };
+    let ConsumerEvent::Assigned(given) = joining.next_event().await.unwrap() else {
+        panic!("assignment expected")
+    };
     assert_eq!(given, [tp("t", 0)]);
 }
 
@@ -458,14 +464,22 @@ async fn range_groups_are_eager() {
     let Bench { broker, client } = bench(1, &[("t", 4)]).await;
     let config = ConsumerConfig::new().assignors([Assignor::Range]);
     let first = client.group_consumer("g").topics(["t"]).config(config.clone()).build().unwrap();
-    let Event::Assigned(all) = first.next_event().await.unwrap() else { panic!("assignment expected") };
+    let ConsumerEvent::Assigned(all) = first.next_event().await.unwrap() else {
+        panic!("assignment expected")
+    };
     assert_eq!(all.len(), 4);
     let second = client.group_consumer("g").topics(["t"]).config(config).build().unwrap();
-    let Event::Revoked(revocation) = first.next_event().await.unwrap() else { panic!("revocation expected") };
+    let ConsumerEvent::Revoked(revocation) = first.next_event().await.unwrap() else {
+        panic!("revocation expected")
+    };
     assert_eq!(revocation.partitions().len(), 4);
     revocation.done();
-    let Event::Assigned(kept) = first.next_event().await.unwrap() else { panic!("assignment expected") };
-    let Event::Assigned(given) = second.next_event().await.unwrap() else { panic!("assignment expected") };
+    let ConsumerEvent::Assigned(kept) = first.next_event().await.unwrap() else {
+        panic!("assignment expected")
+    };
+    let ConsumerEvent::Assigned(given) = second.next_event().await.unwrap() else {
+        panic!("assignment expected")
+    };
     assert_eq!((kept, given), (vec![tp("t", 0), tp("t", 1)], vec![tp("t", 2), tp("t", 3)]));
     assert_eq!(broker.control().group("g").unwrap().protocol.as_deref(), Some("range"));
     // A member that offers something else alone is refused for good.
@@ -518,7 +532,7 @@ async fn topics_and_partitions_that_appear_later_are_read() {
     // Another subscription, while nothing else goes on.
     consumer.subscribe(["later"]).unwrap();
     loop {
-        if let Event::Revoked(revocation) = consumer.next_event().await.unwrap() {
+        if let ConsumerEvent::Revoked(revocation) = consumer.next_event().await.unwrap() {
             assert_eq!(revocation.partitions(), [tp("t", 0)]);
             break revocation.done();
         }
@@ -688,7 +702,7 @@ async fn an_answer_that_is_not_valid_is_told_once() {
         .await
         .unwrap();
     match timeout(Duration::from_secs(30), reader.next_event()).await.unwrap().unwrap() {
-        Event::FetchFailed { node, error } => {
+        ConsumerEvent::FetchFailed { node, error } => {
             assert_eq!(node.0, 1);
             assert_eq!(error.kind(), ErrorKind::Protocol, "{error}");
         }
@@ -696,7 +710,7 @@ async fn an_answer_that_is_not_valid_is_told_once() {
     }
     // That it lasts is told as everything that lasts.
     match timeout(Duration::from_secs(10), reader.next_event()).await.unwrap().unwrap() {
-        Event::Condition(event) => {
+        ConsumerEvent::Condition(event) => {
             assert_eq!(event.condition.subject, Subject::Node(crate::types::NodeId(1)));
             assert_eq!(event.condition.kind, ConditionKind::Refused);
         }

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::compress::Codec;
-use super::record::{Destination, Header, Payload};
+use super::record::{Destination, Header, RecordBytes};
 use super::{Outcome, Record};
 use crate::sync::{Completion, Credit};
 use crate::types::TopicName;
@@ -272,7 +272,7 @@ impl Failed {
         let decoded = kept.decoded.get_or_init(|| decode(&kept.meta, kept.compression, &kept.body));
         let (data, records) = decoded.as_ref()?;
         let record = records.get(index.checked_sub(kept.first)? as usize)?.get(data);
-        let own = |bytes: &[u8]| Payload::Shared(data.slice_ref(bytes));
+        let own = |bytes: &[u8]| RecordBytes::Shared(data.slice_ref(bytes));
         Some(Record {
             destination: Destination::Shared(cell.topic.clone()),
             key: record.key.map(own),

@@ -41,7 +41,7 @@ pub use error::{EnqueueAllError, Outcome, ProduceError, TryEnqueueError};
 pub use handle::{Producer, ProducerCounters};
 pub use partitioner::Partitioner;
 pub use receipt::{Delivery, Receipt, Receipts};
-pub use record::{Header, Nullable, Payload, Record, Target};
+pub use record::{Header, Nullable, Record, RecordBytes, Target};
 pub use topic::Topic;
 
 pub use crate::wire::compression::Compression;

@@ -13,7 +13,7 @@ use crate::{Error, ErrorKind};
 
 /// Bytes of a key, a value or a header: borrowed, owned or shared. The producer copies them once, into the batch.
 #[derive(Clone)]
-pub enum Payload<'a> {
+pub enum RecordBytes<'a> {
     /// Borrowed from the caller.
     Borrowed(&'a [u8]),
     /// Owned.
@@ -22,7 +22,7 @@ pub enum Payload<'a> {
     Shared(Bytes),
 }
 
-impl Payload<'_> {
+impl RecordBytes<'_> {
     /// The bytes.
     #[inline]
     pub fn as_slice(&self) -> &[u8] {
@@ -34,30 +34,30 @@ impl Payload<'_> {
     }
 
     /// The same bytes without a borrow; copies borrowed ones.
-    pub fn into_owned(self) -> Payload<'static> {
+    pub fn into_owned(self) -> RecordBytes<'static> {
         match self {
-            Self::Borrowed(bytes) => Payload::Owned(bytes.to_vec()),
-            Self::Owned(bytes) => Payload::Owned(bytes),
-            Self::Shared(bytes) => Payload::Shared(bytes),
+            Self::Borrowed(bytes) => RecordBytes::Owned(bytes.to_vec()),
+            Self::Owned(bytes) => RecordBytes::Owned(bytes),
+            Self::Shared(bytes) => RecordBytes::Shared(bytes),
         }
     }
 }
 
-impl AsRef<[u8]> for Payload<'_> {
+impl AsRef<[u8]> for RecordBytes<'_> {
     fn as_ref(&self) -> &[u8] {
         self.as_slice()
     }
 }
 
-impl PartialEq for Payload<'_> {
+impl PartialEq for RecordBytes<'_> {
     fn eq(&self, other: &Self) -> bool {
         self.as_slice() == other.as_slice()
     }
 }
 
-impl Eq for Payload<'_> {}
+impl Eq for RecordBytes<'_> {}
 
-impl fmt::Debug for Payload<'_> {
+impl fmt::Debug for RecordBytes<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         /// A payload of megabytes is no line of a log.
         const SHOWN: usize = 64;
@@ -71,67 +71,67 @@ impl fmt::Debug for Payload<'_> {
     }
 }
 
-impl<'a> From<&'a [u8]> for Payload<'a> {
+impl<'a> From<&'a [u8]> for RecordBytes<'a> {
     #[inline]
     fn from(bytes: &'a [u8]) -> Self {
         Self::Borrowed(bytes)
     }
 }
 
-impl<'a, const N: usize> From<&'a [u8; N]> for Payload<'a> {
+impl<'a, const N: usize> From<&'a [u8; N]> for RecordBytes<'a> {
     fn from(bytes: &'a [u8; N]) -> Self {
         Self::Borrowed(bytes)
     }
 }
 
-impl<'a> From<&'a str> for Payload<'a> {
+impl<'a> From<&'a str> for RecordBytes<'a> {
     #[inline]
     fn from(text: &'a str) -> Self {
         Self::Borrowed(text.as_bytes())
     }
 }
 
-impl<'a> From<&'a String> for Payload<'a> {
+impl<'a> From<&'a String> for RecordBytes<'a> {
     #[inline]
     fn from(text: &'a String) -> Self {
         Self::Borrowed(text.as_bytes())
     }
 }
 
-impl<'a> From<&'a Vec<u8>> for Payload<'a> {
+impl<'a> From<&'a Vec<u8>> for RecordBytes<'a> {
     #[inline]
     fn from(bytes: &'a Vec<u8>) -> Self {
         Self::Borrowed(bytes)
     }
 }
 
-impl<'a> From<&'a Bytes> for Payload<'a> {
+impl<'a> From<&'a Bytes> for RecordBytes<'a> {
     #[inline]
     fn from(bytes: &'a Bytes) -> Self {
         Self::Borrowed(bytes)
     }
 }
 
-impl From<Vec<u8>> for Payload<'_> {
+impl From<Vec<u8>> for RecordBytes<'_> {
     fn from(bytes: Vec<u8>) -> Self {
         Self::Owned(bytes)
     }
 }
 
-impl From<String> for Payload<'_> {
+impl From<String> for RecordBytes<'_> {
     fn from(text: String) -> Self {
         Self::Owned(text.into_bytes())
     }
 }
 
-impl From<Bytes> for Payload<'_> {
+impl From<Bytes> for RecordBytes<'_> {
     #[inline]
     fn from(bytes: Bytes) -> Self {
         Self::Shared(bytes)
     }
 }
 
-impl From<ByteString> for Payload<'_> {
+impl From<ByteString> for RecordBytes<'_> {
     fn from(text: ByteString) -> Self {
         Self::Shared(text.into_bytes())
     }
@@ -139,11 +139,11 @@ impl From<ByteString> for Payload<'_> {
 
 /// What [`Record::key`] and [`Record::value`] take: bytes of any kind, or an option of them.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Nullable<'a>(Option<Payload<'a>>);
+pub struct Nullable<'a>(Option<RecordBytes<'a>>);
 
 impl<'a, T> From<T> for Nullable<'a>
 where
-    Payload<'a>: From<T>,
+    RecordBytes<'a>: From<T>,
 {
     #[inline]
     fn from(bytes: T) -> Self {
@@ -153,11 +153,11 @@ where
 
 impl<'a, T> From<Option<T>> for Nullable<'a>
 where
-    Payload<'a>: From<T>,
+    RecordBytes<'a>: From<T>,
 {
     #[inline]
     fn from(bytes: Option<T>) -> Self {
-        Self(bytes.map(Payload::from))
+        Self(bytes.map(RecordBytes::from))
     }
 }
 
@@ -242,9 +242,9 @@ impl From<Topic> for Target<'_> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Header<'a> {
     /// The key.
-    pub key: Payload<'a>,
+    pub key: RecordBytes<'a>,
     /// The value; `None` is null.
-    pub value: Option<Payload<'a>>,
+    pub value: Option<RecordBytes<'a>>,
 }
 
 /// A record to send. Borrows what it is given by reference; building one allocates nothing.
@@ -259,8 +259,8 @@ pub struct Header<'a> {
 #[derive(Clone)]
 pub struct Record<'a> {
     pub(crate) destination: Destination<'a>,
-    pub(crate) key: Option<Payload<'a>>,
-    pub(crate) value: Option<Payload<'a>>,
+    pub(crate) key: Option<RecordBytes<'a>>,
+    pub(crate) value: Option<RecordBytes<'a>>,
     pub(crate) headers: Vec<Header<'a>>,
     pub(crate) timestamp: Option<i64>,
     pub(crate) partition: Option<i32>,
@@ -314,13 +314,13 @@ impl<'a> Record<'a> {
         let json = serde_json::to_vec(value).map_err(|error| {
             Error::new(ErrorKind::Payload, "the value cannot be written as JSON").with_source(error)
         })?;
-        self.value = Some(Payload::Owned(json));
+        self.value = Some(RecordBytes::Owned(json));
         Ok(self)
     }
 
     /// Adds a header. A value of `None` is null.
     #[must_use]
-    pub fn header(mut self, key: impl Into<Payload<'a>>, value: impl Into<Nullable<'a>>) -> Self {
+    pub fn header(mut self, key: impl Into<RecordBytes<'a>>, value: impl Into<Nullable<'a>>) -> Self {
         self.headers.push(Header { key: key.into(), value: value.into().0 });
         self
     }
@@ -350,13 +350,13 @@ impl<'a> Record<'a> {
     /// The key; `None` is null.
     #[inline]
     pub fn key_bytes(&self) -> Option<&[u8]> {
-        self.key.as_ref().map(Payload::as_slice)
+        self.key.as_ref().map(RecordBytes::as_slice)
     }
 
     /// The value; `None` is null.
     #[inline]
     pub fn value_bytes(&self) -> Option<&[u8]> {
-        self.value.as_ref().map(Payload::as_slice)
+        self.value.as_ref().map(RecordBytes::as_slice)
     }
 
     /// The headers in order.
@@ -378,12 +378,12 @@ impl<'a> Record<'a> {
     pub fn into_owned(self) -> Record<'static> {
         let own = |header: Header<'a>| Header {
             key: header.key.into_owned(),
-            value: header.value.map(Payload::into_owned),
+            value: header.value.map(RecordBytes::into_owned),
         };
         Record {
             destination: self.destination.into_owned(),
-            key: self.key.map(Payload::into_owned),
-            value: self.value.map(Payload::into_owned),
+            key: self.key.map(RecordBytes::into_owned),
+            value: self.value.map(RecordBytes::into_owned),
             headers: self.headers.into_iter().map(own).collect(),
             timestamp: self.timestamp,
             partition: self.partition,
@@ -393,7 +393,7 @@ impl<'a> Record<'a> {
     pub(crate) fn header_slices(&self) -> impl Iterator<Item = (&[u8], Option<&[u8]>)> + Clone {
         self.headers
             .iter()
-            .map(|header| (header.key.as_slice(), header.value.as_ref().map(Payload::as_slice)))
+            .map(|header| (header.key.as_slice(), header.value.as_ref().map(RecordBytes::as_slice)))
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use carafe::app::{App, HandlerResult, Message, Raw, by_key};
 use carafe::client::Client;
-use carafe::consumer::{Event, PartitionReader, StartOffset};
+use carafe::consumer::{ConsumerEvent, PartitionReader, StartOffset};
 use carafe::producer::{Producer, ProducerConfig, Record};
 
 use crate::measure::{VALUE_LEN, Values, Window};
@@ -120,7 +120,7 @@ async fn produce(job: &Job, producer: &Producer) -> Result<(), Failure> {
 }
 
 /// Counts the records of a batch and looks at each of them.
-fn look(batch: &carafe::consumer::Batch) -> u64 {
+fn look(batch: &carafe::consumer::RecordBatch) -> u64 {
     let mut records = 0;
     for record in batch {
         records += u64::from(record.value.is_some_and(|value| value.len() == VALUE_LEN));
@@ -153,7 +153,7 @@ async fn group(job: &Job, client: &Client) -> Result<(), Failure> {
     let mut window = Window::open();
     let mut warm = job.warm;
     while seen < job.records {
-        if let Event::Batch(batch) = consumer.next_event().await? {
+        if let ConsumerEvent::Batch(batch) = consumer.next_event().await? {
             seen += look(&batch);
             if warm > 0 && seen >= warm {
                 (seen, warm) = (0, 0);

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use carafe::consumer::{Event, GroupConsumer, PartitionReader, StartOffset};
+use carafe::consumer::{ConsumerEvent, GroupConsumer, PartitionReader, StartOffset};
 use carafe::producer::Record;
 use carafe::types::{Offset, Timestamp, TopicPartition};
 use tokio::time::timeout;
@@ -60,15 +60,15 @@ async fn read_on(
             .expect("in time")
             .expect("an event")
         {
-            Event::Batch(batch) => {
+            ConsumerEvent::Batch(batch) => {
                 seen.extend(batch.iter().map(|record| (batch.partition().0, record.offset)));
                 consumer.store(batch.mark()).expect("the partition is here");
             }
-            Event::Revoked(revocation) => {
+            ConsumerEvent::Revoked(revocation) => {
                 consumer.commit_stored().await.expect("committed");
                 revocation.done();
             }
-            Event::PartitionFailed(failure) if failure.stopped => panic!("{failure:?}"),
+            ConsumerEvent::PartitionFailed(failure) if failure.stopped => panic!("{failure:?}"),
             _ => {}
         }
     }

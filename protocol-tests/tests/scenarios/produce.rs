@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use carafe::ErrorKind;
-use carafe::consumer::{Message, StartOffset};
+use carafe::consumer::{OwnedRecord, StartOffset};
 use carafe::producer::{Compression, Outcome, ProducerConfig, Record};
 use tokio::time::timeout;
 
@@ -21,7 +21,7 @@ scenarios!(
 );
 
 /// Everything in a topic from the beginning, `count` messages.
-async fn read(stage: &Stage, topic: &str, count: usize) -> Vec<Message> {
+async fn read(stage: &Stage, topic: &str, count: usize) -> Vec<OwnedRecord> {
     let reader = stage.client.partition_reader().topic(topic.to_owned(), StartOffset::Earliest).build().await;
     let reader = reader.expect("a reader");
     let mut messages = Vec::new();

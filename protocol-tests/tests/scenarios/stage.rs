@@ -6,7 +6,7 @@ use carafe::ErrorKind;
 use carafe::admin::{NewTopic, OffsetSpec};
 use carafe::broker::{Cluster, Control};
 use carafe::client::Client;
-use carafe::consumer::{ConsumerConfig, GroupConsumer, Message};
+use carafe::consumer::{ConsumerConfig, GroupConsumer, OwnedRecord};
 use carafe::producer::{Producer, Record};
 use carafe::types::TopicPartition;
 use tokio::time::{Instant, timeout};
@@ -111,7 +111,7 @@ impl Stage {
 pub(crate) const SOON: Duration = Duration::from_secs(20);
 
 /// Reads `count` messages.
-pub(crate) async fn take(consumer: &GroupConsumer, count: usize) -> Vec<Message> {
+pub(crate) async fn take(consumer: &GroupConsumer, count: usize) -> Vec<OwnedRecord> {
     let mut messages = Vec::new();
     while messages.len() < count {
         let batch = timeout(Duration::from_secs(20), consumer.next()).await;
@@ -120,7 +120,7 @@ pub(crate) async fn take(consumer: &GroupConsumer, count: usize) -> Vec<Message>
     messages
 }
 
-pub(crate) fn text(message: &Message) -> &str {
+pub(crate) fn text(message: &OwnedRecord) -> &str {
     std::str::from_utf8(message.value().expect("a value")).expect("text")
 }
 

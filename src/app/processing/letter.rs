@@ -8,7 +8,7 @@ use tokio::time::sleep;
 use crate::app::error_history::ErrorHistory;
 use crate::app::letter::{GivenUp, Letters};
 use crate::app::policy::Ending;
-use crate::consumer::Message;
+use crate::consumer::OwnedRecord;
 use crate::producer::{Producer, Receipt};
 use crate::runtime::watch;
 use crate::types::{GroupId, TopicName, TopicPartition};
@@ -21,7 +21,7 @@ const GRACE: Duration = Duration::from_secs(3);
 pub(super) struct Letter {
     pub(super) topic: TopicName,
     pub(super) letters: Arc<Letters>,
-    pub(super) message: Message,
+    pub(super) message: OwnedRecord,
     pub(super) source: TopicPartition,
     pub(super) group: GroupId,
     pub(super) attempts: u32,

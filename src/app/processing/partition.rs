@@ -14,7 +14,7 @@ use super::run::Instance;
 use crate::app::context::Context;
 use crate::app::policy::Ending;
 use crate::app::snapshot::{JobKind, JobSnapshot, PartitionPhase, PartitionSnapshot, PauseSnapshot};
-use crate::consumer::{Batch, Mark};
+use crate::consumer::{Mark, RecordBatch};
 use crate::runtime::AbortOnDrop;
 use crate::runtime::watch;
 use crate::types::{Offset, TopicPartition};
@@ -154,7 +154,7 @@ impl PartitionState {
         PartitionSnapshot {
             partition,
             phase,
-            held: self.coordinator.held().map_or(0, Batch::len),
+            held: self.coordinator.held().map_or(0, RecordBatch::len),
             attempt: self.coordinator.attempt(),
             pause: pause.map(|(cause, until)| PauseSnapshot { cause, left: until - now }),
             position,

@@ -14,7 +14,7 @@ use crate::app::routing::Factory;
 use crate::app::scheduler::WaitingJob;
 use crate::app::snapshot::JobKind;
 use crate::app::stop::Stop;
-use crate::consumer::Batch;
+use crate::consumer::RecordBatch;
 use crate::types::TopicPartition;
 use crate::{Error, ErrorKind, Result};
 
@@ -24,7 +24,7 @@ const INITIALIZED: &str = "consumer.initialized.error";
 /// What user code is asked to do.
 pub(super) enum Job {
     Initialized,
-    Consume(Batch),
+    Consume(RecordBatch),
     Eofed,
     Tick,
     Revoked,

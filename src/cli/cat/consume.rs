@@ -8,7 +8,7 @@ use super::format::{Format, Printed};
 use super::output::Output;
 use super::{Failure, Job};
 use crate::admin::{ListedTopic, OffsetSpec};
-use crate::consumer::{Batch, Event, FirstStart, PartitionFailure, RecordRef, StartOffset};
+use crate::consumer::{ConsumerEvent, FirstStart, PartitionFailure, RecordBatch, RecordRef, StartOffset};
 use crate::runtime::BoxFuture;
 use crate::types::{Offset, Timestamp, TopicPartition};
 use crate::{Error, ErrorKind, Result};
@@ -42,9 +42,9 @@ pub(super) async fn run(job: Job) -> Result<ExitCode, Failure> {
     let mut ends = Ends::new(&job);
     while let Some(event) = reading.printer.next(&mut ends, reader.next_event()).await? {
         let more = match event {
-            Event::Batch(batch) => reading.batch(&batch)?,
-            Event::PartitionEnd { partition, offset } => reading.end(&partition, offset),
-            Event::PartitionFailed(failure) => {
+            ConsumerEvent::Batch(batch) => reading.batch(&batch)?,
+            ConsumerEvent::PartitionEnd { partition, offset } => reading.end(&partition, offset),
+            ConsumerEvent::PartitionFailed(failure) => {
                 job.report(failure)?;
                 true
             }
@@ -84,7 +84,7 @@ struct Reading<'a> {
 
 impl Reading<'_> {
     /// Prints a batch. Returns false once that was all.
-    fn batch(&mut self, batch: &Batch) -> Result<bool, Failure> {
+    fn batch(&mut self, batch: &RecordBatch) -> Result<bool, Failure> {
         let partition = batch.topic_partition();
         if self.stopped.contains(partition) {
             return Ok(true);
@@ -144,8 +144,8 @@ impl Printer {
     pub(super) async fn next(
         &mut self,
         ends: &mut Ends<'_>,
-        next: impl Future<Output = Result<Event>>,
-    ) -> Result<Option<Event>, Failure> {
+        next: impl Future<Output = Result<ConsumerEvent>>,
+    ) -> Result<Option<ConsumerEvent>, Failure> {
         let mut next = std::pin::pin!(next);
         let mut flushed = false;
         loop {
@@ -168,7 +168,7 @@ impl Printer {
     /// Prints record number `index` of a batch, which is `record`. Returns false if it was the last one wanted.
     pub(super) fn print(
         &mut self,
-        batch: &Batch,
+        batch: &RecordBatch,
         (index, record): (usize, RecordRef<'_>),
         broker: i32,
     ) -> Result<bool, Failure> {

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use super::arguments::{self, Start};
 use super::consume::{self, Ends, Printer, place};
 use super::{Failure, Job};
-use crate::consumer::{Batch, Event, GroupConsumer, Mark};
+use crate::consumer::{ConsumerEvent, GroupConsumer, Mark, RecordBatch};
 use crate::types::{Offset, TopicPartition};
 use crate::{Error, ErrorKind, Result};
 
@@ -73,30 +73,34 @@ impl Member<'_> {
     }
 
     /// Returns false once that was all.
-    async fn take(&mut self, event: Event) -> Result<bool, Failure> {
+    async fn take(&mut self, event: ConsumerEvent) -> Result<bool, Failure> {
         match event {
-            Event::Batch(batch) => return self.batch(&batch),
-            Event::Assigned(partitions) => {
+            ConsumerEvent::Batch(batch) => return self.batch(&batch),
+            ConsumerEvent::Assigned(partitions) => {
                 self.tell("assigned", &partitions);
                 self.assign(&partitions).await?;
             }
-            Event::Revoked(revocation) => {
+            ConsumerEvent::Revoked(revocation) => {
                 self.tell("revoked", revocation.partitions());
                 self.remove(revocation.partitions());
                 revocation.done();
             }
-            Event::Lost(partitions) => {
+            ConsumerEvent::Lost(partitions) => {
                 self.tell("lost", &partitions);
                 self.remove(&partitions);
             }
-            Event::PartitionFailed(failure) => self.job.report(failure)?,
-            Event::PositionReset { partition, to, error, .. } => {
+            ConsumerEvent::PartitionFailed(failure) => self.job.report(failure)?,
+            ConsumerEvent::PositionReset { partition, to, error, .. } => {
                 tracing::warn!(%partition, %to, %error, "reading goes on at another offset");
             }
             // What became of its partitions is told next; the others are logged where they are told.
-            Event::TopicRecreated { .. } | Event::Condition(_) | Event::CommitFailed { .. } => {}
-            Event::FetchFailed { node, error } => tracing::warn!(%node, %error, "the fetch is tried again"),
-            Event::PartitionEnd { partition, offset } => return Ok(self.end(partition, offset)),
+            ConsumerEvent::TopicRecreated { .. }
+            | ConsumerEvent::Condition(_)
+            | ConsumerEvent::CommitFailed { .. } => {}
+            ConsumerEvent::FetchFailed { node, error } => {
+                tracing::warn!(%node, %error, "the fetch is tried again")
+            }
+            ConsumerEvent::PartitionEnd { partition, offset } => return Ok(self.end(partition, offset)),
         }
         Ok(true)
     }
@@ -136,7 +140,7 @@ impl Member<'_> {
         }
     }
 
-    fn batch(&mut self, batch: &Batch) -> Result<bool, Failure> {
+    fn batch(&mut self, batch: &RecordBatch) -> Result<bool, Failure> {
         let partition = batch.topic_partition();
         let broker = self.assigned.get(partition).copied().unwrap_or(-1);
         self.ended.remove(partition);

@@ -9,7 +9,7 @@ use crate::Result;
 use crate::admin::{NewTopic, OffsetSpec};
 use crate::broker::{Action, Cluster, Matcher};
 use crate::client::Client;
-use crate::consumer::{ConsumerConfig, Event, GroupConsumer, StartOffset};
+use crate::consumer::{ConsumerConfig, ConsumerEvent, GroupConsumer, StartOffset};
 use crate::producer::Record;
 use crate::runtime::BoxFuture;
 use crate::runtime::sim::SimRuntime;
@@ -112,7 +112,7 @@ async fn no_request_that_takes_its_time_costs_a_membership() {
             .heartbeat_interval(Duration::from_secs(3))
             .enable_auto_commit(false);
         let member = client.group_consumer("g").config(config).topics(["t"]).build().unwrap();
-        assert!(matches!(member.next_event().await.unwrap(), Event::Assigned(_)), "{api}");
+        assert!(matches!(member.next_event().await.unwrap(), ConsumerEvent::Assigned(_)), "{api}");
         sleep(Duration::from_secs(1)).await;
 
         let sat_on = broker.control().intercept(Matcher::api(api).times(1), Action::Delay(SAT_ON));
@@ -130,7 +130,7 @@ async fn no_request_that_takes_its_time_costs_a_membership() {
             .unwrap()
             .unwrap_or_else(|error| panic!("{api}: {error}"));
         while let Some(event) = member.try_next_event().unwrap() {
-            assert!(!matches!(event, Event::Lost(_)), "{api}: {event:?}");
+            assert!(!matches!(event, ConsumerEvent::Lost(_)), "{api}: {event:?}");
         }
         assert_eq!(member.assignment().len(), 1, "{api}");
     }

@@ -1,9 +1,9 @@
-//! One partition's part of a fetch answer becomes a [`Batch`]: checksums, decompression, and nothing of what the
+//! One partition's part of a fetch answer becomes a [`RecordBatch`]: checksums, decompression, and nothing of what the
 //! application must not see: aborted transactions, control records, records below the position.
 
 use bytes::Bytes;
 
-use crate::consumer::batch::{Batch, Held, Span};
+use crate::consumer::batch::{Held, RecordBatch, Span};
 use crate::consumer::config::Isolation;
 use crate::sync::budget::{BUFFER_STEP, Credit, Holding, MemoryBudget};
 use crate::types::TopicPartition;
@@ -43,7 +43,7 @@ pub(crate) struct Place {
 #[derive(Debug)]
 pub(crate) struct Decoded {
     /// `None` without records for the application.
-    pub(crate) batch: Option<Batch>,
+    pub(crate) batch: Option<RecordBatch>,
     /// Where to fetch next.
     pub(crate) next_offset: i64,
     /// Epoch of the record in front of that.
@@ -131,7 +131,7 @@ pub(crate) fn decode(
         let ranges = positions.capacity() * size_of::<RecordRange>();
         let own = credit.split(ranges);
         holding.add(capacity + ranges);
-        Batch::new(Held {
+        RecordBatch::new(Held {
             topic_partition: partition,
             data,
             positions,

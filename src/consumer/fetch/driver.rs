@@ -16,7 +16,7 @@ use crate::cluster::{Cluster, Connection, Duty, Metadata};
 use crate::consumer::condition_pump::ConditionPump;
 use crate::consumer::config::ConsumerConfig;
 use crate::consumer::core::Core;
-use crate::consumer::event::Event;
+use crate::consumer::event::ConsumerEvent;
 use crate::consumer::positions::{Fetched, Planned};
 use crate::runtime::{AbortOnDrop, watch};
 use crate::sync::budget::{Credit, MemoryBudget};
@@ -263,7 +263,7 @@ impl SessionTask {
                 core.with(|positions| positions.handle_node_failed(self.node, error.clone()));
                 core.wake_tasks();
                 if tell {
-                    core.emit(Event::FetchFailed { node: self.node, error });
+                    core.emit(ConsumerEvent::FetchFailed { node: self.node, error });
                 }
             }
             // Are met by `run`.

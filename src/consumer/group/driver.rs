@@ -15,7 +15,7 @@ use super::membership::{Answer, Membership, Output, Request, Seen};
 use crate::cluster::{Cluster, Duty};
 use crate::consumer::config::ConsumerConfig;
 use crate::consumer::core::Core;
-use crate::consumer::event::{Event, Revocation};
+use crate::consumer::event::{ConsumerEvent, Revocation};
 use crate::consumer::mark::Mark;
 use crate::runtime::{AbortOnDrop, BoxFuture, Runtime, report_starved, watch};
 use crate::types::{TopicName, TopicPartition};
@@ -209,7 +209,7 @@ impl GroupDriver {
             Output::Changed => self.core.update(|_| ()),
             Output::Assigned { added, generation } => {
                 tracing::info!(%group, generation, ?added, "partitions were assigned");
-                self.core.emit(Event::Assigned(added));
+                self.core.emit(ConsumerEvent::Assigned(added));
             }
             Output::Revoked { partitions, ask } => {
                 tracing::info!(%group, ?partitions, "partitions are being given back");
@@ -219,7 +219,7 @@ impl GroupDriver {
             }
             Output::Lost(partitions) => {
                 tracing::warn!(%group, ?partitions, "partitions were lost");
-                self.core.emit(Event::Lost(partitions));
+                self.core.emit(ConsumerEvent::Lost(partitions));
             }
             Output::NotCommitted { failed: Failed { mark, error }, last } => {
                 let (partition, offset) = (mark.topic_partition().clone(), mark.offset());
@@ -227,7 +227,7 @@ impl GroupDriver {
                     tracing::warn!(%group, %partition, %offset, %error, "not committed at the end");
                 } else {
                     tracing::warn!(%group, %partition, %offset, %error, "an offset is not committed");
-                    self.core.emit(Event::CommitFailed { partition, offset, error });
+                    self.core.emit(ConsumerEvent::CommitFailed { partition, offset, error });
                 }
             }
             // Nobody waits if the caller dropped its future.
@@ -282,7 +282,7 @@ impl GroupDriver {
 
     fn revoke(&mut self, ticket: u64, partitions: Vec<TopicPartition>, deadline: Instant) {
         let (revocation, done) = Revocation::new(partitions.clone(), deadline);
-        self.core.emit(Event::Revoked(revocation));
+        self.core.emit(ConsumerEvent::Revoked(revocation));
         let sender = self.sender.clone();
         self.spawn("revocation", async move {
             // Dropped is as good as done.

@@ -10,9 +10,9 @@ use super::place::Stage;
 use super::{DENIED_PAUSE, EARLIEST, LATEST, Positions, Question, State};
 use crate::cluster::ConditionKind;
 use crate::consumer::Isolation;
-use crate::consumer::batch::Batch;
+use crate::consumer::batch::RecordBatch;
 use crate::consumer::config::{OutOfRange, Truncation};
-use crate::consumer::event::Event;
+use crate::consumer::event::ConsumerEvent;
 use crate::sync::budget::Ledger;
 use crate::types::{NodeId, Offset, TopicPartition};
 use crate::wire::Uuid;
@@ -80,7 +80,7 @@ pub(crate) enum Fetched {
 /// Records, or that there are none for the application.
 #[derive(Debug)]
 pub(crate) struct Records {
-    pub(crate) batch: Option<Batch>,
+    pub(crate) batch: Option<RecordBatch>,
     /// Where to fetch next.
     pub(crate) next_offset: i64,
     /// Epoch of the record in front of that.
@@ -358,7 +358,7 @@ impl Positions {
         match policy {
             Truncation::Resume => {
                 state.move_to(end_offset, epoch);
-                self.events.push_back(Event::PositionReset {
+                self.events.push_back(ConsumerEvent::PositionReset {
                     partition: partition.clone(),
                     from: Offset(taken),
                     to: Offset(end_offset),

@@ -5,8 +5,8 @@ use std::collections::VecDeque;
 
 use super::Positions;
 use crate::Error;
-use crate::consumer::batch::Batch;
-use crate::consumer::event::{Event, PartitionFailure};
+use crate::consumer::batch::RecordBatch;
+use crate::consumer::event::{ConsumerEvent, PartitionFailure};
 use crate::sync::budget::{Account, BUFFER_STEP, MemoryBudget};
 use crate::types::{Offset, TopicPartition};
 
@@ -16,7 +16,7 @@ const JOINED_MAX: usize = 16 << 20;
 /// What waits to be handed out.
 #[derive(Debug)]
 pub(super) enum Item {
-    Batch(Batch),
+    Batch(RecordBatch),
     /// Up to this offset there is nothing that the application may see; the record in front of it has this epoch.
     Nothing(i64, i32),
     Failed(Error, Option<i64>),
@@ -26,7 +26,7 @@ pub(super) enum Item {
 /// What the application gets.
 #[derive(Debug)]
 pub(crate) struct Output {
-    pub(crate) event: Event,
+    pub(crate) event: ConsumerEvent,
     /// Nothing more of what its node answered can be handed out: a fetch may follow.
     pub(crate) used_up: bool,
 }
@@ -123,7 +123,7 @@ impl Delivery {
 
     /// How many items that are next can be one batch with `first`, as far as `bytes_max` allows, and the bytes of data and
     /// positions of it. What is to be told between two batches stays between them.
-    fn joinable(&self, first: &Batch, bytes_max: usize) -> (usize, usize, usize) {
+    fn joinable(&self, first: &RecordBatch, bytes_max: usize) -> (usize, usize, usize) {
         let (mut data, mut ranges) = first.size();
         let mut next_offset = first.next_offset();
         let mut count = 0;
@@ -146,7 +146,13 @@ impl Delivery {
     }
 
     /// `first`, which was taken out, with the batches that follow it, if there is memory for a copy.
-    fn join(&mut self, first: Batch, bytes_max: usize, budget: &MemoryBudget, account: &Account) -> Batch {
+    fn join(
+        &mut self,
+        first: RecordBatch,
+        bytes_max: usize,
+        budget: &MemoryBudget,
+        account: &Account,
+    ) -> RecordBatch {
         let (count, data, ranges) = self.joinable(&first, bytes_max);
         if count == 0 {
             return first;
@@ -157,7 +163,7 @@ impl Delivery {
             _ => None,
         });
         let rest = rest.collect();
-        Batch::join(first, rest, budget, credit, account.ledger().hold())
+        RecordBatch::join(first, rest, budget, credit, account.ledger().hold())
     }
 }
 
@@ -174,7 +180,7 @@ impl Positions {
     }
 
     /// Tells something that goes before all batches.
-    pub(crate) fn push_event(&mut self, event: Event) {
+    pub(crate) fn push_event(&mut self, event: ConsumerEvent) {
         self.events.push_back(event);
     }
 
@@ -204,7 +210,7 @@ impl Positions {
                         state.step_over(&partition, to, epoch);
                         self.uncommitted_marks.insert(partition.clone());
                     }
-                    Event::Batch(batch)
+                    ConsumerEvent::Batch(batch)
                 }
                 Item::Nothing(to, epoch) => {
                     state.step_over(&partition, to, epoch);
@@ -212,14 +218,14 @@ impl Positions {
                     self.make_ready(&partition);
                     continue;
                 }
-                Item::Failed(error, offset) => Event::PartitionFailed(PartitionFailure {
+                Item::Failed(error, offset) => ConsumerEvent::PartitionFailed(PartitionFailure {
                     partition: partition.clone(),
                     offset: offset.map(Offset),
                     error,
                     stopped: true,
                 }),
                 Item::End(offset) => {
-                    Event::PartitionEnd { partition: partition.clone(), offset: Offset(offset) }
+                    ConsumerEvent::PartitionEnd { partition: partition.clone(), offset: Offset(offset) }
                 }
             };
             let leader = state.leader;

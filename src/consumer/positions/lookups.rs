@@ -7,7 +7,7 @@ use super::handing_out::Item;
 use super::place::Stage;
 use super::{DENIED_PAUSE, Positions};
 use crate::consumer::config::StartOffset;
-use crate::consumer::event::Event;
+use crate::consumer::event::ConsumerEvent;
 use crate::types::{NodeId, Offset, TopicPartition};
 use crate::{Error, ErrorKind};
 
@@ -120,7 +120,7 @@ impl Positions {
                     state.delivery.push(Item::Nothing(to, -1));
                 }
                 if let Some(error) = state.place.moving.take() {
-                    self.events.push_back(Event::PositionReset {
+                    self.events.push_back(ConsumerEvent::PositionReset {
                         partition: partition.clone(),
                         from: Offset(from),
                         to: Offset(to),

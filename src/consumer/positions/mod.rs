@@ -26,7 +26,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use super::config::{ConsumerConfig, FirstStart, NewPartitions, StartOffset};
-use super::event::Event;
+use super::event::ConsumerEvent;
 use crate::backoff::Backoff;
 use crate::cluster::{ConditionKind, Subject};
 use crate::sync::budget::{Account, MemoryBudget};
@@ -162,7 +162,7 @@ pub(crate) struct Positions {
     first_counts: BTreeMap<TopicName, usize>,
     /// Partitions that got something to hand out, in that order; may name some that have nothing any more.
     ready: VecDeque<TopicPartition>,
-    events: VecDeque<Event>,
+    events: VecDeque<ConsumerEvent>,
     troubles: VecDeque<Trouble>,
     /// Nodes of which the latest fetch failed.
     failing: BTreeMap<NodeId, ConditionKind>,
@@ -498,10 +498,10 @@ impl Positions {
                 reading.push(partition);
             }
         }
-        self.events.push_back(Event::TopicRecreated { topic, old, new });
+        self.events.push_back(ConsumerEvent::TopicRecreated { topic, old, new });
         if !reading.is_empty() {
-            self.events.push_back(Event::Lost(reading.clone()));
-            self.events.push_back(Event::Assigned(reading.clone()));
+            self.events.push_back(ConsumerEvent::Lost(reading.clone()));
+            self.events.push_back(ConsumerEvent::Assigned(reading.clone()));
         }
         for partition in reading {
             self.start_first(&partition);

@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 use super::fetching::CUTS_MAX;
 use super::*;
-use crate::consumer::batch::Batch;
+use crate::consumer::batch::RecordBatch;
 use crate::consumer::config::{OutOfRange, Truncation};
 use crate::sync::budget::BUFFER_STEP;
 
@@ -116,17 +116,19 @@ impl Bench {
     fn pop(&mut self) -> Option<(String, bool)> {
         let Output { event, used_up } = self.positions.poll_output()?;
         let text = match event {
-            Event::Batch(batch) => {
+            ConsumerEvent::Batch(batch) => {
                 format!("{}: {}..{}", batch.partition(), batch.first_offset().unwrap(), batch.next_offset())
             }
-            Event::PartitionFailed(failure) => format!(
+            ConsumerEvent::PartitionFailed(failure) => format!(
                 "{}: {:?} stopped={}",
                 failure.partition.partition,
                 failure.error.kind(),
                 failure.stopped
             ),
-            Event::PartitionEnd { partition, offset } => format!("{}: end {offset}", partition.partition),
-            Event::PositionReset { partition, from, to, .. } => {
+            ConsumerEvent::PartitionEnd { partition, offset } => {
+                format!("{}: end {offset}", partition.partition)
+            }
+            ConsumerEvent::PositionReset { partition, from, to, .. } => {
                 format!("{}: {from} becomes {to}", partition.partition)
             }
             event => format!("{event:?}"),
@@ -135,9 +137,9 @@ impl Bench {
     }
 
     /// A batch that is handed out.
-    fn batch(&mut self) -> Batch {
+    fn batch(&mut self) -> RecordBatch {
         match self.positions.poll_output() {
-            Some(Output { event: Event::Batch(batch), .. }) => batch,
+            Some(Output { event: ConsumerEvent::Batch(batch), .. }) => batch,
             other => panic!("{other:?} is no batch"),
         }
     }
@@ -150,7 +152,7 @@ impl Bench {
 fn records(partition: i32, from: i64, count: usize, assignment: u64) -> Fetched {
     let values = vec![(None, Some(&b"value"[..])); count];
     let batch =
-        (count > 0).then(|| Batch::for_test(tp(partition), from, &values).with_assignment(assignment));
+        (count > 0).then(|| RecordBatch::for_test(tp(partition), from, &values).with_assignment(assignment));
     Fetched::Records(Records {
         batch,
         next_offset: from + count as i64,
@@ -243,7 +245,8 @@ fn while_little_waits_more_is_fetched_and_all_of_it_is_one_batch() {
     play.records(0, 14, 2);
     assert_eq!(play.plan(), [(0, 16), (1, 11)]);
     assert_eq!(play.positions.position(&tp(0)), Some(Offset(10)));
-    let Some(Output { event: Event::Batch(batch), used_up: false }) = play.positions.poll_output() else {
+    let Some(Output { event: ConsumerEvent::Batch(batch), used_up: false }) = play.positions.poll_output()
+    else {
         panic!("a batch is there")
     };
     assert_eq!(batch.iter().map(|record| record.offset).collect::<Vec<_>>(), [10, 14, 15]);

@@ -16,7 +16,7 @@ fn by_hand() -> ConsumerConfig {
 }
 
 /// Waits for an event that `wanted` finds something in.
-async fn until<T>(consumer: &GroupConsumer, wanted: impl Fn(Event) -> Option<T>) -> T {
+async fn until<T>(consumer: &GroupConsumer, wanted: impl Fn(ConsumerEvent) -> Option<T>) -> T {
     timeout(secs(200), async {
         loop {
             if let Some(found) = wanted(consumer.next_event().await.unwrap()) {
@@ -30,7 +30,7 @@ async fn until<T>(consumer: &GroupConsumer, wanted: impl Fn(Event) -> Option<T>)
 
 async fn assigned(consumer: &GroupConsumer) -> Vec<TopicPartition> {
     until(consumer, |event| match event {
-        Event::Assigned(partitions) if !partitions.is_empty() => Some(partitions),
+        ConsumerEvent::Assigned(partitions) if !partitions.is_empty() => Some(partitions),
         _ => None,
     })
     .await
@@ -84,11 +84,11 @@ async fn a_topic_that_is_gone_costs_the_commits_of_no_other_and_its_mark_is_give
     assert_eq!(committed(&bench, "a"), Some(5));
     produce(bench.client.cluster(), &tp("a", 0), 5, 1, 1).await;
     let (partition, offset, error) = until(&consumer, |event| match event {
-        Event::Batch(batch) => {
+        ConsumerEvent::Batch(batch) => {
             consumer.store(batch.mark()).unwrap();
             None
         }
-        Event::CommitFailed { partition, offset, error } => Some((partition, offset, error)),
+        ConsumerEvent::CommitFailed { partition, offset, error } => Some((partition, offset, error)),
         _ => None,
     })
     .await;
@@ -379,7 +379,7 @@ async fn a_member_that_joins_while_its_coordinator_is_frozen_ends_with_its_own_s
     control.freeze_node(1);
     let begun = Instant::now();
     let lost = until(&consumer, |event| match event {
-        Event::Lost(partitions) => Some(partitions),
+        ConsumerEvent::Lost(partitions) => Some(partitions),
         _ => None,
     })
     .await;

@@ -55,7 +55,7 @@ async fn what_is_held_leaves_room_for_others() {
         while seen < 10 {
             let event =
                 timeout(Duration::from_secs(60), consumer.next_event()).await.expect("it goes on").unwrap();
-            if let Event::Batch(batch) = event {
+            if let ConsumerEvent::Batch(batch) = event {
                 if &**batch.topic() == "good" {
                     seen += batch.len();
                     consumer.release(batch.topic_partition());
@@ -87,8 +87,8 @@ async fn who_keeps_everything_starves_alone() {
     let mut kept = Vec::new();
     let starving = loop {
         match timeout(Duration::from_secs(60), reader.next_event()).await.unwrap().unwrap() {
-            Event::Batch(batch) => kept.push(batch),
-            Event::Condition(event) => break event.condition,
+            ConsumerEvent::Batch(batch) => kept.push(batch),
+            ConsumerEvent::Condition(event) => break event.condition,
             event => panic!("{event:?}"),
         }
     };
@@ -100,8 +100,8 @@ async fn who_keeps_everything_starves_alone() {
     let mut seen: usize = kept.drain(..).map(|batch| batch.len()).sum();
     while seen < 160 {
         match timeout(Duration::from_secs(60), reader.next_event()).await.unwrap().unwrap() {
-            Event::Batch(batch) => seen += batch.len(),
-            Event::Condition(event) => assert_eq!(event.stage, crate::cluster::ConditionStage::Ended),
+            ConsumerEvent::Batch(batch) => seen += batch.len(),
+            ConsumerEvent::Condition(event) => assert_eq!(event.stage, crate::cluster::ConditionStage::Ended),
             event => panic!("{event:?}"),
         }
     }

@@ -17,15 +17,15 @@ async fn events(consumer: &GroupConsumer, count: usize) -> (Vec<String>, Vec<u32
         let event =
             timeout(Duration::from_secs(400), consumer.next_event()).await.expect("nothing came").unwrap();
         match event {
-            Event::Batch(batch) => seen.extend(numbers(&batch)),
-            Event::TopicRecreated { old, new, .. } => {
+            ConsumerEvent::Batch(batch) => seen.extend(numbers(&batch)),
+            ConsumerEvent::TopicRecreated { old, new, .. } => {
                 assert_ne!(old, new);
                 told.push("recreated".to_owned());
             }
-            Event::Lost(partitions) => told.push(format!("lost {}", partitions.len())),
-            Event::Assigned(partitions) => told.push(format!("assigned {}", partitions.len())),
-            Event::PartitionFailed(failure) => told.push(failure.error.to_string()),
-            Event::Revoked(revocation) => revocation.done(),
+            ConsumerEvent::Lost(partitions) => told.push(format!("lost {}", partitions.len())),
+            ConsumerEvent::Assigned(partitions) => told.push(format!("assigned {}", partitions.len())),
+            ConsumerEvent::PartitionFailed(failure) => told.push(failure.error.to_string()),
+            ConsumerEvent::Revoked(revocation) => revocation.done(),
             _ => {}
         }
     }
@@ -118,8 +118,8 @@ async fn partitions_that_the_new_topic_does_not_have_say_so() {
     let mut seen = Vec::new();
     while gone.len() < 2 || seen.len() < 5 {
         match timeout(Duration::from_secs(400), reader.next_event()).await.unwrap().unwrap() {
-            Event::Batch(batch) => seen.extend(numbers(&batch)),
-            Event::Condition(event) => {
+            ConsumerEvent::Batch(batch) => seen.extend(numbers(&batch)),
+            ConsumerEvent::Condition(event) => {
                 assert_eq!(event.condition.kind, ConditionKind::NoSuchTopic);
                 gone.insert(event.condition.subject);
             }

@@ -145,7 +145,7 @@ impl Handle {
         Ok(())
     }
 
-    async fn message(&self, message: &consumer::Message, ctx: &Context) -> HandlerResult {
+    async fn message(&self, message: &consumer::OwnedRecord, ctx: &Context) -> HandlerResult {
         let text = std::str::from_utf8(message.value().unwrap_or_default()).unwrap_or_default();
         let fail = |why: &str| Err(format!("{text} fails: {why}").into());
         let Ok(number) = text.parse::<u64>() else { return fail("it is no number") };

@@ -8,7 +8,7 @@ use std::time::Duration;
 use carafe::ErrorCode;
 use carafe::broker::{Action, Cluster, Control, Matcher};
 use carafe::client::{Client, ClientConfig};
-use carafe::consumer::{Batch, ConsumerConfig, Event, PartitionReader, StartOffset};
+use carafe::consumer::{ConsumerConfig, ConsumerEvent, PartitionReader, RecordBatch, StartOffset};
 use carafe::producer::{ProducerConfig, Record};
 use carafe::runtime::sim::Links;
 use carafe::types::{Offset, TopicPartition};
@@ -56,7 +56,7 @@ struct Reading {
 }
 
 impl Reading {
-    fn batch(&mut self, batch: &Batch) {
+    fn batch(&mut self, batch: &RecordBatch) {
         let partition = batch.topic_partition();
         let log = self.control.log(TOPIC, partition.partition.0);
         let next = self.next.get_mut(partition).expect("it is read here");
@@ -73,10 +73,10 @@ impl Reading {
         }
     }
 
-    fn event(&mut self, event: Event) {
+    fn event(&mut self, event: ConsumerEvent) {
         match event {
-            Event::Batch(batch) => self.batch(&batch),
-            Event::PartitionFailed(failure) if failure.stopped => {
+            ConsumerEvent::Batch(batch) => self.batch(&batch),
+            ConsumerEvent::PartitionFailed(failure) if failure.stopped => {
                 panic!("{} stopped though nothing was lost: {}", failure.partition, failure.error)
             }
             _ => {}

@@ -81,7 +81,7 @@ async fn fill(client: Client, records: u64) {
 }
 
 /// Handles a record of the healthy topic; it must be the next of its partition.
-async fn handle(diary: &Diary, control: &Control, message: &carafe::consumer::Message, pause: Duration) {
+async fn handle(diary: &Diary, control: &Control, message: &carafe::consumer::OwnedRecord, pause: Duration) {
     sleep(pause).await;
     let (partition, offset) = (message.partition().0, message.offset().0);
     let committed = control.committed(GROUP).get(&(HEALTHY.to_owned(), partition)).copied().unwrap_or(0);

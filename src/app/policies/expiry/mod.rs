@@ -78,13 +78,13 @@ mod tests {
     use tokio::time::Instant;
 
     use super::*;
-    use crate::consumer::Batch;
+    use crate::consumer::RecordBatch;
     use crate::types::{Timestamp, TopicPartition};
 
     /// Which of three records, of which the first was handed out before, expire at this time. They were written at 1,000.
     fn expired(expiry: Expiry, wall: i64) -> Vec<u32> {
         let route = TopicRoute::new("t".into());
-        let batch = Batch::for_test(TopicPartition::new("t", 0), 10, &[(None, None); 3]);
+        let batch = RecordBatch::for_test(TopicPartition::new("t", 0), 10, &[(None, None); 3]);
         let time = (Instant::now(), Timestamp(wall));
         let mut admission = Admission::new(time, &batch, &[0, 1, 2], 1);
         expiry.stage(&route.facts()).admit(&mut admission);

@@ -81,7 +81,7 @@ impl Stage for Window {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::consumer::Batch;
+    use crate::consumer::RecordBatch;
     use crate::types::{Timestamp, TopicPartition};
 
     #[test]
@@ -89,7 +89,7 @@ mod tests {
         let throttle = Throttle::new(3, Duration::from_secs(1));
         let route = TopicRoute::new("t".into());
         let mut stage = throttle.stage(&route.facts());
-        let batch = Batch::for_test(TopicPartition::new("t", 0), 10, &[(None, None); 5]);
+        let batch = RecordBatch::for_test(TopicPartition::new("t", 0), 10, &[(None, None); 5]);
         let begin = Instant::now();
         let mut ask = |after: Duration, count: u32| {
             let records: Vec<u32> = (0..count).collect();

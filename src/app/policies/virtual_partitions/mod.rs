@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::app::policy::{Definition, Facts, Report, Stage};
 use crate::app::routing::TopicRoute;
-use crate::consumer::{Batch, RecordRef};
+use crate::consumer::{RecordBatch, RecordRef};
 use crate::{Error, ErrorKind};
 
 type KeyFn = Arc<dyn Fn(&RecordRef<'_>) -> u64 + Send + Sync>;
@@ -79,7 +79,7 @@ impl Stage for Split {
         "virtual_partitions"
     }
 
-    fn split(&mut self, batch: &Batch, workers: usize) -> Option<Vec<u32>> {
+    fn split(&mut self, batch: &RecordBatch, workers: usize) -> Option<Vec<u32>> {
         let Self { by: VirtualPartitions { max, key }, lanes } = self;
         let lanes = *lanes.get_or_insert(max.unwrap_or(u32::try_from(workers).unwrap_or(u32::MAX)).max(1));
         let lane = |record: RecordRef<'_>| (key(&record) % u64::from(lanes)) as u32;
@@ -107,7 +107,7 @@ mod tests {
     fn lanes(virtual_partitions: &VirtualPartitions, workers: usize) -> Option<Vec<u32>> {
         let route = TopicRoute::new("t".into());
         let keys: [Option<&[u8]>; 5] = [Some(b"a"), Some(b"b"), Some(b"a"), None, None];
-        let batch = Batch::for_test(TopicPartition::new("t", 0), 10, &keys.map(|key| (key, None)));
+        let batch = RecordBatch::for_test(TopicPartition::new("t", 0), 10, &keys.map(|key| (key, None)));
         virtual_partitions.stage(&route.facts()).split(&batch, workers)
     }
 

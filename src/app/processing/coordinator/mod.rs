@@ -41,7 +41,7 @@ use super::progress::{Contiguous, Progress};
 use crate::app::error_history::ErrorHistory;
 use crate::app::policy::{Decision, Ending, Failed, Failure, Marks};
 use crate::app::snapshot::{JobKind, PauseCause};
-use crate::consumer::Batch;
+use crate::consumer::RecordBatch;
 use crate::types::{Timestamp, TopicName, Uuid};
 use crate::{Error, deadline};
 
@@ -75,7 +75,7 @@ pub(crate) struct Coordinator<P: Progress = Contiguous> {
     state: State,
     /// A batch is being worked on: where nothing runs, the state is `Ready` and not `Idle`.
     loaded: bool,
-    held: Option<Batch>,
+    held: Option<RecordBatch>,
     /// The time of day when the batch came.
     came: Option<(Instant, Timestamp)>,
     progress: P,
@@ -131,7 +131,7 @@ impl<P: Progress> Coordinator<P> {
         &mut self,
         now: Instant,
         wall: Option<Timestamp>,
-        batch: Batch,
+        batch: RecordBatch,
         workers: usize,
     ) {
         if self.ending.is_some() {
@@ -283,7 +283,7 @@ impl<P: Progress> Coordinator<P> {
     }
 
     /// The batch that is worked on, until its [`Release`](Output::Release) is carried out.
-    pub(crate) fn held(&self) -> Option<&Batch> {
+    pub(crate) fn held(&self) -> Option<&RecordBatch> {
         self.held.as_ref()
     }
 

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use super::output::Output;
 use crate::app::policy::{Admission, Decision, Failure, Marks, Stage, Verdict};
 use crate::app::processing::progress::Progress;
-use crate::consumer::Batch;
+use crate::consumer::RecordBatch;
 use crate::types::Timestamp;
 
 /// The pause where no stage says how long it is.
@@ -44,7 +44,7 @@ impl Stages {
     /// The lane of each record, where there are several.
     pub(super) fn split<D>(
         &mut self,
-        batch: &Batch,
+        batch: &RecordBatch,
         workers: usize,
         outputs: &mut VecDeque<Output<D>>,
     ) -> Option<Vec<u32>> {
@@ -68,7 +68,7 @@ impl Stages {
     pub(super) fn admit<P: Progress>(
         &mut self,
         (now, wall): (Instant, Timestamp),
-        batch: &Batch,
+        batch: &RecordBatch,
         records: &mut Vec<u32>,
         progress: &mut P,
         outputs: &mut VecDeque<Output<P::Done>>,

@@ -26,7 +26,7 @@ use crate::app::snapshot::{JobKind, PartitionPhase};
 use crate::app::source::Source;
 use crate::app::stop::Stop;
 use crate::client::{Client, ConditionEvent, ConditionEvents, ConditionStage};
-use crate::consumer::{Batch, Event as SourceEvent, Revocation};
+use crate::consumer::{ConsumerEvent as SourceEvent, RecordBatch, Revocation};
 use crate::producer::Producer;
 use crate::runtime::{Runtime, watch};
 use crate::types::{GroupId, Offset, TopicName, TopicPartition, Uuid};
@@ -43,7 +43,7 @@ enum Report {
 
 /// What came of a partition that has not begun yet.
 enum Waiting {
-    Batch(Batch),
+    Batch(RecordBatch),
     End,
 }
 
@@ -346,7 +346,7 @@ impl GroupListener {
         self.shared.monitor.emit(&Event::Condition { group: &self.group, event });
     }
 
-    fn on_batch(&mut self, batch: Batch) {
+    fn on_batch(&mut self, batch: RecordBatch) {
         let partition = batch.topic_partition().clone();
         if self.lives.phase(&partition) != Some(PartitionPhase::Active) {
             // The partition went and came back while a handler was running: its successor waits for it.

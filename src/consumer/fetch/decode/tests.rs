@@ -103,7 +103,7 @@ impl Check {
     fn offsets(&self, blob: Vec<u8>) -> (Vec<i64>, i64) {
         let decoded = self.decode(blob);
         assert!(decoded.fault.is_none(), "{:?}", decoded.fault);
-        let offsets = decoded.batch.iter().flat_map(Batch::iter).map(|record| {
+        let offsets = decoded.batch.iter().flat_map(RecordBatch::iter).map(|record| {
             assert_eq!(record.value.unwrap(), format!("value {}", record.offset).as_bytes());
             record.offset
         });
