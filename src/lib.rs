@@ -116,8 +116,10 @@ pub use consumer::{GroupConsumer, PartitionReader};
 #[cfg(feature = "client")]
 pub use producer::{Delivery, Producer, Record};
 
-/// What a program needs most: `use carafe::prelude::*`. Names that mean several things, such as `Batch` and `Event`, are those
-/// of the framework here.
+/// What a program needs most: `use carafe::prelude::*`. A name means one thing in it and in all modules beside it: `Batch`,
+/// `Message` and `Event` are the framework's; what a consumer hands out without it is a
+/// [`RecordBatch`](crate::consumer::RecordBatch), [`OwnedRecord`](crate::consumer::OwnedRecord) or
+/// [`ConsumerEvent`](crate::consumer::ConsumerEvent).
 #[cfg(feature = "client")]
 pub mod prelude {
     #[cfg(feature = "app")]

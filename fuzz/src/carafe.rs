@@ -161,7 +161,7 @@ impl Batches for Carafe {
                 for position in positions {
                     let record = position.get(&data);
                     let headers = record.headers.iter().map(|header| (header.key, header.value));
-                    batch.record(record.offset, record.timestamp, record.key, record.value, headers);
+                    batch.record(record.offset.0, record.timestamp, record.key, record.value, headers);
                 }
                 assert_eq!(Ok(batch.count), usize::try_from(raw.header.record_count));
                 Ok(batch)

@@ -111,7 +111,7 @@ fn owned(header: &BatchHeader, record: &RecordRef<'_>) -> Option<Record> {
             header.value.map(Bytes::copy_from_slice),
         );
     }
-    let delta = (record.offset - header.base_offset) as i32;
+    let delta = (record.offset.0 - header.base_offset) as i32;
     Some(Record {
         transactional: header.attributes.is_transactional(),
         control: header.attributes.is_control(),
@@ -120,7 +120,7 @@ fn owned(header: &BatchHeader, record: &RecordRef<'_>) -> Option<Record> {
         producer_id: header.producer_id,
         producer_epoch: header.producer_epoch,
         timestamp_type: TimestampType::Creation,
-        offset: record.offset,
+        offset: record.offset.0,
         sequence: header.base_sequence.wrapping_add(delta),
         timestamp: record.timestamp,
         key: record.key.map(Bytes::copy_from_slice),

@@ -101,7 +101,7 @@ impl<'a, P: Payload> MessageRef<'a, P> {
 
     /// The offset in the partition.
     pub fn offset(&self) -> Offset {
-        Offset(self.raw.offset)
+        self.raw.offset
     }
 
     /// When the record was made, or appended where the topic says so.
@@ -192,7 +192,7 @@ impl AtOffset for Offset {
 
 impl<P> AtOffset for MessageRef<'_, P> {
     fn at_offset(&self) -> Offset {
-        Offset(self.raw.offset)
+        self.raw.offset
     }
 }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::log::{Marker, StoredBatch};
+use crate::types::Offset;
 use crate::wire::compression::Decompressor;
 use crate::wire::records::BatchIter;
 
@@ -17,7 +18,7 @@ const INFLATED_MAX: usize = 256 * 1024 * 1024;
 #[non_exhaustive]
 pub struct LoggedRecord {
     /// Offset in the partition.
-    pub offset: i64,
+    pub offset: Offset,
     /// Milliseconds since the Unix epoch.
     pub timestamp: i64,
     /// The key; `None` for null.
@@ -47,7 +48,7 @@ pub(crate) fn records(batch: &StoredBatch) -> Vec<LoggedRecord> {
         let Ok(data) = decoded else { return Vec::new() };
         for range in ranges {
             let record = range.get(&data);
-            let delta = (record.offset - batch.base_offset) as i32;
+            let delta = (record.offset.0 - batch.base_offset) as i32;
             let own = |bytes: &[u8]| data.slice_ref(bytes);
             found.push(LoggedRecord {
                 offset: record.offset,
@@ -91,5 +92,5 @@ pub(crate) fn committed(batches: &[Arc<StoredBatch>]) -> Vec<LoggedRecord> {
 
 /// Timestamp and offset of each record of a batch.
 pub(crate) fn timestamps(batch: &StoredBatch) -> Vec<(i64, i64)> {
-    records(batch).into_iter().map(|record| (record.timestamp, record.offset)).collect()
+    records(batch).into_iter().map(|record| (record.timestamp, record.offset.0)).collect()
 }

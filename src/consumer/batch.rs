@@ -215,12 +215,12 @@ impl RecordBatch {
 
     /// Offset of the first selected record.
     pub fn first_offset(&self) -> Option<Offset> {
-        self.get(0).map(|record| Offset(record.offset))
+        self.get(0).map(|record| record.offset)
     }
 
     /// Offset of the last selected record.
     pub fn last_offset(&self) -> Option<Offset> {
-        self.get(self.len().checked_sub(1)?).map(|record| Offset(record.offset))
+        self.get(self.len().checked_sub(1)?).map(|record| record.offset)
     }
 
     /// Where reading goes on after the whole batch, whatever is selected. Not always the last offset plus one:
@@ -271,8 +271,7 @@ impl RecordBatch {
 
     /// A mark that everything below `offset` is done; to be stored or committed.
     pub fn mark_up_to(&self, offset: Offset) -> Mark {
-        let done =
-            self.held.positions.partition_point(|position| position.get(&self.held.data).offset < offset.0);
+        let done = self.held.positions.partition_point(|position| position.offset < offset.0);
         let epoch = done.checked_sub(1).map_or(LeaderEpoch::UNKNOWN, |last| self.held.leader_epoch(last));
         Mark::new(self.held.topic_partition.clone(), offset)
             .leader_epoch(epoch)
@@ -416,7 +415,7 @@ mod tests {
         );
         assert_eq!((batch.next_offset(), batch.lag()), (Offset(105), 0));
         let odd = batch.select([1, 3, 9]);
-        assert_eq!(odd.iter().map(|r| r.offset).collect::<Vec<_>>(), [101, 103]);
+        assert_eq!(odd.iter().map(|r| r.offset.0).collect::<Vec<_>>(), [101, 103]);
         let last = odd.select([1]);
         assert_eq!(last.iter().map(|r| r.value.unwrap()[0]).collect::<Vec<_>>(), [3]);
         assert_eq!(last.mark().offset(), Offset(105));

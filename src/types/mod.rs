@@ -144,7 +144,8 @@ number!(
     Partition(i32)
 );
 number!(
-    /// Position of a record in its partition.
+    /// Position of a record in its partition. Offsets are of this type in everything public; only the structs of [`wire`](crate::wire)
+    /// that stand for bytes have the bare numbers of the protocol.
     Offset(i64)
 );
 number!(

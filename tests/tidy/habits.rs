@@ -1,7 +1,9 @@
 //! One way for each thing: how imports are written, where tests stand, and what they call what they set up.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use crate::source::{Source, identifier};
-use crate::{Finding, crate_sources, is_generated, judge, repository};
+use crate::{Finding, crate_sources, is_generated, judge, reexports, repository};
 
 /// From here on, inline tests move to a file of their own.
 const INLINE_MAX: usize = 200;
@@ -139,6 +141,37 @@ fn other_benches(source: &Source) -> Vec<Finding> {
         .collect()
 }
 
+/// What programs import side by side.
+const BESIDE: &[&str] = &["admin", "app", "client", "consumer", "producer"];
+
+#[test]
+fn public_names_mean_one_thing() {
+    let modules: Vec<_> = crate_sources(repository())
+        .filter(|source| BESIDE.iter().any(|module| source.path == format!("src/{module}/mod.rs")))
+        .collect();
+    judge(
+        "names",
+        "a program imports these modules and the prelude together: two things of one name make it rename one of them. Give \
+         the new one a name of its own",
+        clashes(&modules),
+    );
+}
+
+fn clashes(modules: &[&Source]) -> Vec<Finding> {
+    let mut first: BTreeMap<String, &str> = BTreeMap::new();
+    let mut findings = Vec::new();
+    for source in modules {
+        let mut names: BTreeSet<String> = reexports(source).into_keys().collect();
+        crate::declarations(source, &mut names, &mut BTreeSet::new());
+        for name in names.into_iter().filter(|name| name.starts_with(char::is_uppercase)) {
+            if let Some(other) = first.insert(name.clone(), &source.path) {
+                findings.push(Finding::new(source, 0, format!("`{name}` is also in {other}")));
+            }
+        }
+    }
+    findings
+}
+
 mod planted {
     use super::*;
 
@@ -172,6 +205,16 @@ mod planted {
         assert_eq!(wrong("src/net/a/mod.rs", "mod b;", &["src/net/a/b.rs"]), 0);
         assert_eq!(wrong("src/net/a_tests.rs", "", &[]), 1);
         assert_eq!(wrong("src/net/tests/mod.rs", "", &[]), 1);
+    }
+
+    #[test]
+    fn names() {
+        let consumer = Source::new("src/consumer/mod.rs", "pub use batch::{Batch, Records};\nstruct Record;");
+        let producer =
+            Source::new("src/producer/mod.rs", "pub use record::Record;\npub(crate) use batch::Records;");
+        let app = Source::new("src/app/mod.rs", "pub struct Batch;");
+        assert_eq!(clashes(&[&consumer, &producer]).len(), 0);
+        assert_eq!(clashes(&[&consumer, &producer, &app]).len(), 1);
     }
 
     #[test]

@@ -236,7 +236,7 @@ fn decode(source: Source) -> Vec<Side> {
     let (mut with, mut ranges) = (Decompressor::new(), Vec::new());
     let mut sides = vec![Side::new("carafe", move || {
         let data = decode_carafe(&ours, &mut with, &mut ranges);
-        let seen = ranges.iter().map(|range| range.get(&data)).map(|r| see(r.offset, r.key, r.value));
+        let seen = ranges.iter().map(|range| range.get(&data)).map(|r| see(r.offset.0, r.key, r.value));
         black_box(seen.fold(0, u64::wrapping_add));
     })];
     if headers {
@@ -246,7 +246,7 @@ fn decode(source: Source) -> Vec<Side> {
             let seen = ranges.iter().map(|range| range.get(&data)).map(|r| {
                 let headers =
                     r.headers.iter().map(|header| header.key.len() as u64).fold(0, u64::wrapping_add);
-                see(r.offset, r.key, r.value).wrapping_add(headers)
+                see(r.offset.0, r.key, r.value).wrapping_add(headers)
             });
             black_box(seen.fold(0, u64::wrapping_add));
         }));

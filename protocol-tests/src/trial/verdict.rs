@@ -54,7 +54,7 @@ async fn read(workload: &Workload, topic: &'static str) -> carafe::Result<Log> {
             let records = log.entry(batch.topic_partition().clone()).or_default();
             records.extend(batch.iter().map(|record| {
                 let text = std::str::from_utf8(record.value.unwrap_or_default()).unwrap_or_default();
-                (record.offset, text.parse().unwrap_or(0))
+                (record.offset.0, text.parse().unwrap_or(0))
             }));
             Ok(())
         })

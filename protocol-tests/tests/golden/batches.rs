@@ -136,7 +136,7 @@ fn description(origin: &str, batch: &RawBatch) -> Value {
 }
 
 fn record(record: &RecordRef<'_>) -> Value {
-    let mut fields = json!([record.offset, record.timestamp, hex(record.key), hex(record.value)]);
+    let mut fields = json!([record.offset.0, record.timestamp, hex(record.key), hex(record.value)]);
     let headers: Vec<Value> =
         record.headers.iter().map(|header| json!([hex(Some(header.key)), hex(header.value)])).collect();
     if let Some(fields) = fields.as_array_mut().filter(|_| !headers.is_empty()) {

@@ -61,7 +61,7 @@ async fn read_on(
             .expect("an event")
         {
             ConsumerEvent::Batch(batch) => {
-                seen.extend(batch.iter().map(|record| (batch.partition().0, record.offset)));
+                seen.extend(batch.iter().map(|record| (batch.partition().0, record.offset.0)));
                 consumer.store(batch.mark()).expect("the partition is here");
             }
             ConsumerEvent::Revoked(revocation) => {

@@ -87,7 +87,7 @@ impl Format {
         for piece in &self.pieces {
             match piece {
                 Piece::Text(text) => out.extend_from_slice(text),
-                Piece::Offset => number(out, record.offset),
+                Piece::Offset => number(out, record.offset.0),
                 Piece::Key => out.extend_from_slice(filled(record.key).unwrap_or(self.null)),
                 Piece::KeyLen => number(out, length(record.key)),
                 Piece::Value => out.extend_from_slice(filled(record.value).unwrap_or(self.null)),
@@ -179,10 +179,11 @@ pub(super) mod tests {
     use crate::consumer::HeadersRef;
 
     use super::*;
+    use crate::types::Offset;
 
-    pub(in super::super) fn printed<'a>(key: Option<&'a [u8]>, value: Option<&'a [u8]>) -> Printed<'a> {
+    pub(in crate::cli::cat) fn printed<'a>(key: Option<&'a [u8]>, value: Option<&'a [u8]>) -> Printed<'a> {
         let headers = HeadersRef::default();
-        let record = RecordRef { offset: 7, timestamp: 1_795_252_649_911, key, value, headers };
+        let record = RecordRef { offset: Offset(7), timestamp: 1_795_252_649_911, key, value, headers };
         let timestamp_type = TimestampType::CreateTime;
         Printed { topic: "t1", partition: 3, broker: 1, timestamp_type, record }
     }

@@ -146,7 +146,7 @@ impl Member<'_> {
         self.ended.remove(partition);
         for (index, record) in batch.iter().enumerate() {
             if !self.printer.print(batch, (index, record), broker)? {
-                self.store(Mark::new(partition.clone(), Offset(record.offset + 1)));
+                self.store(Mark::new(partition.clone(), Offset(record.offset.0 + 1)));
                 return Ok(false);
             }
         }

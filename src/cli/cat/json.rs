@@ -105,7 +105,7 @@ pub(super) fn record(printed: &Printed<'_>, out: &mut Vec<u8>) {
     Writer::new(out).object(|json| {
         json.key("topic").string(printed.topic.as_bytes());
         json.key("partition").number(printed.partition.into());
-        json.key("offset").number(record.offset);
+        json.key("offset").number(record.offset.0);
         json.key("tstype").string(match printed.timestamp_type {
             TimestampType::CreateTime => b"create",
             TimestampType::LogAppendTime => b"logappend",

@@ -249,7 +249,7 @@ fn while_little_waits_more_is_fetched_and_all_of_it_is_one_batch() {
     else {
         panic!("a batch is there")
     };
-    assert_eq!(batch.iter().map(|record| record.offset).collect::<Vec<_>>(), [10, 14, 15]);
+    assert_eq!(batch.iter().map(|record| record.offset.0).collect::<Vec<_>>(), [10, 14, 15]);
     assert_eq!((batch.next_offset(), batch.mark().offset()), (Offset(16), Offset(16)));
     assert_eq!(play.pop(), Some(("1: 10..11".into(), true)));
     assert_eq!(play.positions.position(&tp(0)), Some(Offset(16)));

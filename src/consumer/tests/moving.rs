@@ -63,7 +63,7 @@ async fn one_seed(seed: u64) {
         let batch = batch.unwrap_or_else(|_| panic!("seed {seed}: nothing came after {seen:?}"));
         let batch = batch.unwrap_or_else(|error| panic!("seed {seed}: {error}"));
         let offsets = seen.entry(batch.topic_partition().clone()).or_default();
-        offsets.extend(batch.iter().map(|record| record.offset));
+        offsets.extend(batch.iter().map(|record| record.offset.0));
         let expected: Vec<i64> = (0..).take(offsets.len()).collect();
         assert_eq!(*offsets, expected, "seed {seed}: {}", batch.topic_partition());
         total = seen.values().map(Vec::len).sum();

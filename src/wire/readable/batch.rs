@@ -101,7 +101,7 @@ impl Batch {
             sink.name("records");
             sink.open(Bracket::Array);
             for record in records.flatten() {
-                tell_record(&record, sequence(record.offset), attributes.is_control(), sink);
+                tell_record(&record, sequence(record.offset.0), attributes.is_control(), sink);
             }
             sink.close(Bracket::Array);
         }
@@ -126,7 +126,7 @@ fn tell_record(record: &RecordRef<'_>, sequence: i64, control: bool, sink: &mut 
         sink.name(name);
         sink.value(value);
     };
-    tell("offset", Value::Int(record.offset));
+    tell("offset", Value::Int(record.offset.0));
     tell("timestamp", Value::Int(record.timestamp));
     tell("sequence", Value::Int(sequence));
     let marker = match ControlRecord::parse(record) {

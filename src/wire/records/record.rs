@@ -5,6 +5,7 @@ use std::ops::Range;
 use super::header::{BatchHeader, TimestampType};
 use super::scan::Scan;
 use super::{BatchError, BatchFault, RecordFault};
+use crate::types::Offset;
 
 /// Bytes of the smallest record: length, attributes, two deltas, null key, null value, no headers.
 const RECORD_MIN: usize = 7;
@@ -36,7 +37,7 @@ impl RecordRange {
     pub fn get<'a>(&self, data: &'a [u8]) -> RecordRef<'a> {
         let headers = self.value as usize + if self.value_len == NULL { 0 } else { self.value_len as usize };
         RecordRef {
-            offset: self.offset,
+            offset: Offset(self.offset),
             timestamp: self.timestamp,
             key: self.key_range().map(|range| &data[range]),
             value: self.value_range().map(|range| &data[range]),
@@ -78,7 +79,7 @@ impl RecordRange {
 #[derive(Clone, Copy, Debug)]
 pub struct RecordRef<'a> {
     /// Offset in the partition.
-    pub offset: i64,
+    pub offset: Offset,
     /// Timestamp in milliseconds; with log append time that of the batch.
     pub timestamp: i64,
     /// The key; null and empty differ.

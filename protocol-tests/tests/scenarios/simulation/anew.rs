@@ -50,7 +50,7 @@ fn life(control: &Control) -> Life {
     let partitions = control.topics().get(ANEW).copied().unwrap_or(0);
     let records = (0..partitions).flat_map(|index| {
         let log = control.log(ANEW, index);
-        log.into_iter().map(move |record| ((index, record.offset), number(record.value.as_deref())))
+        log.into_iter().map(move |record| ((index, record.offset.0), number(record.value.as_deref())))
     });
     records.collect()
 }

@@ -87,7 +87,7 @@ impl Checker {
         for partition in 0..self.plan.partitions {
             let mut before = None;
             for record in self.control.log(INPUT, partition) {
-                let (number, place) = (value(&record), (partition, record.offset));
+                let (number, place) = (value(&record), (partition, record.offset.0));
                 let other = found.get(&number);
                 assert!(
                     other.is_none() || !self.plan.idempotent,

@@ -24,7 +24,7 @@ pub struct VirtualPartitions {
 pub fn by_key() -> VirtualPartitions {
     VirtualPartitions::by(|record| match record.key {
         Some(key) => u64::from(crc32c::crc32c(key)),
-        None => record.offset.cast_unsigned(),
+        None => record.offset.0.cast_unsigned(),
     })
 }
 
@@ -121,7 +121,7 @@ mod tests {
 
     #[test]
     fn there_are_as_many_lanes_as_workers_unless_told_otherwise() {
-        let spread = VirtualPartitions::by(|record| record.offset.cast_unsigned());
+        let spread = VirtualPartitions::by(|record| record.offset.0.cast_unsigned());
         assert_eq!(lanes(&spread, 3), Some(vec![1, 2, 0, 1, 2]));
         assert_eq!(lanes(&spread.clone().max_partitions(2), 3), Some(vec![0, 1, 0, 1, 0]));
         assert_eq!((lanes(&spread, 1), lanes(&spread.max_partitions(1), 3)), (None, None));

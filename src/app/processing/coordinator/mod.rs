@@ -140,7 +140,7 @@ impl<P: Progress> Coordinator<P> {
         debug_assert!(!self.loaded, "one batch at a time");
         self.calls.set_at_end(false);
         let lanes = self.stages.split(&batch, workers, &mut self.outputs);
-        let offsets = batch.iter().map(|record| record.offset).collect();
+        let offsets = batch.iter().map(|record| record.offset.0).collect();
         self.progress.begin(offsets, batch.next_offset().0, lanes);
         self.held = Some(batch);
         self.came = wall.map(|wall| (now, wall));

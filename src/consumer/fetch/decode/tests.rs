@@ -105,7 +105,7 @@ impl Check {
         assert!(decoded.fault.is_none(), "{:?}", decoded.fault);
         let offsets = decoded.batch.iter().flat_map(RecordBatch::iter).map(|record| {
             assert_eq!(record.value.unwrap(), format!("value {}", record.offset).as_bytes());
-            record.offset
+            record.offset.0
         });
         (offsets.collect(), decoded.next_offset)
     }

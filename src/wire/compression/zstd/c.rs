@@ -10,7 +10,7 @@ const FAILED: CompressionError = CompressionError::Corrupt("the Zstandard encode
 const TARGET_TOO_SMALL: usize = 70usize.wrapping_neg();
 
 #[derive(Default)]
-pub(in super::super) struct Encoder {
+pub(in crate::wire::compression) struct Encoder {
     context: Option<CCtx<'static>>,
 }
 
@@ -43,7 +43,7 @@ impl Encoder {
 }
 
 #[derive(Default)]
-pub(in super::super) struct Decoder {
+pub(in crate::wire::compression) struct Decoder {
     context: Option<DCtx<'static>>,
 }
 

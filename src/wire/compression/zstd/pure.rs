@@ -14,7 +14,7 @@ use super::{CORRUPT, CompressionError};
 /// The encoder's context cannot move between threads, as a [`Compressor`](crate::wire::compression::Compressor) must: it
 /// lives for one call. That costs a third of the time at 1 KiB, and nothing that shows from 16 KiB on.
 #[derive(Debug, Default)]
-pub(in super::super) struct Encoder;
+pub(in crate::wire::compression) struct Encoder;
 
 impl Encoder {
     /// Appends `input` as one frame.
@@ -36,7 +36,7 @@ impl Encoder {
 }
 
 #[derive(Default)]
-pub(in super::super) struct Decoder {
+pub(in crate::wire::compression) struct Decoder {
     context: Option<FrameDecoder>,
 }
 

@@ -32,7 +32,7 @@ fn gate(say: impl FnMut(&mut Admission<'_>) + Send + 'static) -> Box<dyn Stage> 
 /// Keeps these offsets from the handler.
 fn without(offsets: &'static [i64], verdict: Verdict) -> Box<dyn Stage> {
     gate(move |records| {
-        records.judge(|candidate| match offsets.contains(&candidate.record.offset) {
+        records.judge(|candidate| match offsets.contains(&candidate.record.offset.0) {
             true => verdict,
             false => Verdict::Run,
         });
@@ -96,7 +96,7 @@ fn a_stage_sees_the_whole_record_and_whether_it_is_retried() {
     let copy = Arc::clone(&seen);
     let look = move |candidate: &Candidate<'_>| {
         let record = candidate.record;
-        copy.lock().unwrap().push((record.offset, record.timestamp, record.headers.len(), candidate.fresh));
+        copy.lock().unwrap().push((record.offset.0, record.timestamp, record.headers.len(), candidate.fresh));
         Verdict::Run
     };
     let mut script = Script::filtered(policy(), vec![gate(move |records| records.judge(&look))]);
@@ -168,7 +168,7 @@ fn the_latest_of_the_deadlines_of_a_pause_and_a_cut_counts() {
 fn a_stage_that_panics_is_reported_and_has_said_nothing() {
     let stages = vec![gate(|records| {
         records.cut(0, records.now() + SECOND);
-        records.judge(|candidate| match candidate.record.offset {
+        records.judge(|candidate| match candidate.record.offset.0 {
             11 => panic!("on purpose"),
             _ => Verdict::Skip,
         });
