@@ -68,7 +68,7 @@ async fn requests_and_answers_are_lost() {
     let log = control.log("t", 0);
     assert_eq!(log.len(), 6);
     assert_eq!(
-        (log[4].offset, log[4].key.as_deref(), log[4].value.as_deref()),
+        (log[4].offset.0, log[4].key.as_deref(), log[4].value.as_deref()),
         (4, Some(&b"k"[..]), Some(&b"val"[..]))
     );
 }

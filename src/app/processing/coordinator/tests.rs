@@ -58,7 +58,7 @@ impl Stage for Lanes {
         "lanes"
     }
 
-    fn split(&mut self, _: &Batch, _: usize) -> Option<Vec<u32>> {
+    fn split(&mut self, _: &RecordBatch, _: usize) -> Option<Vec<u32>> {
         self.0.lock().unwrap().take()
     }
 }
@@ -92,7 +92,7 @@ impl Script {
     /// Offsets 10, 11, … ; `lanes` names the lane of each, or is empty.
     fn batch(&mut self, first: i64, count: usize, lanes: &[u32]) -> String {
         *self.lanes.lock().unwrap() = (!lanes.is_empty()).then(|| lanes.to_vec());
-        let batch = Batch::for_test(TopicPartition::new("t", 0), first, &vec![(None, None); count]);
+        let batch = RecordBatch::for_test(TopicPartition::new("t", 0), first, &vec![(None, None); count]);
         self.coordinator.handle_batch(self.now, None, batch, 5);
         self.drain()
     }

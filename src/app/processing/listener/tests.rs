@@ -91,7 +91,7 @@ impl Stand {
     /// So many records from there on.
     fn batch(&self, first: i64, records: usize) {
         let records = vec![(None::<&[u8]>, Some(&b"v"[..])); records];
-        self.event(SourceEvent::Batch(Batch::for_test(tp(), first, &records)));
+        self.event(SourceEvent::Batch(RecordBatch::for_test(tp(), first, &records)));
     }
 
     fn handled(&self) -> Vec<i64> {

@@ -132,7 +132,7 @@ fn records_may_be_acknowledged_one_by_one() {
     let rules =
         Rules { marks: Marks::Automatic, max_messages: usize::MAX, stages, callbacks: Callbacks::default() };
     let mut coordinator = Coordinator::<Each>::new(rules);
-    let batch = Batch::for_test(TopicPartition::new("t", 0), 10, &[(None, None); 4]);
+    let batch = RecordBatch::for_test(TopicPartition::new("t", 0), 10, &[(None, None); 4]);
     coordinator.handle_batch(now, None, batch, 2);
     assert_eq!(drain(&mut coordinator), "run 1 [0, 2] #1, run 2 [1, 3] #1");
     // What comes before is not done: nobody waits for it.

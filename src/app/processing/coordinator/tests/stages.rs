@@ -187,7 +187,7 @@ impl Stage for Panics {
         "panics"
     }
 
-    fn split(&mut self, _: &Batch, _: usize) -> Option<Vec<u32>> {
+    fn split(&mut self, _: &RecordBatch, _: usize) -> Option<Vec<u32>> {
         panic!("on purpose")
     }
 
@@ -214,7 +214,7 @@ fn a_record_that_is_retried_does_not_expire() {
     let mut route = crate::app::routing::TopicRoute::new("t".into());
     let expiry = Expiry::after(10 * SECOND).stage(&route.with(DeadLetter::to("dead")).facts());
     let mut script = Script::filtered(Policy { max_messages: 2, ..policy() }, vec![expiry]);
-    let batch = Batch::for_test(TopicPartition::new("t", 0), 10, &[(None, None); 3]);
+    let batch = RecordBatch::for_test(TopicPartition::new("t", 0), 10, &[(None, None); 3]);
     // The records were written at 1,000.
     script.coordinator.handle_batch(script.now, Some(Timestamp(11_000)), batch, 1);
     assert_eq!(script.drain(), "run 0 [0, 1] #1");
