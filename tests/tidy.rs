@@ -20,9 +20,6 @@ use source::{Source, closing, identifier, repository};
 /// Known violations: rule, file, how many, why they are still there. May only shrink.
 #[rustfmt::skip]
 const DEBTS: &[(&str, &str, usize, &str)] = &[
-    ("machines", "src/broker/cluster/topics.rs", 1, "a warning about a setting"),
-    ("machines", "src/broker/groups/group.rs", 7, "answers that wait are one-shot channels"),
-    ("machines", "src/broker/groups/mod.rs", 3, "answers that wait are one-shot channels"),
 ];
 
 /// What each layer may import of ours, lowest first (`docs/ARCHITECTURE.md`).

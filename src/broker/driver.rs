@@ -15,12 +15,14 @@ use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use tokio::io::{AsyncReadExt, AsyncWrite as _, AsyncWriteExt};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::cluster::{NewTopic, State};
+use super::groups;
 use super::handlers::{self, Answer, Context, Handled, Handler, dispatch};
 use super::listener::Opened;
+use super::locked::{Callers, Locked};
 use super::log::Depth;
 use super::rules::{Action, Met};
 use super::settings::{ACCEPT_PAUSE, Mode};
@@ -35,6 +37,7 @@ pub(crate) struct Shared {
     pub(crate) runtime: Arc<dyn Runtime>,
     pub(crate) listeners: Vec<Opened>,
     state: Mutex<State>,
+    callers: Callers,
     timers: Notify,
     frame_max: usize,
     depth: Depth,
@@ -70,6 +73,7 @@ impl Shared {
             runtime,
             listeners,
             state: Mutex::new(state),
+            callers: Callers::default(),
             timers: Notify::new(),
             frame_max,
             depth,
@@ -80,8 +84,8 @@ impl Shared {
     }
 
     /// The machine. A panic elsewhere does not make it unusable.
-    pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
-        lock(&self.state)
+    pub(crate) fn lock(&self) -> Locked<'_> {
+        Locked::new(lock(&self.state), &self.callers)
     }
 
     /// The time that the machine is told.
@@ -433,6 +437,7 @@ struct Asked<'a> {
 /// The answer, once there is one; or what is replied without.
 async fn awaited<A>(
     handled: Handled<A>,
+    told: Option<oneshot::Receiver<groups::Output>>,
     shared: &Arc<Shared>,
     frozen: &mut watch::Receiver<bool>,
 ) -> ControlFlow<Option<Reply>, A> {
@@ -440,7 +445,11 @@ async fn awaited<A>(
         Handled::Now(answer) => ControlFlow::Continue(answer),
         Handled::Silent => ControlFlow::Break(Some(Reply::Nothing)),
         Handled::Disconnect => ControlFlow::Break(None),
-        Handled::Later(answer) => ControlFlow::Continue(answer.await),
+        Handled::Told(_, shape) => {
+            let Some(told) = told else { return ControlFlow::Break(None) };
+            // Every ticket is answered; without an answer the cluster is gone.
+            told.await.map_or(ControlFlow::Break(None), |told| ControlFlow::Continue(shape(told)))
+        }
         Handled::Wait(mut waiting) => loop {
             let wake = waiting.wake().clone();
             // Biased: a change of state is looked at before the deadline.
@@ -495,7 +504,7 @@ async fn answer<R: Handler>(asked: Asked<'_>) -> Option<Reply> {
         batches: request.examine(shared.depth),
         throttled: pause.is_some(),
     };
-    let handled = {
+    let (handled, told) = {
         let mut state = shared.lock();
         if !state.is_alive(node) {
             return None;
@@ -506,14 +515,18 @@ async fn answer<R: Handler>(asked: Asked<'_>) -> Option<Reply> {
             _ => request.handle(&mut state, &ctx),
         };
         let after = state.next_deadline();
+        let told = match &handled {
+            Handled::Told(ticket, _) => Some(shared.callers.wait_for(*ticket)),
+            _ => None,
+        };
         drop(state);
         if after.is_some_and(|after| before.is_none_or(|before| after < before)) {
             shared.timers_changed();
         }
-        handled
+        (handled, told)
     };
     drop(ctx);
-    let mut answer = match awaited(handled, shared, frozen).await {
+    let mut answer = match awaited(handled, told, shared, frozen).await {
         ControlFlow::Continue(answer) => answer,
         ControlFlow::Break(reply) => return reply,
     };

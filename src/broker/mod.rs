@@ -28,6 +28,7 @@ mod driver;
 mod groups;
 mod handlers;
 mod listener;
+mod locked;
 mod log;
 mod partition;
 mod readback;

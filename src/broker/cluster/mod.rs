@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::groups::Groups;
+use super::groups::{self, Groups};
 use super::replay::Replay;
 use super::rights::Rights;
 use super::rules::Rules;
@@ -116,6 +116,15 @@ enum Step {
     },
 }
 
+/// What the driver has to do.
+#[derive(Debug)]
+pub(crate) enum Output {
+    /// A request with a ticket is answered.
+    Group(groups::Output),
+    /// To be logged: what was asked for this topic is kept but not done.
+    NotCompacted(Str),
+}
+
 /// Counters for benches and tests.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Totals {
@@ -152,6 +161,8 @@ pub(crate) struct State {
     next_step: u64,
     /// Where the next topic's first replica goes.
     next_leader: usize,
+    /// Topics whose setting is to be logged.
+    not_compacted: VecDeque<Str>,
 }
 
 impl State {
@@ -188,6 +199,7 @@ impl State {
             steps: BTreeMap::new(),
             next_step: 0,
             next_leader: 0,
+            not_compacted: VecDeque::new(),
         }
     }
 
@@ -246,6 +258,12 @@ impl State {
     /// The controller that clients are told: the first node that lives.
     pub(crate) fn controller(&self) -> i32 {
         self.alive_nodes().next().map_or(-1, |node| node.id)
+    }
+
+    /// What is to be done next.
+    pub(crate) fn poll_output(&mut self) -> Option<Output> {
+        let answer = self.groups.poll_output().map(Output::Group);
+        answer.or_else(|| self.not_compacted.pop_front().map(Output::NotCompacted))
     }
 
     /// When [`handle_timeout`](Self::handle_timeout) is due.

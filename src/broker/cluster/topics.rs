@@ -133,7 +133,7 @@ impl State {
             self.collisions.insert(key, new.name.clone());
         }
         if topic_configs::is_compacted(&new.configs) {
-            tracing::warn!(topic = %new.name, "cleanup.policy=compact is stored, but the embedded cluster does not compact yet");
+            self.not_compacted.push_back(new.name.clone());
         }
         self.topics
             .insert(new.name, Topic { id, partitions: partitions_made, configs: new.configs, newcomers });

@@ -1,16 +1,15 @@
 //! Machine: a classic group (Kafka's GroupCoordinator): members, generations, rebalance, static members (KIP-345),
 //! known member ids (KIP-394). Cooperative rebalancing (KIP-429) needs nothing of its own here.
 //!
-//! Answers go through one-shot channels; one that is dropped tells the driver that the coordinator moved.
+//! A join or a sync has a ticket, and is answered by an output that names it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::member::{Caller, Join, Joined, Member, Persisted, Phase, Synced};
+use super::member::{Caller, Join, Joined, Member, Output, Persisted, Phase, Synced, Ticket};
 use crate::ErrorCode;
 use crate::wire::Str;
 
@@ -30,6 +29,7 @@ pub(crate) struct Group {
     /// While the first members of an empty group gather: the latest end of that.
     gather_until: Option<Instant>,
     persisted: Persisted,
+    outputs: VecDeque<Output>,
 }
 
 impl Group {
@@ -41,48 +41,44 @@ impl Group {
         join: Join,
         new_id: impl FnOnce() -> String,
         initial_delay: Duration,
-        reply: oneshot::Sender<Joined>,
+        ticket: Ticket,
     ) {
         if !self.supports(&join) {
-            return refuse(reply, ErrorCode::INCONSISTENT_GROUP_PROTOCOL, &join.member_id);
+            return self.refuse(ticket, ErrorCode::INCONSISTENT_GROUP_PROTOCOL, &join.member_id);
         }
         if join.member_id.is_empty() {
             let base = join.instance_id.as_ref().unwrap_or(&join.client_id);
             let id = Str::from(format!("{base}-{}", new_id()));
             let replaced = join.instance_id.as_ref().and_then(|instance| self.member_of_instance(instance));
             match replaced {
-                Some(old) => self.replace_static(now, &old, id, join, reply),
+                Some(old) => self.replace_static(now, &old, id, join, ticket),
                 None if join.instance_id.is_none() && join.can_require_id => {
                     self.pending.insert(id.clone(), now.checked_add(join.session_timeout));
-                    refuse(reply, ErrorCode::MEMBER_ID_REQUIRED, &id);
+                    self.refuse(ticket, ErrorCode::MEMBER_ID_REQUIRED, &id);
                 }
-                None => self.add_member(now, id, join, initial_delay, reply),
+                None => self.add_member(now, id, join, initial_delay, ticket),
             }
             return;
         }
         if self.pending.remove(&join.member_id).is_some() {
             let id = join.member_id.clone();
-            return self.add_member(now, id, join, initial_delay, reply);
+            return self.add_member(now, id, join, initial_delay, ticket);
         }
         if let Err(error) = self.check_instance(&join.member_id, join.instance_id.as_deref()) {
-            return refuse(reply, error, &join.member_id);
+            return self.refuse(ticket, error, &join.member_id);
         }
         let Some(member) = self.members.get(&join.member_id) else {
-            return refuse(reply, ErrorCode::UNKNOWN_MEMBER_ID, &join.member_id);
+            return self.refuse(ticket, ErrorCode::UNKNOWN_MEMBER_ID, &join.member_id);
         };
         let unchanged = member.protocols == join.protocols;
         let is_leader = self.leader.as_ref() == Some(&join.member_id);
         let id = join.member_id.clone();
         match self.phase {
-            Phase::CompletingRebalance if unchanged => {
-                let _ = reply.send(self.joined(&id));
-            }
-            Phase::Stable if unchanged && !is_leader => {
-                let _ = reply.send(self.joined(&id));
-            }
-            Phase::Empty => refuse(reply, ErrorCode::UNKNOWN_MEMBER_ID, &id),
+            Phase::CompletingRebalance if unchanged => self.answer(ticket, &id),
+            Phase::Stable if unchanged && !is_leader => self.answer(ticket, &id),
+            Phase::Empty => self.refuse(ticket, ErrorCode::UNKNOWN_MEMBER_ID, &id),
             Phase::PreparingRebalance | Phase::CompletingRebalance | Phase::Stable => {
-                self.update_member(now, &id, join, Some(reply));
+                self.update_member(now, &id, join, Some(ticket));
                 if self.phase != Phase::PreparingRebalance {
                     self.prepare_rebalance(now, Duration::ZERO);
                 }
@@ -108,14 +104,7 @@ impl Group {
             })
     }
 
-    fn add_member(
-        &mut self,
-        now: Instant,
-        id: Str,
-        join: Join,
-        initial_delay: Duration,
-        reply: oneshot::Sender<Joined>,
-    ) {
+    fn add_member(&mut self, now: Instant, id: Str, join: Join, initial_delay: Duration, ticket: Ticket) {
         let was_empty = self.phase == Phase::Empty;
         if self.members.is_empty() {
             self.protocol_type = Some(join.protocol_type.clone());
@@ -128,7 +117,7 @@ impl Group {
             assignment: Bytes::new(),
             session_timeout: join.session_timeout,
             rebalance_timeout: join.rebalance_timeout,
-            join: Some(reply),
+            join: Some(ticket),
             sync: None,
             deadline: None,
         };
@@ -149,14 +138,14 @@ impl Group {
         self.try_complete_join(now);
     }
 
-    fn update_member(&mut self, now: Instant, id: &Str, join: Join, reply: Option<oneshot::Sender<Joined>>) {
+    fn update_member(&mut self, now: Instant, id: &Str, join: Join, ticket: Option<Ticket>) {
         if let Some(member) = self.members.get_mut(id) {
             member.protocols = join.protocols;
             member.session_timeout = join.session_timeout;
             member.rebalance_timeout = join.rebalance_timeout;
             member.client_id = join.client_id;
             member.client_host = join.client_host;
-            member.join = reply;
+            self.outputs.extend(std::mem::replace(&mut member.join, ticket).map(Output::Dropped));
             member.touch(now);
         }
     }
@@ -169,20 +158,13 @@ impl Group {
     }
 
     /// A static member is back under a new id and keeps its assignment; whoever used the old id is fenced.
-    fn replace_static(
-        &mut self,
-        now: Instant,
-        old: &Str,
-        id: Str,
-        join: Join,
-        reply: oneshot::Sender<Joined>,
-    ) {
+    fn replace_static(&mut self, now: Instant, old: &Str, id: Str, join: Join, ticket: Ticket) {
         let Some(mut member) = self.members.remove(old) else { return };
         if let Some(join) = member.join.take() {
-            refuse(join, ErrorCode::FENCED_INSTANCE_ID, old);
+            self.refuse(join, ErrorCode::FENCED_INSTANCE_ID, old);
         }
         if let Some(sync) = member.sync.take() {
-            let _ = sync.send(Synced::refused(ErrorCode::FENCED_INSTANCE_ID));
+            self.outputs.push_back(Output::Synced(sync, Synced::refused(ErrorCode::FENCED_INSTANCE_ID)));
         }
         let unchanged = member.protocols == join.protocols;
         let was_leader = self.leader.as_ref() == Some(old);
@@ -202,16 +184,30 @@ impl Group {
                 joined.members.clear();
             }
             self.persist();
-            let _ = reply.send(joined);
+            self.outputs.push_back(Output::Joined(ticket, joined));
             return;
         }
         if let Some(member) = self.members.get_mut(&id) {
-            member.join = Some(reply);
+            member.join = Some(ticket);
         }
         if self.phase != Phase::PreparingRebalance {
             self.prepare_rebalance(now, Duration::ZERO);
         }
         self.try_complete_join(now);
+    }
+
+    fn answer(&mut self, ticket: Ticket, id: &Str) {
+        let joined = self.joined(id);
+        self.outputs.push_back(Output::Joined(ticket, joined));
+    }
+
+    fn refuse(&mut self, ticket: Ticket, error: ErrorCode, member_id: &Str) {
+        self.outputs.push_back(Output::Joined(ticket, Joined::refused(error, member_id.clone())));
+    }
+
+    /// The next answer.
+    pub(crate) fn poll_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
     }
 
     fn joined(&self, id: &Str) -> Joined {
@@ -241,7 +237,8 @@ impl Group {
     fn prepare_rebalance(&mut self, now: Instant, gather: Duration) {
         for member in self.members.values_mut() {
             if let Some(sync) = member.sync.take() {
-                let _ = sync.send(Synced::refused(ErrorCode::REBALANCE_IN_PROGRESS));
+                self.outputs
+                    .push_back(Output::Synced(sync, Synced::refused(ErrorCode::REBALANCE_IN_PROGRESS)));
                 member.touch(now);
             }
         }
@@ -299,8 +296,8 @@ impl Group {
             if let Some(member) = self.members.get_mut(&id) {
                 member.assignment = Bytes::new();
                 member.touch(now);
-                if let Some(reply) = member.join.take() {
-                    let _ = reply.send(answer);
+                if let Some(ticket) = member.join.take() {
+                    self.outputs.push_back(Output::Joined(ticket, answer));
                 }
             }
         }
@@ -337,7 +334,7 @@ impl Group {
         caller: &Caller<'_>,
         protocol: (Option<&str>, Option<&str>),
         assignments: Vec<(Str, Bytes)>,
-        reply: oneshot::Sender<Synced>,
+        ticket: Ticket,
     ) {
         let differs = |given: Option<&str>, own: &Option<Str>| given.is_some() && given != own.as_deref();
         let refusal = match (self.check_caller(caller), self.phase) {
@@ -350,17 +347,17 @@ impl Group {
             (_, Phase::CompletingRebalance | Phase::Stable) => None,
         };
         if let Some(error) = refusal {
-            let _ = reply.send(Synced::refused(error));
+            self.outputs.push_back(Output::Synced(ticket, Synced::refused(error)));
             return;
         }
         if self.phase == Phase::Stable {
             let answer = self.synced(caller.member_id);
             self.touch(now, caller.member_id);
-            let _ = reply.send(answer);
+            self.outputs.push_back(Output::Synced(ticket, answer));
             return;
         }
         if let Some(member) = self.members.get_mut(caller.member_id) {
-            member.sync = Some(reply);
+            self.outputs.extend(member.sync.replace(ticket).map(Output::Dropped));
             member.touch(now);
         }
         if self.leader.as_deref() != Some(caller.member_id) {
@@ -379,10 +376,10 @@ impl Group {
         for id in ids {
             let answer = self.synced(&id);
             if let Some(member) = self.members.get_mut(&id)
-                && let Some(reply) = member.sync.take()
+                && let Some(ticket) = member.sync.take()
             {
                 member.touch(now);
-                let _ = reply.send(answer);
+                self.outputs.push_back(Output::Synced(ticket, answer));
             }
         }
     }
@@ -486,10 +483,10 @@ impl Group {
     fn remove_member(&mut self, now: Instant, id: &Str) {
         let Some(mut member) = self.members.remove(id) else { return };
         if let Some(join) = member.join.take() {
-            refuse(join, ErrorCode::UNKNOWN_MEMBER_ID, id);
+            self.refuse(join, ErrorCode::UNKNOWN_MEMBER_ID, id);
         }
         if let Some(sync) = member.sync.take() {
-            let _ = sync.send(Synced::refused(ErrorCode::UNKNOWN_MEMBER_ID));
+            self.outputs.push_back(Output::Synced(sync, Synced::refused(ErrorCode::UNKNOWN_MEMBER_ID)));
         }
         if self.leader.as_ref() == Some(id) {
             self.leader = self.members.keys().next().cloned();
@@ -566,6 +563,10 @@ impl Group {
     /// Another node takes over, or the same one comes back: what was not persisted is gone, waiting requests are
     /// dropped, sessions begin anew at `now` (`None` while nobody coordinates).
     pub(crate) fn reload(&mut self, now: Option<Instant>) {
+        for member in self.members.values_mut() {
+            let dropped = member.join.take().into_iter().chain(member.sync.take());
+            self.outputs.extend(dropped.map(Output::Dropped));
+        }
         let kept = &self.persisted;
         self.members = kept.members.iter().map(|(id, member)| (id.clone(), member.persisted())).collect();
         self.generation = kept.generation;
@@ -581,9 +582,4 @@ impl Group {
             }
         }
     }
-}
-
-/// Refuses a join. The connection may be gone; then nobody waits.
-fn refuse(reply: oneshot::Sender<Joined>, error: ErrorCode, member_id: &Str) {
-    let _ = reply.send(Joined::refused(error, member_id.clone()));
 }

@@ -4,11 +4,31 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use crate::ErrorCode;
 use crate::wire::Str;
+
+/// A request that is answered by an [`Output`], at once or later.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Ticket(pub(super) u64);
+
+/// The answer to a request with a ticket. There is one for each.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Output {
+    Joined(Ticket, Joined),
+    Synced(Ticket, Synced),
+    /// Nobody here answers it any more: another node coordinates, or the member asked again.
+    Dropped(Ticket),
+}
+
+impl Output {
+    pub(crate) fn ticket(&self) -> Ticket {
+        match self {
+            Self::Joined(ticket, _) | Self::Synced(ticket, _) | Self::Dropped(ticket) => *ticket,
+        }
+    }
+}
 
 /// What a member asks when it joins.
 #[derive(Clone, Debug, Default)]
@@ -110,8 +130,8 @@ pub(crate) struct Member {
     pub(crate) assignment: Bytes,
     pub(super) session_timeout: Duration,
     pub(super) rebalance_timeout: Duration,
-    pub(super) join: Option<oneshot::Sender<Joined>>,
-    pub(super) sync: Option<oneshot::Sender<Synced>>,
+    pub(super) join: Option<Ticket>,
+    pub(super) sync: Option<Ticket>,
     /// When the session ends; does not run while a join or sync waits for others.
     pub(super) deadline: Option<Instant>,
 }

@@ -6,18 +6,17 @@ mod pending;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use crate::ErrorCode;
 use crate::wire::Str;
 
 pub(crate) use group::Group;
-pub(crate) use member::{Caller, Join, Joined, Phase, Synced};
+pub(crate) use member::{Caller, Join, Joined, Output, Phase, Synced, Ticket};
 
 use super::coordinators::Coordinators;
 use super::log::Ending;
@@ -96,6 +95,8 @@ pub(crate) struct Groups {
     session_min: Duration,
     session_max: Duration,
     retention: Duration,
+    next_ticket: u64,
+    outputs: VecDeque<Output>,
 }
 
 impl Groups {
@@ -111,6 +112,8 @@ impl Groups {
             session_min: settings.group_session_timeout_min,
             session_max: settings.group_session_timeout_max,
             retention: settings.offsets_retention,
+            next_ticket: 0,
+            outputs: VecDeque::new(),
         }
     }
 
@@ -158,12 +161,26 @@ impl Groups {
             }
             match now {
                 Some(now) => self.file(now, &name),
-                None => self.unfile(&name),
+                None => {
+                    self.collect(&name);
+                    self.unfile(&name);
+                }
             }
         }
     }
 
     // ---- requests ----
+
+    /// For a request that may have to wait.
+    pub(crate) fn ticket(&mut self) -> Ticket {
+        self.next_ticket += 1;
+        Ticket(self.next_ticket)
+    }
+
+    /// The next answer to a request with a ticket.
+    pub(crate) fn poll_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
 
     pub(crate) fn join(
         &mut self,
@@ -171,7 +188,7 @@ impl Groups {
         group: Str,
         join: Join,
         new_id: impl FnOnce() -> String,
-        reply: oneshot::Sender<Joined>,
+        ticket: Ticket,
     ) {
         let refusal = if group.is_empty() {
             Some(ErrorCode::INVALID_GROUP_ID)
@@ -185,11 +202,11 @@ impl Groups {
             None
         };
         if let Some(error) = refusal {
-            let _ = reply.send(Joined::refused(error, join.member_id));
+            self.outputs.push_back(Output::Joined(ticket, Joined::refused(error, join.member_id)));
             return;
         }
         let initial_delay = self.initial_delay;
-        self.entries.entry(group.clone()).or_default().group.join(now, join, new_id, initial_delay, reply);
+        self.entries.entry(group.clone()).or_default().group.join(now, join, new_id, initial_delay, ticket);
         self.file(now, &group);
     }
 
@@ -200,15 +217,16 @@ impl Groups {
         caller: &Caller<'_>,
         protocol: (Option<&str>, Option<&str>),
         assignments: Vec<(Str, Bytes)>,
-        reply: oneshot::Sender<Synced>,
+        ticket: Ticket,
     ) {
         match self.entries.get_mut(group) {
             Some(entry) => {
-                entry.group.sync(now, caller, protocol, assignments, reply);
+                entry.group.sync(now, caller, protocol, assignments, ticket);
                 self.file(now, group);
             }
             None => {
-                let _ = reply.send(Synced::refused(ErrorCode::UNKNOWN_MEMBER_ID));
+                let refused = Synced::refused(ErrorCode::UNKNOWN_MEMBER_ID);
+                self.outputs.push_back(Output::Synced(ticket, refused));
             }
         }
     }
@@ -369,8 +387,16 @@ impl Groups {
 
     // ---- time ----
 
-    /// Keeps the group's next deadline findable.
+    /// Takes over what the group has to say.
+    fn collect(&mut self, group: &str) {
+        if let Some(entry) = self.entries.get_mut(group) {
+            self.outputs.extend(std::iter::from_fn(|| entry.group.poll_output()));
+        }
+    }
+
+    /// After whatever touched the group: takes over what it has to say, and keeps its next deadline findable.
     fn file(&mut self, now: Instant, group: &str) {
+        self.collect(group);
         let retention = self.retention;
         let next = self.entries.get_mut(group).and_then(|entry| entry.next_deadline(now, retention));
         if self.filed.get(group).copied() == next {
@@ -406,6 +432,7 @@ impl Groups {
             }
             if let Some(entry) = self.entries.get_mut(&name) {
                 entry.group.handle_timeout(now);
+                self.outputs.extend(std::iter::from_fn(|| entry.group.poll_output()));
                 if entry.expiry(self.retention).is_some_and(|expiry| expiry <= now) {
                     self.entries.remove(&name);
                 }

@@ -46,12 +46,12 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::cluster::State;
+use super::groups::{Output, Ticket};
 use super::log::{Depth, Examined};
 use super::partition::Wake;
 use super::rights::Operation;
 use super::transactions::Moment;
 use crate::ErrorCode;
-use crate::runtime::BoxFuture;
 use crate::wire::frame::encode_response;
 use crate::wire::{ApiKey, Decode, EncodeError, Request, Str, VersionRange};
 
@@ -215,8 +215,8 @@ pub(crate) enum Handled<A> {
     Disconnect,
     /// It is asked again when woken, or at its deadline.
     Wait(Box<dyn Waiting<A>>),
-    /// The answer comes from elsewhere.
-    Later(BoxFuture<'static, A>),
+    /// A group answers it, at once or later: the ticket, and what is written of the answer.
+    Told(Ticket, Box<dyn FnOnce(Output) -> A + Send>),
 }
 
 impl<A> fmt::Debug for Handled<A> {
@@ -226,7 +226,7 @@ impl<A> fmt::Debug for Handled<A> {
             Self::Silent => "Silent",
             Self::Disconnect => "Disconnect",
             Self::Wait(_) => "Wait",
-            Self::Later(_) => "Later",
+            Self::Told(..) => "Told",
         })
     }
 }

@@ -2,12 +2,11 @@
 //! in the answer, 9 a returning static leader may skip the assignment.
 
 use bytes::Bytes;
-use tokio::sync::oneshot;
 
 use super::{Context, Handled, Handler, check_group, millis, own, own_option};
 use crate::ErrorCode;
 use crate::broker::cluster::State;
-use crate::broker::groups::{Join, Joined};
+use crate::broker::groups::{Join, Joined, Output};
 use crate::broker::rights::Operation;
 use crate::wire::Str;
 use crate::wire::messages::join_group::{JoinGroupRequest, JoinGroupResponse, JoinGroupResponseMember};
@@ -38,17 +37,17 @@ impl Handler for JoinGroupRequest {
             can_skip_assignment: ctx.version >= 9,
         };
         let member_id = join.member_id.clone();
-        let (reply, mut joined) = oneshot::channel();
         let State { groups, rng, .. } = state;
-        groups.join(ctx.now, own(&self.group_id), join, || uuid_text(rng.u128(..)), reply);
+        let ticket = groups.ticket();
+        groups.join(ctx.now, own(&self.group_id), join, || uuid_text(rng.u128(..)), ticket);
         let version = ctx.version;
-        match joined.try_recv() {
-            Ok(joined) => Handled::Now(shape(joined, version)),
-            Err(_) => Handled::Later(Box::pin(async move {
-                let refused = |_| Joined::refused(ErrorCode::NOT_COORDINATOR, member_id);
-                shape(joined.await.unwrap_or_else(refused), version)
-            })),
-        }
+        Handled::Told(
+            ticket,
+            Box::new(move |told| match told {
+                Output::Joined(_, joined) => shape(joined, version),
+                _ => shape(Joined::refused(ErrorCode::NOT_COORDINATOR, member_id), version),
+            }),
+        )
     }
 
     fn refuse(self, _: &State, ctx: &Context, code: ErrorCode) -> Handled<JoinGroupResponse> {

@@ -1,11 +1,9 @@
 //! SyncGroup, versions 0-5: followers wait for the leader's assignment; 5 carries protocol type and name.
 
-use tokio::sync::oneshot;
-
 use super::{Context, Handled, Handler, check_group, refuse_with};
 use crate::ErrorCode;
 use crate::broker::cluster::State;
-use crate::broker::groups::{Caller, Synced};
+use crate::broker::groups::{Caller, Output, Synced};
 use crate::broker::rights::Operation;
 use crate::wire::messages::sync_group::{SyncGroupRequest, SyncGroupResponse};
 
@@ -24,16 +22,16 @@ impl Handler for SyncGroupRequest {
         let assignments =
             self.assignments.into_iter().map(|member| (member.member_id, member.assignment)).collect();
         let protocol = (self.protocol_type.as_deref(), self.protocol_name.as_deref());
-        let (reply, mut synced) = oneshot::channel();
-        state.groups.sync(ctx.now, &self.group_id, &caller, protocol, assignments, reply);
+        let ticket = state.groups.ticket();
+        state.groups.sync(ctx.now, &self.group_id, &caller, protocol, assignments, ticket);
         let version = ctx.version;
-        match synced.try_recv() {
-            Ok(synced) => Handled::Now(shape(synced, version)),
-            Err(_) => Handled::Later(Box::pin(async move {
-                let refused = |_| Synced::refused(ErrorCode::NOT_COORDINATOR);
-                shape(synced.await.unwrap_or_else(refused), version)
-            })),
-        }
+        Handled::Told(
+            ticket,
+            Box::new(move |told| match told {
+                Output::Synced(_, synced) => shape(synced, version),
+                _ => shape(Synced::refused(ErrorCode::NOT_COORDINATOR), version),
+            }),
+        )
     }
 
     refuse_with!(|_request, code| SyncGroupResponse { error_code: code, ..Default::default() });
