@@ -30,7 +30,7 @@ use crate::runtime::{Listener, Runtime, Stream, Task, watch};
 use crate::sync::{Mutex, MutexGuard, lock};
 use crate::wire::frame::{FrameError, FrameReader, RequestHead, decode_request_header, encode_response};
 use crate::wire::{ApiKey, Reader, Str};
-use crate::{Error, Result};
+use crate::{Error, ErrorCode, Result};
 
 /// What the tasks of a cluster share.
 pub(crate) struct Shared {
@@ -434,10 +434,41 @@ struct Asked<'a> {
     met: Option<Met>,
 }
 
+/// An answer of a group, to come.
+type Told = Option<oneshot::Receiver<groups::Output>>;
+
+/// Asks the machine; `None` if the node is dead.
+fn asked<R: Handler>(
+    shared: &Shared,
+    ctx: &Context,
+    request: R,
+    refusal: Option<ErrorCode>,
+) -> Option<(Handled<R::Answer>, Told)> {
+    let mut state = shared.lock();
+    if !state.is_alive(ctx.node) {
+        return None;
+    }
+    let before = state.next_deadline();
+    let handled = match refusal {
+        Some(code) => request.refuse(&state, ctx, code),
+        None => request.handle(&mut state, ctx),
+    };
+    let after = state.next_deadline();
+    let told = match &handled {
+        Handled::Told(ticket, _) => Some(shared.callers.wait_for(*ticket)),
+        _ => None,
+    };
+    drop(state);
+    if after.is_some_and(|after| before.is_none_or(|before| after < before)) {
+        shared.timers_changed();
+    }
+    Some((handled, told))
+}
+
 /// The answer, once there is one; or what is replied without.
 async fn awaited<A>(
     handled: Handled<A>,
-    told: Option<oneshot::Receiver<groups::Output>>,
+    told: Told,
     shared: &Arc<Shared>,
     frozen: &mut watch::Receiver<bool>,
 ) -> ControlFlow<Option<Reply>, A> {
@@ -504,27 +535,11 @@ async fn answer<R: Handler>(asked: Asked<'_>) -> Option<Reply> {
         batches: request.examine(shared.depth),
         throttled: pause.is_some(),
     };
-    let (handled, told) = {
-        let mut state = shared.lock();
-        if !state.is_alive(node) {
-            return None;
-        }
-        let before = state.next_deadline();
-        let handled = match action {
-            Some(Action::Error(code)) => request.refuse(&state, &ctx, code),
-            _ => request.handle(&mut state, &ctx),
-        };
-        let after = state.next_deadline();
-        let told = match &handled {
-            Handled::Told(ticket, _) => Some(shared.callers.wait_for(*ticket)),
-            _ => None,
-        };
-        drop(state);
-        if after.is_some_and(|after| before.is_none_or(|before| after < before)) {
-            shared.timers_changed();
-        }
-        (handled, told)
+    let refusal = match action {
+        Some(Action::Error(code)) => Some(code),
+        _ => None,
     };
+    let (handled, told) = asked(shared, &ctx, request, refusal)?;
     drop(ctx);
     let mut answer = match awaited(handled, told, shared, frozen).await {
         ControlFlow::Continue(answer) => answer,

@@ -90,27 +90,8 @@ pub(crate) fn decode(
         let capacity = blob.len().saturating_mul(4).min(INFLATED_SOFT_MAX).min(reading.allowance);
         reading.inflated = Some(budget.buffer(capacity));
     }
-    let mut fault = None;
-    let mut starved = false;
-    let mut seen = false;
-    for raw in &mut batches {
-        seen = true;
-        let read = raw.and_then(|raw| reading.batch(&raw, &blob, &mut aborted));
-        match read {
-            Ok(true) => {}
-            Ok(false) => {
-                starved = reading.next_offset == position;
-                break;
-            }
-            Err(error) => {
-                fault = Some(corrupt(&partition, reading.next_offset, error));
-                break;
-            }
-        }
-        if reading.is_full() {
-            break;
-        }
-    }
+    let End { seen, starved, fault } = reading.all(&mut batches, &blob, &mut aborted);
+    let fault = fault.map(|error| corrupt(&partition, reading.next_offset, error));
     let cut = !seen && batches.tail().is_some();
     let Reading { positions, spans, next_offset, last_epoch, inflated, mut holding, .. } = reading;
     let batch = (!positions.is_empty()).then(|| {
@@ -172,7 +153,41 @@ struct Reading<'a> {
     decompressor: &'a mut Decompressor,
 }
 
+/// Where reading came to its end.
+struct End {
+    /// There was a batch.
+    seen: bool,
+    /// There was no room for the first one.
+    starved: bool,
+    /// Why the next one cannot be read.
+    fault: Option<BatchError>,
+}
+
 impl Reading<'_> {
+    /// Reads batches as long as there is room for them.
+    fn all(&mut self, batches: &mut BatchIter, blob: &Bytes, aborted: &mut AbortedFilter) -> End {
+        let from = self.next_offset;
+        let mut end = End { seen: false, starved: false, fault: None };
+        for raw in batches {
+            end.seen = true;
+            match raw.and_then(|raw| self.batch(&raw, blob, aborted)) {
+                Ok(true) => {}
+                Ok(false) => {
+                    end.starved = self.next_offset == from;
+                    break;
+                }
+                Err(error) => {
+                    end.fault = Some(error);
+                    break;
+                }
+            }
+            if self.is_full() {
+                break;
+            }
+        }
+        end
+    }
+
     /// What is there is enough: the rest is fetched again.
     fn is_full(&self) -> bool {
         self.inflated.as_ref().is_some_and(|inflated| {
