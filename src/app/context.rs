@@ -304,8 +304,13 @@ impl Context {
 
     /// A handler of single messages stops before the next one, and one that waits for a worker is not called.
     pub(crate) fn interrupt(&self) {
+        self.state().interrupted = true;
+        self.withdraw();
+    }
+
+    /// A handler that waits for a worker is not called.
+    pub(crate) fn withdraw(&self) {
         let mut state = self.state();
-        state.interrupted = true;
         if state.begun.is_none() && !std::mem::replace(&mut state.withdrawn, true) {
             self.run.withdrawn.notify_one();
         }

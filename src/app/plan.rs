@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::processing::route::Route;
 use super::routing::GroupRoute;
-use super::settings::Settings;
+use super::settings::{Changes, Settings};
 use super::source::Source;
 use crate::Result;
 use crate::client::Client;
@@ -29,8 +29,6 @@ impl Plan {
     /// `group` has been checked.
     pub(crate) fn new(group: GroupRoute, settings: &Settings) -> Self {
         let config = settings.consumer(&group.id, &group.consumer);
-        let wants_ends = group.topics.iter().any(|route| route.eofed);
-        let config = if wants_ends { config.partition_end_events(true) } else { config };
         let routes = group.topics.into_iter().filter_map(|route| {
             let topic = route.topic.clone();
             Some((topic, Arc::new(Route::new(route)?)))
@@ -46,6 +44,11 @@ impl Plan {
     /// True if the group has the topic.
     pub(crate) fn has(&self, topic: &TopicName) -> bool {
         self.routes.borrow().contains_key(topic)
+    }
+
+    /// True if `changes` say nothing of the group's consumer that it does not do already: it was made with its settings.
+    pub(crate) fn agrees(&self, changes: &Changes<ConsumerConfig>) -> bool {
+        changes.apply(self.config.clone()) == self.config
     }
 
     /// Adds the routes of `other`.
@@ -66,7 +69,10 @@ impl Plan {
     /// # Errors
     /// If settings are wrong.
     pub(crate) fn source(&self, client: &Client) -> Result<Source> {
-        let builder = client.group_consumer(self.group.clone()).config(self.config.clone());
+        let wants_ends = self.routes.borrow().values().any(|route| route.wants_ends());
+        let config = self.config.clone();
+        let config = if wants_ends { config.partition_end_events(true) } else { config };
+        let builder = client.group_consumer(self.group.clone()).config(config);
         builder.topics(self.topics()).build().map(Source::Group)
     }
 }

@@ -58,6 +58,11 @@ impl Server {
         let producer = client.producer().config(producer).build()?;
         let workers = Workers::new(settings.app.concurrency, scheduler);
         let stop = Stop::new(settings.app.shutdown_timeout);
+        for group in &groups {
+            let agrees = self.plans.get(&group.id).is_none_or(|known| known.agrees(&group.consumer));
+            let what = "the group has its consumer already: settings come with its first routes";
+            problems.check(agrees, &format!("groups.{}.consumer", group.id), what);
+        }
         let plans: Vec<Plan> = groups.into_iter().map(|group| Plan::new(group, &settings)).collect();
         let directory = Directory::default();
         plans.iter().for_each(|plan| directory.add(&plan.group));
@@ -207,7 +212,7 @@ impl Office {
                     self.directory.remove(&group);
                     self.plans.remove(&group);
                     self.failing.remove(&group);
-                    self.answer(&group);
+                    self.answer(&group, || Ok(()));
                 }
             }
         }
@@ -219,6 +224,7 @@ impl Office {
         let source = match plan.source(&self.shared.client) {
             Ok(source) => source,
             Err(error) => {
+                self.answer(group, || Err(CommandError::Failed(error.clone())));
                 let end = End { failure: Some(error), errors: Vec::new(), joined: false, trouble };
                 self.on_end(group, end);
                 return;
@@ -239,7 +245,7 @@ impl Office {
             }),
         );
         self.started.insert(group.clone(), Started { stop, _task: task.abort_on_drop() });
-        self.answer(group);
+        self.answer(group, || Ok(()));
     }
 
     fn on_end(&mut self, group: &GroupId, end: End) {
@@ -275,10 +281,10 @@ impl Office {
         }
     }
 
-    fn answer(&mut self, group: &GroupId) {
+    fn answer(&mut self, group: &GroupId, answer: impl Fn() -> Result<(), CommandError>) {
         for reply in self.waiting.remove(group).into_iter().flatten() {
             // Whoever asked may have gone.
-            let _ = reply.send(Ok(()));
+            let _ = reply.send(answer());
         }
     }
 

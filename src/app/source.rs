@@ -93,6 +93,15 @@ impl Source {
         }
     }
 
+    /// Ends of partitions are told from now on.
+    pub(crate) fn tell_ends(&self) {
+        match self {
+            Self::Group(consumer) => consumer.set_partition_end_events(true),
+            #[cfg(all(test, feature = "broker"))]
+            Self::Script(script) => script.write("tell ends".to_owned()),
+        }
+    }
+
     /// The next offset that a batch of the partition begins with, and the end of the partition, as far as they are known.
     pub(crate) fn position(&self, partition: &TopicPartition) -> (Option<Offset>, Option<Offset>) {
         match self {

@@ -250,6 +250,13 @@ impl GroupConsumer {
         self.commit(marks).await
     }
 
+    /// Whether the ends of partitions are told as events from now on, as
+    /// [`ConsumerConfig::partition_end_events`](super::ConsumerConfig::partition_end_events) says at the beginning. A partition whose
+    /// end was reached before is not told until more arrives.
+    pub fn set_partition_end_events(&self, on: bool) {
+        self.inner.core.with(|positions| positions.set_partition_end_events(on));
+    }
+
     /// Stops handing out records of these partitions; what was prefetched is kept unless memory is needed. Once this
     /// returns, no batch of them is handed out.
     ///

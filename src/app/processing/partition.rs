@@ -116,6 +116,12 @@ impl PartitionState {
         consuming.for_each(|(_, run)| run.context.interrupt());
     }
 
+    /// As [`interrupt`](Self::interrupt), and no callback begins. Last calls are not asked for while anything else runs.
+    pub(super) fn hush(&self) {
+        self.interrupt();
+        self.runs.values().for_each(|run| run.context.withdraw());
+    }
+
     /// The handlers that have been running for longer than the route allows since the last time, and for how long.
     pub(super) fn find_stuck(&mut self, now: Instant, health: &Health) -> Vec<(u32, Duration)> {
         let Some(limit) = self.route.stuck_after else { return Vec::new() };

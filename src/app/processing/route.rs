@@ -51,6 +51,11 @@ impl Route {
         self.letters.as_ref()?.topic.as_ref()
     }
 
+    /// True if the consumer has something to do at the end of a partition.
+    pub(crate) fn wants_ends(&self) -> bool {
+        self.callbacks.eofed
+    }
+
     /// What the machine of one partition goes by.
     pub(super) fn rules(&self) -> Rules {
         let facts = Facts { topic: &self.topic, marks: self.marks, policies: &self.policies };

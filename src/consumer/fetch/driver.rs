@@ -290,7 +290,9 @@ impl SessionTask {
     }
 
     async fn send(&mut self, request: &Request, version: i16, deadline: Instant) {
-        let Some(connection) = self.connection.take() else { return };
+        let Some(connection) = self.connection.take() else {
+            return self.fail(Error::new(ErrorKind::Internal, "a fetch without a connection"));
+        };
         let mut body = BytesMut::new();
         if let Err(error) = request.encode(&mut body, version) {
             return self.fail(error.into());

@@ -235,7 +235,9 @@ impl Fetcher {
 
     /// There is a connection, to a broker that speaks Fetch up to version `offered`.
     pub(super) fn handle_connected(&mut self, offered: i16) {
-        let (Some(standing), Some(deadline)) = (&mut self.standing, self.deadline) else { return };
+        let (Some(standing), Some(deadline)) = (&mut self.standing, self.deadline) else {
+            return self.begin_again();
+        };
         let limits = limits(&self.config.consumer, self.credit);
         let before = standing.sent.filter(|(before, _)| *before == offered).map(|(_, version)| version);
         if let Some((version, request)) = before.zip(self.session.again(limits.clone())) {
@@ -269,7 +271,10 @@ impl Fetcher {
     ///
     /// What the broker refused the whole request for, where a new session does not help.
     pub(super) fn handle_response(&mut self, response: Response, frame_len: usize) -> Result<(), Error> {
-        let Some(standing) = self.standing.take() else { return Ok(()) };
+        let Some(standing) = self.standing.take() else {
+            self.begin_again();
+            return Ok(());
+        };
         let code = response.error_code;
         if !code.is_ok() {
             if code.needs_metadata() {
@@ -384,6 +389,13 @@ impl Fetcher {
         self.credit = 0;
         self.outputs.push_back(Output::Answered { news });
         self.step = Step::Next;
+    }
+
+    /// What was told belongs to nothing that was asked for: whatever else, the broker is asked again.
+    fn begin_again(&mut self) {
+        if self.step == Step::Busy {
+            self.step = Step::Next;
+        }
     }
 
     fn doubt(&mut self, standing: &Standing) {

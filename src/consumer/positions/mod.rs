@@ -214,6 +214,11 @@ impl Positions {
         self.partitions.get_mut(partition).ok_or_else(|| not_assigned(partition))
     }
 
+    /// From now on the ends of partitions are told, or no longer.
+    pub(crate) fn set_partition_end_events(&mut self, on: bool) {
+        self.config.consumer.partition_end_events = on;
+    }
+
     // --- assignment ---
 
     /// Starts reading `partitions`; those that are assigned already go on as they are.

@@ -16,6 +16,8 @@ pub(super) struct Calls {
     initialize: bool,
     /// The end of the partition was reached, and nobody was told.
     at_end: bool,
+    /// Of those who were to be told of the end, the lanes that were not.
+    untold: Vec<u32>,
     /// When the next tick is due, if nothing runs before.
     pub(super) tick_at: Option<Instant>,
     /// Lanes that ran. Only where callbacks are for all of them.
@@ -24,7 +26,14 @@ pub(super) struct Calls {
 
 impl Calls {
     pub(super) fn new(wanted: Callbacks) -> Self {
-        Self { wanted, initialize: false, at_end: false, tick_at: None, lanes: BTreeSet::new() }
+        Self {
+            wanted,
+            initialize: false,
+            at_end: false,
+            untold: Vec::new(),
+            tick_at: None,
+            lanes: BTreeSet::new(),
+        }
     }
 
     /// The partition was assigned.
@@ -48,6 +57,18 @@ impl Calls {
     /// The end of the partition was reached, or is left again.
     pub(super) fn set_at_end(&mut self, at_end: bool) {
         self.at_end = at_end && self.wanted.eofed;
+        self.untold.clear();
+    }
+
+    /// A callback ended without having begun in these lanes; `left` if the partition has records again.
+    pub(super) fn not_begun(&mut self, now: Instant, kind: JobKind, lanes: Vec<u32>, left: bool) {
+        match kind {
+            _ if lanes.is_empty() => {}
+            JobKind::Initialized => self.initialize = true,
+            JobKind::Eofed if !left => (self.at_end, self.untold) = (true, lanes),
+            JobKind::Tick => self.tick_at = Some(now),
+            _ => {}
+        }
     }
 
     /// True if the consumer has to be told that the partition came before anything else runs.
@@ -72,6 +93,9 @@ impl Calls {
         }
         if kind == JobKind::Initialized || self.lanes.is_empty() {
             return vec![0];
+        }
+        if kind == JobKind::Eofed && !self.untold.is_empty() {
+            return std::mem::take(&mut self.untold);
         }
         self.lanes.iter().copied().collect()
     }

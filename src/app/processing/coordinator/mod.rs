@@ -180,9 +180,12 @@ impl<P: Progress> Coordinator<P> {
             self.state = State::Idle;
             self.stand();
             self.calls.rest(now);
-            // What else failed is reported, not repeated.
+            // What else failed is reported, not repeated; what did not begin is due as before.
             if kind == JobKind::Consume {
                 self.outcome(now, &lanes, dice);
+            } else {
+                let left = lanes.iter().filter(|lane| lane.outcome == Some(Outcome::NotBegun));
+                self.calls.not_begun(now, kind, left.map(|lane| lane.id).collect(), self.loaded);
             }
             self.advance(now);
         }

@@ -115,7 +115,7 @@ impl GroupListener {
             let Some(state) = self.partitions.get_mut(&partition) else { continue };
             state.coordinator.handle_quiet(now, on);
             if on {
-                state.interrupt();
+                state.hush();
             }
             self.carry_out(&partition);
         }
@@ -134,6 +134,9 @@ impl GroupListener {
             routes.iter().partition(|(topic, route)| is_former(topic, route));
         let topics: BTreeSet<TopicName> = current.into_iter().map(|(topic, _)| topic.clone()).collect();
         self.replacing = !former.is_empty();
+        if routes.values().any(|route| route.wants_ends()) {
+            self.source.tell_ends();
+        }
         self.conditions.forget(|topic| !concern(&routes, topic));
         self.routes.extend(routes);
         if topics != self.topics {

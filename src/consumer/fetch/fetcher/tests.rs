@@ -115,6 +115,17 @@ fn response(parts: &[(i32, ErrorCode, usize)]) -> Response {
 
 const OK: ErrorCode = ErrorCode::NONE;
 
+/// What it is told out of turn does not leave a broker alone for ever.
+#[test]
+fn whatever_it_is_told_it_asks_again() {
+    let mut play = Bench::new();
+    assert_eq!(play.outputs(), ["plan"]);
+    play.machine.handle_connected(13);
+    assert_eq!(play.outputs(), ["plan"]);
+    play.machine.handle_response(Response::default(), 0).unwrap();
+    assert_eq!(play.outputs(), ["plan"]);
+}
+
 #[test]
 fn the_same_is_asked_again_while_nothing_comes_and_nothing_changes() {
     let mut play = Bench::new();

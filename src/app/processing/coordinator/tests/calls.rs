@@ -105,6 +105,46 @@ fn while_the_application_is_quiet_nothing_is_called() {
 }
 
 #[test]
+fn what_waits_for_a_worker_when_quiet_is_told_is_due_afterwards() {
+    let mut script = Script::calling(Callbacks { initialized: true, eofed: true, ..TICKS });
+    assert_eq!(script.assigned(), "initialized 0");
+    script.quiet(true);
+    assert_eq!(script.not_begun(0), "");
+    assert_eq!(script.quiet(false), "initialized 0");
+    assert_eq!(script.ok(0), "");
+    assert_eq!(script.partition_end(), "eofed 0");
+    script.quiet(true);
+    assert_eq!(script.not_begun(0), "");
+    assert_eq!(script.quiet(false), "eofed 0");
+    assert_eq!(script.ok(0), "", "once");
+    assert_eq!(script.wait(), "tick 0");
+    script.quiet(true);
+    assert_eq!(script.not_begun(0), "");
+    assert_eq!((script.quiet(false).as_str(), script.ok(0).as_str()), ("tick 0", ""));
+    // Records that came meanwhile go before, and the end is another one.
+    assert_eq!(script.partition_end(), "eofed 0");
+    script.quiet(true);
+    assert_eq!(script.batch(10, 1, &[]), "");
+    assert_eq!(script.not_begun(0), "");
+    assert_eq!(script.quiet(false), "run 0 [0] #1");
+    assert_eq!(script.ok(0), "mark 11, release");
+}
+
+#[test]
+fn of_several_lanes_those_are_told_of_the_end_that_were_not() {
+    let mut script = Script::calling(EOFED);
+    script.batch(10, 2, &[1, 2]);
+    script.ok(1);
+    script.ok(2);
+    assert_eq!(script.partition_end(), "eofed 1, eofed 2");
+    script.quiet(true);
+    assert_eq!(script.ok(1), "");
+    assert_eq!(script.not_begun(2), "");
+    assert_eq!(script.quiet(false), "eofed 2");
+    assert_eq!((script.ok(2).as_str(), script.partition_end().as_str()), ("", "eofed 1, eofed 2"));
+}
+
+#[test]
 fn the_end_of_a_partition_is_told_when_everything_before_it_is_done() {
     let mut script = Script::calling(EOFED);
     script.assigned();
