@@ -135,6 +135,40 @@ fn errors_of_callbacks_are_reported_by_name_and_stop_nothing() {
     });
 }
 
+/// A group whose consumer tells no ends learns to when a route comes that wants them; settings of the consumer come too late.
+#[test]
+fn a_route_that_comes_later_is_told_of_ends_and_brings_no_settings() {
+    run_seed(1, async |world: World| {
+        let cluster = carafe::broker::Cluster::builder().topic(TOPIC, 1).topic("later", 1);
+        let play = Play::on(world, cluster).await;
+        let diary = play.diary.clone();
+        let define = |routes: &mut carafe::app::Routes| {
+            routes.topic(TOPIC).consumer(move || Narrator::new(&diary, "n:"));
+        };
+        let (handle, result) = play.run("app", |app| app, define).await;
+        sleep(10 * SECOND).await;
+        let later = |max_wait| {
+            let diary = play.diary.clone();
+            move |routes: &mut carafe::app::Routes| {
+                routes.group(GROUP, move |group| {
+                    if let Some(max_wait) = max_wait {
+                        group.consumer(move |consumer| consumer.max_wait(max_wait));
+                    }
+                    group.topic("later").eofed(true).consumer(move || Narrator::new(&diary, "later:"));
+                });
+            }
+        };
+        let refused = handle.add_routes(later(Some(SECOND))).await.expect_err("the consumer is there");
+        assert!(refused.to_string().contains("settings come with its first routes"), "{refused}");
+        handle.add_routes(later(None)).await.expect("added");
+        sleep(30 * SECOND).await;
+        assert_eq!(told(&play, "later:"), ["initialized later[0]", "eofed"]);
+        assert_eq!(told(&play, "n:"), ["initialized t[0]"], "nobody asked");
+        handle.stop();
+        result.await.expect("it ends").expect("in order");
+    });
+}
+
 /// A panic costs the instance, not the partition: the next one is initialized before it gets anything.
 #[test]
 fn an_instance_that_replaces_one_that_panicked_is_initialized() {
