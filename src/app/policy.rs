@@ -240,7 +240,7 @@ impl<'a> Admission<'a> {
         self.decided.pause = Some(until);
     }
 
-    /// Reading goes on at `offset` once these records have succeeded. A handler that seeks or pauses goes before.
+    /// Reading goes on at `offset` once these records have succeeded. A handler that seeks or pauses takes precedence.
     #[cfg_attr(
         not(test),
         expect(dead_code, reason = "part of the contract; the first policy to seek is to come")

@@ -1,4 +1,4 @@
-//! The hand that makes the cluster unpleasant, and the eye that sees the truth.
+//! Control of the cluster: causes faults, and shows what is really in the logs.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;

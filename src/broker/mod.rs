@@ -4,7 +4,7 @@
 //! It has several nodes with leaders, replicas, a high watermark and leader epochs, classic consumer groups, idempotent and
 //! transactional producers and fetch sessions, and it answers Java, librdkafka, franz-go, kcat and carafe itself. [`Control`] makes it
 //! as unpleasant as a real cluster: requests are delayed, lost, refused, throttled or cut off, leaders move, nodes freeze,
-//! die and return, topics are made anew, rights are taken away.
+//! die and return, topics are recreated, rights are taken away.
 //!
 //! ```no_run
 //! # async fn example() -> carafe::Result<()> {

@@ -115,7 +115,7 @@ struct Rule {
     released: Arc<watch::Sender<bool>>,
 }
 
-/// What a request that was met has to do.
+/// What becomes of a request that a rule matched.
 #[derive(Clone, Debug)]
 pub(crate) struct Met {
     pub(crate) action: Action,

@@ -55,7 +55,7 @@ impl ClientBuilder {
         self
     }
 
-    /// All other settings. What this builder has setters for goes before them, whichever came first.
+    /// All other settings. What this builder has setters for overrides them, whichever came first.
     pub fn config(mut self, config: ClientConfig) -> Self {
         self.config = config;
         self

@@ -58,7 +58,7 @@ async fn keep_fresh(shared: &Arc<Shared>) {
                 None => std::future::pending().await,
             }
         };
-        // Biased: a wish goes before the timer; both lead to the same question to the machine.
+        // Biased: a wish comes before the timer; both lead to the same question to the machine.
         tokio::select! {
             biased;
             () = shared.wake.notified() => {}

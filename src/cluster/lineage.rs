@@ -1,6 +1,6 @@
 //! Machine: which topic of a name is the one of now.
 //!
-//! A topic that is deleted and made anew keeps its name and gets another id, and ids have no order. A broker that lags
+//! A topic that is deleted and recreated keeps its name and gets another id, and ids have no order. A broker that lags
 //! behind, or that was frozen, still tells of the one before. So another id is believed when a second answer in a row
 //! says the same, and one that was replaced only after many: the cluster was restored from a backup.
 

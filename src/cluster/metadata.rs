@@ -53,7 +53,7 @@ pub(crate) struct Topic {
     pub(crate) partitions: Vec<PartitionInfo>,
 }
 
-/// Which topic of a name is meant: a topic that is deleted and made anew keeps its name and gets another id (KIP-516). All
+/// Which topic of a name is meant: a topic that is deleted and recreated keeps its name and gets another id (KIP-516). All
 /// that is kept about a topic (positions, buffers, marks, sequences, epochs) belongs to one identity and is void under
 /// another.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -35,7 +35,7 @@ pub enum FirstStart {
     Stop,
 }
 
-/// Where a partition begins that appeared after this consumer first saw its topic (KIP-1327), or whose topic was made anew:
+/// Where a partition begins that appeared after this consumer first saw its topic (KIP-1327), or whose topic was recreated:
 /// what was written to it meanwhile was written while the consumer was there. It matters with [`FirstStart::Latest`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -274,7 +274,7 @@ const OTHERS: &[Row<ConsumerConfig>] = &[
     Row::other(
         "auto.offset.reset",
         Kind::Word(|| vec!["earliest", "smallest", "beginning", "latest", "largest", "end", "none", "error"]),
-        "`first.start` and `out.of.range` in one; each of them goes before it",
+        "`first.start` and `out.of.range` in one; each of them overrides it",
         |config, text| {
             (config.first_start, config.out_of_range) = match text.to_ascii_lowercase().as_str() {
                 "earliest" | "smallest" | "beginning" => (FirstStart::Earliest, OutOfRange::Earliest),

@@ -1,4 +1,4 @@
-//! What a consumer tells besides records.
+//! Events of a consumer, besides the records themselves.
 
 use std::fmt;
 
@@ -47,7 +47,7 @@ pub enum ConsumerEvent {
         /// What was wrong, with field and offset in the answer.
         error: Error,
     },
-    /// A topic was deleted and made anew under its name. Its partitions here are [lost](ConsumerEvent::Lost) and
+    /// A topic was deleted and recreated under its name. Its partitions here are [lost](ConsumerEvent::Lost) and
     /// [assigned](ConsumerEvent::Assigned) again, which is told next: positions, buffered records and marks of the old topic are
     /// void, and reading begins as on the first start (`ConsumerConfig::first_start`). With brokers since 2.8 (topic ids,
     /// KIP-516).

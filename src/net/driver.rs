@@ -1,7 +1,8 @@
 //! The task of a connection: moves bytes between socket, frame buffer and machine, and decides nothing.
 //!
 //! One task does both directions. Each round takes queued requests, writes them all with one vectored write, reads once
-//! and looks at the timer, so neither direction starves the other; tokio's budget bounds a round of rounds.
+//! and looks at the timer, so neither direction starves the other; tokio's cooperative budget ends a turn that would
+//! otherwise go on for ever.
 
 use std::future::Future;
 use std::io::IoSlice;

@@ -100,7 +100,7 @@ settings! {
     /// Codec of batches; codecs are features of the build. Incompressible batches are sent plain.
     compression: Compression = None => "compression.type" | "compression.codec";
 
-    /// Level of whatever codec there is, from fast to small; goes before that of one codec. Refused without a codec, and with
+    /// Level of whatever codec there is, from fast to small; overrides that of one codec. Refused without a codec, and with
     /// Snappy, which has no levels. As a property, -1 is the codec's default.
     compression_level: number = unset, -131_072..=22, read level => "compression.level";
 
@@ -281,7 +281,7 @@ impl ProducerConfig {
         self.request_timeout.unwrap_or(of_client).min(left).max(Duration::from_millis(1))
     }
 
-    /// Level of the codec, `None` for its default. One set for whatever codec there is goes before that of one codec.
+    /// Level of the codec, `None` for its default. One set for whatever codec there is overrides that of one codec.
     pub(crate) fn level(&self) -> Option<i32> {
         let of_codec = match self.compression {
             Compression::Gzip => self.compression_gzip_level,

@@ -37,7 +37,7 @@ pub use real::RealRuntime;
 pub use signal::termination;
 pub use task::{AbortOnDrop, PanicHook, Task, TaskError};
 
-/// A driver that is run so much too late reports a starved runtime.
+/// A timer that fires this late means that something blocks the runtime, which is reported as starved.
 #[cfg(feature = "client")]
 const STARVED: Duration = Duration::from_secs(1);
 

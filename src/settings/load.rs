@@ -11,7 +11,7 @@ const PREFIX: &str = "CARAFE_";
 /// Those of tests are none.
 const RESERVED: &str = "CARAFE_TEST_";
 
-/// Where a value comes from; what is greater goes before what is less.
+/// Where a value comes from; the greater overrides the lesser.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Origin {
     Properties,

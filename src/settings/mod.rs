@@ -1,11 +1,11 @@
-//! Settings: one row for each, and everything else comes from the row.
+//! Settings: one row for each, from which everything else is made.
 //!
 //! * [`settings!`]: declares a struct of settings by rows. A row has the setting's text, names, type, default and bounds;
 //!   from it come the field, its default, its setter with documentation, the check, the loaders and a line of
 //!   `docs/configuration.md`.
 //! * `row`: what a row is once it is data: [`Row`], [`Kind`], and how a text becomes a value.
 //! * `words`: types whose values are words.
-//! * `load`: properties, environment, and which goes before which.
+//! * `load`: properties, environment, and which of them overrides which.
 //! * `problems`: collects what is wrong.
 //! * `nearest`: the known name that a wrong one was meant to be.
 

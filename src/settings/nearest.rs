@@ -1,4 +1,4 @@
-//! The known name that a wrong one was probably meant to be.
+//! Suggests the known name that a misspelt one is closest to.
 
 /// Names whose likeness is less than this are no help.
 const ALIKE: f64 = 0.6;

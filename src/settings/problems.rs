@@ -31,7 +31,7 @@ impl Problems {
         }
     }
 
-    /// Takes over problems that name their settings; the path goes before the names.
+    /// Takes over problems that name their settings; the path is put in front of the names.
     #[cfg_attr(not(feature = "app"), allow(dead_code, reason = "applications check what they hand on"))]
     pub(crate) fn extend(&mut self, problems: impl IntoIterator<Item = String>) {
         for problem in problems {

@@ -46,7 +46,7 @@ pub(super) enum What {
     Lost(u32),
     /// A member began or ended, and partitions moved.
     Rebalance,
-    /// The volatile topic was deleted and made anew.
+    /// The volatile topic was deleted and recreated.
     Recreated,
 }
 

@@ -1,5 +1,5 @@
 //! The program `trial`: a producer and two members of a group live on a cluster of the program `kafka` while topics are
-//! deleted and made anew, nodes freeze, quotas come and go and one topic is forbidden. At the end nothing may be lost,
+//! deleted and recreated, nodes freeze, quotas come and go and one topic is forbidden. At the end nothing may be lost,
 //! repeated or skipped without a cause, commits must have kept up and every stop must have ended in its time.
 //!
 //! | Module | What it does |

@@ -63,7 +63,7 @@ pub enum Event<'a> {
         /// The partitions.
         partitions: &'a [TopicPartition],
     },
-    /// A topic was deleted and made anew under its name: what was known of its partitions is void, and they are read as on
+    /// A topic was deleted and recreated under its name: what was known of its partitions is void, and they are read as on
     /// the first start.
     TopicRecreated {
         /// The group.
@@ -140,7 +140,7 @@ pub enum Event<'a> {
         /// How long it has been running.
         time: Duration,
     },
-    /// The application was run so much too late: something blocks the threads of its runtime, such as a handler that
+    /// The application was run this much too late: something blocks the threads of its runtime, such as a handler that
     /// does not [declare](super::TopicRoute::blocking_handler) it.
     Starved {
         /// The group whose listener was late.

@@ -37,7 +37,7 @@ pub struct OwnedEvent {
     /// The partitions that it is about.
     #[serde(serialize_with = "as_text::list", skip_serializing_if = "Vec::is_empty")]
     pub partitions: Vec<TopicPartition>,
-    /// A topic other than that of the partitions: the dead letter topic, or the one that was made anew.
+    /// A topic other than that of the partitions: the dead letter topic, or the one that was recreated.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub topic: Option<String>,
     /// The virtual partition.

@@ -29,7 +29,7 @@ const ORDER: &[fn() -> TypeId] = &[
     TypeId::of::<Throttle>,
     // Where a record runs is asked once it is known that it runs.
     TypeId::of::<VirtualPartitions>,
-    // Knows when the retries are used up, so it goes before what grants them.
+    // Knows when the retries are used up, so it is asked before what grants them.
     TypeId::of::<DeadLetter>,
     // Always has an answer.
     TypeId::of::<Retry>,

@@ -218,7 +218,7 @@ impl TopicRoute {
         self
     }
 
-    /// Its settings: what setters say goes before what is given otherwise.
+    /// Its settings: setters override what is given in any other way.
     pub(crate) fn config(&self) -> RouteConfig {
         self.changes.apply(self.given.clone())
     }

@@ -15,7 +15,7 @@ const INTRODUCTION: &str = "\
 # Configuration
 
 Each setting has a setter (`ClientConfig`, `ProducerConfig`, `ConsumerConfig`, `AppConfig`, `RouteConfig`), a name in
-properties and a variable of the environment. A setter goes before a variable, a variable before a property, a property
+properties and a variable of the environment. A setter overrides a variable, a variable a property, a property
 before the default.
 
 `ClientSettings` loads properties and variables, and so do applications (`App::properties`, `App::environment`). Properties

@@ -1,7 +1,7 @@
 //! Settings of an application: its own, and those that it hands on to its client, its producer and its consumers.
 //!
-//! For each of them the same holds: what a setter says goes before a variable of the environment, that before a property,
-//! and that before the default; what is said of one group goes before what is said of all.
+//! The order is the same for each: a setter overrides a variable of the environment, that overrides a property, and that the
+//! default; what is said of one group overrides what is said of all.
 //!
 //! * `document`: writes `docs/configuration.md` from the rows of all settings.
 //! * `rows`: tests that hold for every row of all settings.
@@ -221,7 +221,7 @@ fn check(config: &ConsumerConfig, problems: &mut Problems) {
     }
 }
 
-/// What is said of one group or route. It is kept, since it goes before what setters say of all groups.
+/// What is said of one group or route. It is kept, since it overrides what setters say of all groups.
 struct Apart<T> {
     scope: String,
     tried: T,

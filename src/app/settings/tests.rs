@@ -1,4 +1,4 @@
-//! What goes before what, and whom it reaches.
+//! What overrides what, and whom it reaches.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Machine: what speaks against a batch, and how it gets into the log of its leader.
+//! Machine: the checks that a batch has to pass, and its way into the log of its leader.
 
 use std::sync::Arc;
 

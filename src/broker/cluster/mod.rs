@@ -1,7 +1,7 @@
 //! Machine: the state of a cluster, its nodes and what is due between them. Every input carries `now`.
 //!
-//! * `topics`: what topics look like, their making, growing and end, and who has heard of them.
-//! * `append`: what speaks against a batch, and how it gets into the log of its leader.
+//! * `topics`: topics: how they are created, grow and end, and which nodes know of them.
+//! * `append`: the checks that a batch has to pass, and its way into the log of its leader.
 //! * `replication`: followers and how far behind they run; `leaders`: nodes that come and go, and who leads then.
 //! * `transactions`: what must belong to a transaction, and the markers that end it.
 //! * `retention`: how much the logs hold, and what goes when they are full.

@@ -1,4 +1,4 @@
-//! Machine: topics of the cluster: what they look like, their making, growing and end, and who has heard of them.
+//! Machine: topics of the cluster: how they are created, grow and end, and which nodes know of them.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,4 @@
-//! Pauses as a quota asks for them, frozen nodes, rights, topics made anew, answers that come late.
+//! Pauses as a quota asks for them, frozen nodes, rights, recreated topics, answers that come late.
 
 use std::time::Duration;
 

@@ -123,7 +123,7 @@ pub(super) enum Request {
 const VALUED: &[u8] = b"GtpbzoDKkHdFXcfsrm";
 /// Flags without.
 const PLAIN: &[u8] = b"PCLQeEOqvTuZlVhJ";
-/// Longest wait, where none was meant to be set.
+/// The wait where no timeout was given: practically for ever.
 const PATIENCE_MAX: Duration = Duration::from_secs(24 * 24 * 3600);
 
 /// Reads a command line.

@@ -18,7 +18,7 @@ impl Output {
         Self { buffer: Vec::new(), unbuffered }
     }
 
-    /// What is to be written is appended here.
+    /// Append output here.
     pub(super) fn buffer(&mut self) -> &mut Vec<u8> {
         &mut self.buffer
     }

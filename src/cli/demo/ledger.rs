@@ -47,7 +47,7 @@ pub(super) struct Totals {
 impl Ledger {
     pub(super) fn new(orders: Option<u64>, customers: u64) -> Self {
         let entries = orders.unwrap_or(ENTRIES_MAX).min(ENTRIES_MAX);
-        // Short runs fail more often, so that retries and dead letters are to be seen.
+        // Short runs fail more often, so that they show retries and dead letters too.
         let (fails_once, fails_always) = match orders {
             Some(orders) if orders < 100_000 => ((orders / 10).max(1), orders),
             _ => (10_000, 100_000),

@@ -108,7 +108,7 @@ impl Demo {
         Ok(code)
     }
 
-    /// What is going to be seen.
+    /// What the run will show.
     fn introduce(&self, run: &str, servers: &str, orders: &str, dead: &str, ledger: &Ledger) {
         let (once, always) = ledger.failures();
         super::say(format_args!("demo {run} on {servers}"));

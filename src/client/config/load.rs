@@ -73,7 +73,7 @@ impl ClientSettings {
     }
 }
 
-/// Reads [`ClientSettings`] from properties and the environment. The environment goes before properties, whichever was
+/// Reads [`ClientSettings`] from properties and the environment. The environment overrides properties, whichever was
 /// named first; setters of what is loaded go before both.
 ///
 /// ```

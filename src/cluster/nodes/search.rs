@@ -174,7 +174,7 @@ impl Nodes {
         dialled
     }
 
-    /// A connection to `id` for `duty`, which is opened if nothing speaks against it.
+    /// A connection to `id` for `duty`, which is opened unless there is a reason not to.
     fn access(&mut self, now: Instant, id: NodeId, duty: Duty, waiting: &mut Waiting) -> Access {
         let Some(node) = self.nodes.get_mut(&id) else { return Access::Unknown };
         let Slot { status, failed } = node.slots.entry(duty).or_default();

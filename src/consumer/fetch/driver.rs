@@ -107,7 +107,7 @@ impl Fetching {
         }
         if changed {
             self.core.wake_tasks();
-            // Topics may have been made anew.
+            // Topics may have been recreated.
             self.core.wake_app();
         }
     }

@@ -95,7 +95,7 @@ impl Session {
             let wanted = Told::of(want);
             match told.next_if(|(other, _)| *other == partition) {
                 Some((_, known)) if known.topic_id != wanted.topic_id => {
-                    // A topic that was made anew has another id: the old one leaves, the new one enters.
+                    // A topic that was recreated has another id: the old one leaves, the new one enters.
                     forget.push((partition.clone(), known.topic_id));
                     send.push((partition, wanted));
                 }

@@ -179,7 +179,7 @@ impl Positions {
         }
     }
 
-    /// Tells something that goes before all batches.
+    /// Queues an event ahead of all batches.
     pub(crate) fn push_event(&mut self, event: ConsumerEvent) {
         self.events.push_back(event);
     }

@@ -1,5 +1,5 @@
-//! Machine: what keeps partitions from going on, as it is reported to [`Conditions`](crate::cluster::Subject): there it is
-//! decided what is worth a word.
+//! Machine: what keeps partitions from going on, as it is reported to [`Conditions`](crate::cluster::Subject): which
+//! decides what is worth reporting.
 
 use std::collections::VecDeque;
 

@@ -1,4 +1,4 @@
-//! Topics that are deleted and made anew under their name.
+//! Topics that are deleted and recreated under their name.
 
 use super::*;
 

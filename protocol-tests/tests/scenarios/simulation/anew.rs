@@ -1,4 +1,4 @@
-//! An application reads a topic that is deleted and made anew again and again, with fewer or more partitions, at once or
+//! An application reads a topic that is deleted and recreated again and again, with fewer or more partitions, at once or
 //! after a while, while it is busy, pauses, or is stopped; another topic stays. What must hold: of each topic that was, what
 //! was handled begins at its start and leaves nothing out; nothing is handled twice unless its partition was lost or a stop
 //! said that it was not clean; the last topic is handled whole; the commits of the other topic go on; producers come to an

@@ -369,7 +369,7 @@ impl<P: Progress> Coordinator<P> {
         }
         let is_left = |lane: &Lane| matches!(lane.outcome, Some(Outcome::Failure | Outcome::NotBegun));
         if lanes.iter().any(|lane| lane.interrupted || is_left(lane)) {
-            // What the handler wants goes before, and what failed is asked about again.
+            // What the handler wants takes precedence, and what failed is asked about again.
             self.detour = None;
         }
         // The record that failed is one that its handler got: a failure after the last mark leaves nothing to run again.

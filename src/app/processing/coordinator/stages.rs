@@ -100,7 +100,7 @@ impl Stages {
                 break;
             }
         }
-        // A pause goes before a seek, and is for what comes behind the records that run.
+        // A pause takes precedence over a seek, and applies to what follows the records that run.
         Admitted {
             seek: seek.filter(|_| pause.is_none()),
             wait: if records.is_empty() { wait.max(pause) } else { pause },

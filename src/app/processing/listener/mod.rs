@@ -171,7 +171,7 @@ impl GroupListener {
             let next_timer =
                 next_timer.into_iter().chain(self.lives.next_deadline()).fold(sweep, Instant::min);
             tokio::select! {
-                // A stop comes once. What ended goes before what begins; reports are bounded by the workers and commands by
+                // A stop comes once. What ended comes before what begins; reports are bounded by the workers and commands by
                 // those who wait for their answers, so batches get their turn.
                 biased;
                 () = &mut stopping => break None,

@@ -193,7 +193,7 @@ fn the_version_is_one_that_can_name_and_check_what_is_asked() {
         play.outputs();
         let outputs = play.send(offered);
         assert_eq!(outputs[1], expected, "{offered}");
-        // With nothing left to ask the plan is made anew.
+        // With nothing left to ask the plan is recreated.
         let anew: &[&str] = if expected == "check 1" { &["answered false", "plan"] } else { &[] };
         assert_eq!(&outputs[2..], anew);
     }

@@ -1,4 +1,4 @@
-//! libzstd, for those who take a C compiler into the bargain.
+//! libzstd, for those who have a C compiler anyway.
 
 use zstd::zstd_safe::{CCtx, CParameter, DCtx, compress_bound};
 

@@ -118,7 +118,7 @@ fn a_seek_comes_behind_what_was_let_through() {
     assert_eq!(script.fail(0), "retry 10 #1 in 1s");
     assert_eq!(script.wait(), "run 0 [0, 1] #2");
     assert_eq!(script.ok(0), "mark 12, seek 50, release");
-    // A handler that pauses or seeks goes before.
+    // A handler that pauses or seeks takes precedence.
     let mut script = Script::filtered(policy(), vec![away()]);
     script.batch(10, 1, &[]);
     script.coordinator.handle_seek(0, 7);
