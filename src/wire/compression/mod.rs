@@ -41,19 +41,44 @@ pub enum Compression {
     Zstd,
 }
 
+/// What there is to know of a codec without running it.
+struct Row {
+    codec: Compression,
+    name: &'static str,
+    /// Levels that Kafka has (KIP-390), from fast to small.
+    levels: Option<(i32, i32)>,
+    available: bool,
+}
+
+const fn row(codec: Compression, name: &'static str, levels: Option<(i32, i32)>, available: bool) -> Row {
+    Row { codec, name, levels, available }
+}
+
+/// In the order of ids.
+const CODECS: [Row; 5] = [
+    row(Compression::None, "none", None, true),
+    row(Compression::Gzip, "gzip", Some((1, 9)), cfg!(feature = "gzip")),
+    row(Compression::Snappy, "snappy", None, cfg!(feature = "snappy")),
+    row(Compression::Lz4, "lz4", Some((1, 17)), cfg!(feature = "lz4")),
+    row(Compression::Zstd, "zstd", Some((-131_072, 22)), cfg!(any(feature = "zstd", feature = "zstd-c"))),
+];
+
 impl Compression {
     /// Every codec, in the order of ids.
-    pub const ALL: [Self; 5] = [Self::None, Self::Gzip, Self::Snappy, Self::Lz4, Self::Zstd];
+    pub const ALL: [Self; CODECS.len()] = {
+        let mut all = [Self::None; CODECS.len()];
+        let mut at = 0;
+        while at < all.len() {
+            all[at] = CODECS[at].codec;
+            at += 1;
+        }
+        all
+    };
 
     /// The id in a batch's attributes.
     pub fn id(self) -> i8 {
-        match self {
-            Self::None => 0,
-            Self::Gzip => 1,
-            Self::Snappy => 2,
-            Self::Lz4 => 3,
-            Self::Zstd => 4,
-        }
+        // The order of the variants is that of the rows.
+        self as i8
     }
 
     /// The codec with `id`.
@@ -69,23 +94,12 @@ impl Compression {
     /// Levels that Kafka has for the codec (KIP-390), from fast to small; `None` for codecs without. Those of LZ4 are taken
     /// and change nothing: its encoder here has one level. Kafka's defaults are 6 for gzip, 9 for LZ4 and 3 for zstd.
     pub fn levels(self) -> Option<RangeInclusive<i32>> {
-        match self {
-            Self::None | Self::Snappy => None,
-            Self::Gzip => Some(1..=9),
-            Self::Lz4 => Some(1..=17),
-            Self::Zstd => Some(-131_072..=22),
-        }
+        CODECS[self as usize].levels.map(|(fast, small)| fast..=small)
     }
 
     /// True if the codec is part of this build; the features are named as the codecs.
     pub fn is_available(self) -> bool {
-        match self {
-            Self::None => true,
-            Self::Gzip => cfg!(feature = "gzip"),
-            Self::Snappy => cfg!(feature = "snappy"),
-            Self::Lz4 => cfg!(feature = "lz4"),
-            Self::Zstd => cfg!(any(feature = "zstd", feature = "zstd-c")),
-        }
+        CODECS[self as usize].available
     }
 }
 
@@ -97,13 +111,15 @@ impl fmt::Display for Compression {
 
 impl Words for Compression {
     const SETTING: &'static str = "compression.type";
-    const WORDS: &'static [(&'static str, Self)] = &[
-        ("none", Self::None),
-        ("gzip", Self::Gzip),
-        ("snappy", Self::Snappy),
-        ("lz4", Self::Lz4),
-        ("zstd", Self::Zstd),
-    ];
+    const WORDS: &'static [(&'static str, Self)] = &{
+        let mut words = [("", Self::None); CODECS.len()];
+        let mut at = 0;
+        while at < words.len() {
+            words[at] = (CODECS[at].name, CODECS[at].codec);
+            at += 1;
+        }
+        words
+    };
 }
 
 impl FromStr for Compression {
