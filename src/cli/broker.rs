@@ -102,6 +102,8 @@ impl FromStr for Topic {
 }
 
 impl Broker {
+    pub(super) const LOG: &'static str = "warn";
+
     pub(super) async fn run(self) -> Result<ExitCode> {
         let mut builder = Cluster::builder()
             .nodes(self.nodes)

@@ -121,7 +121,10 @@ fn unreadable(error: io::Error) -> Error {
 }
 
 impl Decode {
-    pub(super) fn run(self) -> Result<ExitCode> {
+    pub(super) const LOG: &'static str = "warn";
+
+    /// Reads and writes without waiting: nothing else happens in the program.
+    pub(super) async fn run(self) -> Result<ExitCode> {
         match self.start() {
             Ok(()) | Err(Failure::Unheard) => Ok(ExitCode::SUCCESS),
             Err(Failure::Failed(error)) if error.kind() == ErrorKind::Config => Ok(super::refuse(&error)),

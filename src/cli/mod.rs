@@ -21,13 +21,32 @@ struct Arguments {
     command: Command,
 }
 
-#[derive(Debug, Subcommand)]
-enum Command {
-    Demo(demo::Demo),
-    Broker(broker::Broker),
-    Cat(cat::Cat),
-    Decode(decode::Decode),
+/// A type for each command: its documentation and fields are what the command line shows, `LOG` is what it logs unless
+/// `RUST_LOG` says otherwise, and `run` does it.
+macro_rules! commands {
+    ($($file:ident::$Command:ident),* $(,)?) => {
+        #[derive(Debug, Subcommand)]
+        enum Command {
+            $($Command($file::$Command),)*
+        }
+
+        impl Command {
+            fn log(&self) -> &'static str {
+                match self {
+                    $(Self::$Command(_) => $file::$Command::LOG,)*
+                }
+            }
+
+            async fn run(self) -> crate::Result<ExitCode> {
+                match self {
+                    $(Self::$Command(command) => command.run().await,)*
+                }
+            }
+        }
+    };
 }
+
+commands!(demo::Demo, broker::Broker, cat::Cat, decode::Decode);
 
 /// Runs the program with these arguments, the first of which is its name.
 ///
@@ -42,13 +61,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
         }
     };
-    log_to_stderr(match arguments.command {
-        // The demo's handlers fail on purpose; its progress line counts them.
-        Command::Demo(_) => "off",
-        // It tells what is wrong with the cluster itself, and ends for some of it.
-        Command::Cat(_) => "warn,carafe::cluster=error",
-        Command::Broker(_) | Command::Decode(_) => "warn",
-    });
+    log_to_stderr(arguments.command.log());
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -56,14 +69,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let result = runtime.block_on(async {
-        match arguments.command {
-            Command::Demo(demo) => demo.run().await,
-            Command::Broker(broker) => broker.run().await,
-            Command::Cat(cat) => cat.run().await,
-            Command::Decode(decode) => decode.run(),
-        }
-    });
+    let result = runtime.block_on(arguments.command.run());
     // Blocking handlers that never return must not keep the program alive.
     runtime.shutdown_background();
     match result {

@@ -72,6 +72,9 @@ struct Job {
 }
 
 impl Cat {
+    /// It tells what is wrong with the cluster itself, and ends for some of it.
+    pub(super) const LOG: &'static str = "warn,carafe::cluster=error";
+
     pub(super) async fn run(self) -> Result<ExitCode> {
         match self.start().await {
             Ok(code) => Ok(code),
