@@ -135,6 +135,32 @@ fn errors_of_callbacks_are_reported_by_name_and_stop_nothing() {
     });
 }
 
+/// With the only worker busy, a callback waits for it; a quiet time that begins meanwhile keeps it waiting.
+#[test]
+fn a_callback_that_waits_for_a_worker_does_not_begin_in_quiet() {
+    run_seed(1, async |world: World| {
+        let cluster = carafe::broker::Cluster::builder().topic(TOPIC, 1).topic("u", 1);
+        let play = Play::on(world, cluster).await;
+        let (busy, waits) = (play.diary.clone(), play.diary.clone());
+        let define = |routes: &mut carafe::app::Routes| {
+            let busy = move || Narrator { takes: 2 * MINUTE, ..Narrator::new(&busy, "busy:") };
+            routes.topic(TOPIC).consumer(busy);
+            routes.topic("u").periodic(MINUTE).consumer(move || Narrator::new(&waits, "waits:"));
+        };
+        let (handle, result) = play.run("app", |app| app.concurrency(1), define).await;
+        sleep(MINUTE).await;
+        assert_eq!(told(&play, "busy:"), ["initialized t[0]"]);
+        handle.quiet().await.expect("it runs");
+        sleep(4 * MINUTE).await;
+        assert_eq!(told(&play, "waits:"), [""; 0]);
+        handle.unquiet().await.expect("it runs");
+        sleep(MINUTE + 10 * SECOND).await;
+        assert_eq!(told(&play, "waits:"), ["initialized u[0]", "tick"]);
+        handle.stop();
+        result.await.expect("it ends").expect("in order");
+    });
+}
+
 /// A group whose consumer tells no ends learns to when a route comes that wants them; settings of the consumer come too late.
 #[test]
 fn a_route_that_comes_later_is_told_of_ends_and_brings_no_settings() {
