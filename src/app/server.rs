@@ -58,11 +58,6 @@ impl Server {
         let producer = client.producer().config(producer).build()?;
         let workers = Workers::new(settings.app.concurrency, scheduler);
         let stop = Stop::new(settings.app.shutdown_timeout);
-        for group in &groups {
-            let agrees = self.plans.get(&group.id).is_none_or(|known| known.agrees(&group.consumer));
-            let what = "the group has its consumer already: settings come with its first routes";
-            problems.check(agrees, &format!("groups.{}.consumer", group.id), what);
-        }
         let plans: Vec<Plan> = groups.into_iter().map(|group| Plan::new(group, &settings)).collect();
         let directory = Directory::default();
         plans.iter().for_each(|plan| directory.add(&plan.group));
@@ -334,6 +329,9 @@ impl Office {
         let (settings, mut problems) = (&self.shared.settings, Problems::default());
         for group in &groups {
             settings.check_group(&group.id, &group.consumer, &mut problems);
+            let agrees = self.plans.get(&group.id).is_none_or(|known| known.agrees(&group.consumer));
+            let what = "the group has its consumer already: settings come with its first routes";
+            problems.check(agrees, &format!("groups.{}.consumer", group.id), what);
         }
         let plans: Vec<Plan> = groups.into_iter().map(|group| Plan::new(group, settings)).collect();
         for plan in &plans {
@@ -406,6 +404,43 @@ fn one(mut errors: Vec<Error>) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A listener that cannot even begin waits for its next attempt; who asks for it now learns why it comes to nothing.
+    #[cfg(feature = "broker")]
+    #[tokio::test(start_paused = true)]
+    async fn a_restart_that_comes_to_nothing_is_answered() {
+        use crate::app::routing::Routes;
+        use crate::app::settings::Wishes;
+        use crate::runtime::sim::SimRuntime;
+
+        let runtime: Arc<dyn Runtime> = SimRuntime::new(1);
+        let client =
+            Client::builder().bootstrap_servers("nowhere:9092").runtime(runtime).build().await.unwrap();
+        let mut routes = Routes::new("g".into());
+        routes.group("g", |group| {
+            group.consumer(|consumer| consumer.session_timeout(Duration::ZERO));
+        });
+        let parts = Parts {
+            client,
+            default_group: "g".into(),
+            groups: routes.groups,
+            producer: ProducerConfig::default(),
+            settings: Wishes::default().settle("app", &[]).settings,
+            monitor: Monitor::new(Vec::new()),
+            scheduler: None,
+        };
+        let server = Server::new(parts).unwrap();
+        let handle = server.handle();
+        let asks = async {
+            let before = Instant::now();
+            let answer = handle.restart("g").await;
+            assert!(matches!(&answer, Err(CommandError::Failed(error)) if error.kind() == ErrorKind::Config));
+            assert_eq!(before.elapsed(), Duration::ZERO);
+            handle.stop();
+        };
+        let (ended, ()) = tokio::join!(server.run(), asks);
+        assert_eq!(ended.expect_err("it never began").kind(), ErrorKind::Config);
+    }
 
     #[test]
     fn of_several_errors_everything_is_told_once() {
