@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use super::Record;
 use super::batch::{Batch, BatchCell};
 use super::compress::{self, Codec};
+use super::gauge::Gauge;
 use super::stock::{self, Stock};
 use crate::sync::{Completion, Credit, CreditPool, Mutex, MutexGuard, lock};
 use crate::types::TopicName;
@@ -22,38 +23,11 @@ use crate::wire::records::{BatchMeta, BatchWriter, RecordSize};
 
 /// Most appends between two looks at the wall clock while batches wait for more.
 const CLOCK_APPENDS_MAX: u8 = 64;
-/// Bytes are counted at the broker's gauge in steps of this many, and of fewer in a batch that is smaller than this.
-const GAUGE_STEP: usize = 4096;
-const GAUGE_STEP_SMALL: usize = 512;
 /// A broker that finds batches too large does not make them smaller than this.
 const BATCH_SIZE_MIN: usize = 16 * 1024;
 /// For how long batches are smaller after a broker found one too large. Then the size that was asked for is tried again:
 /// the topic's limit may have been raised, and if not, one refused batch is the price.
 const SMALLER_FOR: Duration = Duration::from_secs(300);
-
-/// What appenders know of a broker and the sender of appenders: how much is in open batches, and when to say so.
-#[derive(Debug, Default)]
-pub(super) struct Gauge {
-    /// Bytes in open batches of partitions that the broker leads, in steps.
-    pub(super) bytes: AtomicUsize,
-    /// The sender wants a command when `bytes` reaches this.
-    pub(super) target: AtomicUsize,
-    /// Batches wait for others to come, and not for long: while all requests are on the way, they wait for an answer.
-    pub(super) busy: AtomicBool,
-    /// The driver's latest look into its mailbox after which it was sure to look again soon, for a batch that waits or an
-    /// answer: until it does, another lane that turns non-empty is no news.
-    pub(super) look: AtomicU64,
-}
-
-/// What the sender tells appenders of a broker.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Pace {
-    /// See [`Gauge`].
-    pub(super) busy: bool,
-    pub(super) target: usize,
-    /// As it is if `None`.
-    pub(super) look: Option<u64>,
-}
 
 /// One partition as appenders see it. Where records are spread over thousands of partitions, each append finds its lane in
 /// no cache: what every append touches lies at the beginning, in two lines of 64 bytes.
@@ -434,7 +408,8 @@ impl Appender<'_> {
             notice.announce = true;
             notice.look = state.gauge.look.load(Ordering::Relaxed);
         }
-        if state.gauge.count(open, before) {
+        let after = open.writer.body_len();
+        if state.gauge.count(&mut open.counted, before, after) {
             notice.nudge = true;
             notice.look = 0;
         }
@@ -469,7 +444,8 @@ impl Appender<'_> {
         }
         open.writer.append(size, timestamp, key, value, record.header_slices());
         run.count += 1;
-        if state.gauge.count(open, before) {
+        let after = open.writer.body_len();
+        if state.gauge.count(&mut open.counted, before, after) {
             run.notice.nudge = true;
             run.notice.look = 0;
         }
@@ -550,32 +526,6 @@ fn take(pool: &Arc<CreditPool>, reserve: &mut Option<Credit>, bytes: usize) -> R
 
 fn blocked(pool: &CreditPool, needed: usize, notice: Notice) -> Blocked {
     if needed > pool.total() { Blocked::TooLarge(needed) } else { Blocked::Credit(needed, notice) }
-}
-
-impl Gauge {
-    pub(super) fn set_pace(&self, pace: Pace) {
-        self.busy.store(pace.busy, Ordering::Relaxed);
-        self.target.store(pace.target, Ordering::Relaxed);
-        if let Some(look) = pace.look {
-            self.look.store(look, Ordering::Relaxed);
-        }
-    }
-
-    /// Counts what `open` has beyond `before` bytes, in whole steps; true if the sender wants a command.
-    #[inline]
-    fn count(&self, open: &mut Open, before: usize) -> bool {
-        let after = open.writer.body_len();
-        let step = if after < GAUGE_STEP { GAUGE_STEP_SMALL } else { GAUGE_STEP };
-        // Both are in the same step, which is a power of two.
-        if before ^ after < step {
-            return false;
-        }
-        let more = after - open.counted;
-        open.counted = after;
-        let total = self.bytes.fetch_add(more, Ordering::Relaxed) + more;
-        let target = self.target.load(Ordering::Relaxed);
-        total >= target && total - more < target
-    }
 }
 
 impl State {

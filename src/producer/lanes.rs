@@ -9,7 +9,8 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::batch::Batch;
-use super::lane::{Gauge, Lane, Left, Pace, Take, Work};
+use super::gauge::{Gauge, Pace};
+use super::lane::{Lane, Left, Take, Work};
 use super::sender::Lanes;
 use super::shared::{Command, Shared};
 use crate::types::NodeId;

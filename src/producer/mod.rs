@@ -20,6 +20,7 @@ mod config;
 mod driver;
 mod ends;
 mod error;
+mod gauge;
 mod handle;
 mod lane;
 mod lanes;

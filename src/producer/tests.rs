@@ -501,7 +501,7 @@ async fn a_flush_waits_for_records_whose_letter_is_still_in_the_hands_of_another
 #[test]
 fn a_request_that_a_run_of_records_fills_is_news_whatever_the_driver_said() {
     let lane = lane::Lane::new(0, "t".into(), 0, 1_000_000);
-    let gauge = Arc::new(lane::Gauge::default());
+    let gauge = Arc::new(gauge::Gauge::default());
     gauge.target.store(12_000, Ordering::Relaxed);
     gauge.look.store(7, Ordering::Relaxed);
     lane.attach(&gauge);
@@ -539,7 +539,7 @@ fn a_buffer_that_grew_is_as_large_as_its_credit() {
 #[test]
 fn slow_appenders_read_the_clock_each_time_and_fast_ones_now_and_then() {
     let lane = lane::Lane::new(0, "t".into(), 0, 1_000_000);
-    let gauge = Arc::new(lane::Gauge::default());
+    let gauge = Arc::new(gauge::Gauge::default());
     gauge.busy.store(true, Ordering::Relaxed);
     lane.attach(&gauge);
     let (stock, clocks) = (stock::Stock::new(1_000_000), Wound::default());

@@ -34,7 +34,8 @@ use tokio::time::Instant;
 
 use super::batch::Batch;
 use super::compress::Codec;
-use super::lane::{Left, Pace, Take};
+use super::gauge::Pace;
+use super::lane::{Left, Take};
 use crate::backoff::Backoff;
 use crate::cluster::{ConditionKind, Subject};
 use crate::types::{NodeId, TopicName};

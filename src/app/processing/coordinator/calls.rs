@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 
 use tokio::time::Instant;
 
-use super::output::Callbacks;
+use super::Lane;
+use super::output::{Callbacks, Outcome};
 use crate::app::snapshot::JobKind;
 use crate::deadline;
 
@@ -60,12 +61,15 @@ impl Calls {
         self.untold.clear();
     }
 
-    /// A callback ended without having begun in these lanes; `left` if the partition has records again.
-    pub(super) fn not_begun(&mut self, now: Instant, kind: JobKind, lanes: Vec<u32>, left: bool) {
+    /// A callback ended. What did not begin is due as before; `loaded` if the partition has records again, so that its end
+    /// is another one.
+    pub(super) fn ended(&mut self, now: Instant, kind: JobKind, lanes: &[Lane], loaded: bool) {
+        let untold = lanes.iter().filter(|lane| lane.outcome == Some(Outcome::NotBegun));
+        let untold: Vec<u32> = untold.map(|lane| lane.id).collect();
         match kind {
-            _ if lanes.is_empty() => {}
+            _ if untold.is_empty() => {}
             JobKind::Initialized => self.initialize = true,
-            JobKind::Eofed if !left => (self.at_end, self.untold) = (true, lanes),
+            JobKind::Eofed if !loaded => (self.at_end, self.untold) = (true, untold),
             JobKind::Tick => self.tick_at = Some(now),
             _ => {}
         }

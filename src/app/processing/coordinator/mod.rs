@@ -16,9 +16,9 @@
 //! (into which lanes), *admit* (what may run now), *failed* (retry or dead letter), *advanced*. Their combinations are the
 //! rows of the decision table in the tests.
 //!
-//! Invariants: at most one batch is held; jobs of one kind run at a time, and no lane runs twice at once; an offset is offered for commit only when it and
-//! all before it are marked, by a running handler or in its last callback; after the end was announced nothing new
-//! starts; what belongs to a position (attempts, a dispatch that is due, pauses of retries, progress) ends with it.
+//! Invariants: at most one batch is held; jobs of one kind run at a time, and no lane runs twice at once; an offset is offered
+//! for commit only when it and all before it are marked, by a running handler or in its last callback; after the end was
+//! announced nothing new starts; what belongs to a position (attempts, a due dispatch, pauses, progress) ends with it.
 
 mod calls;
 mod failing;
@@ -180,12 +180,10 @@ impl<P: Progress> Coordinator<P> {
             self.state = State::Idle;
             self.stand();
             self.calls.rest(now);
-            // What else failed is reported, not repeated; what did not begin is due as before.
-            if kind == JobKind::Consume {
-                self.outcome(now, &lanes, dice);
-            } else {
-                let left = lanes.iter().filter(|lane| lane.outcome == Some(Outcome::NotBegun));
-                self.calls.not_begun(now, kind, left.map(|lane| lane.id).collect(), self.loaded);
+            match kind {
+                JobKind::Consume => self.outcome(now, &lanes, dice),
+                // What else failed is reported, not repeated.
+                _ => self.calls.ended(now, kind, &lanes, self.loaded),
             }
             self.advance(now);
         }
