@@ -438,7 +438,7 @@ struct Asked<'a> {
 type Told = Option<oneshot::Receiver<groups::Output>>;
 
 /// Asks the machine; `None` if the node is dead.
-fn asked<R: Handler>(
+fn ask<R: Handler>(
     shared: &Shared,
     ctx: &Context,
     request: R,
@@ -539,7 +539,7 @@ async fn answer<R: Handler>(asked: Asked<'_>) -> Option<Reply> {
         Some(Action::Error(code)) => Some(code),
         _ => None,
     };
-    let (handled, told) = asked(shared, &ctx, request, refusal)?;
+    let (handled, told) = ask(shared, &ctx, request, refusal)?;
     drop(ctx);
     let mut answer = match awaited(handled, told, shared, frozen).await {
         ControlFlow::Continue(answer) => answer,

@@ -12,9 +12,8 @@
 //! While it is idle, or ready and waits, other callbacks run (`initialized`, `eofed`, `tick`): `Running` with another kind
 //! of job. A batch that comes meanwhile waits for them.
 //!
-//! What happens at each step is asked of the stages of the route's policies (see [`policy`](crate::app::policy)): *split*
-//! (into which lanes), *admit* (what may run now), *failed* (retry or dead letter), *advanced*. Their combinations are the
-//! rows of the decision table in the tests.
+//! At each step it asks the stages of the route's [policies](crate::app::policy): *split* (into which lanes), *admit* (what
+//! may run now), *failed* (retry or dead letter), *advanced*. The tests' decision table has their combinations as rows.
 //!
 //! Invariants: at most one batch is held; jobs of one kind run at a time, and no lane runs twice at once; an offset is offered
 //! for commit only when it and all before it are marked, by a running handler or in its last callback; after the end was
