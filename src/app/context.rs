@@ -167,7 +167,7 @@ impl Context {
         let given_up = GivenUp { record, source, group, attempts, errors };
         let letter = letters.write(topic, given_up, &run.producer).await?;
         self.producer().enqueue(letter).await?;
-        let (partition, offset) = (source, Offset(record.offset));
+        let (partition, offset) = (source, record.offset);
         run.monitor.emit(&Event::DeadLettered { partition, offset, topic, attempts });
         Ok(())
     }
