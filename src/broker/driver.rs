@@ -7,14 +7,13 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::future;
-use std::io::{self, IoSlice};
+use std::io;
 use std::ops::ControlFlow;
-use std::pin::Pin;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use bytes::{Buf, Bytes};
-use tokio::io::{AsyncReadExt, AsyncWrite as _, AsyncWriteExt};
+use bytes::Bytes;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, sleep, sleep_until};
 
@@ -26,6 +25,7 @@ use super::locked::{Callers, Locked};
 use super::log::Depth;
 use super::rules::{Action, Met};
 use super::settings::{ACCEPT_PAUSE, Mode};
+use super::write::write_all;
 use crate::runtime::{Listener, Runtime, Stream, Task, watch};
 use crate::sync::{Mutex, MutexGuard, lock};
 use crate::wire::frame::{FrameError, FrameReader, RequestHead, decode_request_header, encode_response};
@@ -577,46 +577,4 @@ async fn wait_for_release(released: &mut Option<watch::Receiver<bool>>) {
         // An error means that the rule is gone, which releases too.
         let _ = released.wait_for(|released| *released).await;
     }
-}
-
-/// Writes slices with vectored writes, at most `limit` bytes.
-async fn write_all(stream: &mut Box<dyn Stream>, slices: Vec<Bytes>, limit: usize) -> io::Result<()> {
-    const AT_ONCE: usize = 64;
-    let mut left = limit;
-    let mut at = 0;
-    let mut slices = slices;
-    while left > 0 {
-        while slices.get(at).is_some_and(Bytes::is_empty) {
-            at += 1;
-        }
-        if at >= slices.len() {
-            break;
-        }
-        let mut room = left;
-        let mut parts = Vec::with_capacity(AT_ONCE.min(slices.len() - at));
-        for slice in slices.iter().skip(at).take(AT_ONCE) {
-            let take = slice.len().min(room);
-            parts.push(IoSlice::new(&slice[..take]));
-            room -= take;
-            if room == 0 {
-                break;
-            }
-        }
-        let mut written =
-            future::poll_fn(|cx| Pin::new(&mut *stream).poll_write_vectored(cx, &parts)).await?;
-        if written == 0 {
-            return Err(io::ErrorKind::WriteZero.into());
-        }
-        left -= written;
-        while written > 0 {
-            let Some(slice) = slices.get_mut(at) else { break };
-            let step = slice.len().min(written);
-            slice.advance(step);
-            written -= step;
-            if slice.is_empty() {
-                at += 1;
-            }
-        }
-    }
-    stream.flush().await
 }

@@ -42,6 +42,7 @@ mod settings;
 mod tests;
 mod topic_configs;
 mod transactions;
+mod write;
 
 use std::fmt;
 use std::sync::Arc;
