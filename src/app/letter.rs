@@ -11,7 +11,7 @@ use super::error_history::ErrorHistory;
 use crate::consumer::RecordRef;
 use crate::error::Chain;
 use crate::producer::{Producer, Record};
-use crate::types::{GroupId, Offset, Partition, TopicName, TopicPartition};
+use crate::types::{GroupId, Partition, TopicName, TopicPartition};
 use crate::{Error, ErrorKind, Result};
 
 /// How long the topic of dead letters is looked up before that is an error.
@@ -118,7 +118,7 @@ impl Letters {
         let mut origin = vec![
             ("source_topic", source.topic.to_string()),
             ("source_partition", source.partition.to_string()),
-            ("source_offset", Offset(original.offset).to_string()),
+            ("source_offset", original.offset.to_string()),
             ("source_consumer_group", group.to_string()),
             ("source_attempts", attempts.to_string()),
         ];
