@@ -116,19 +116,7 @@ impl Handler for ProduceRequest {
             // Closing the connection is the only way to tell the producer.
             return if failed { Handled::Disconnect } else { Handled::Silent };
         }
-        let mut waiting = ProduceWaiting {
-            answer,
-            pending,
-            node: ctx.node,
-            version: ctx.version,
-            listener: ctx.listener,
-            wake: Arc::new(Notify::new()),
-            deadline: ctx.now + millis(self.timeout_ms),
-        };
-        match waiting.poll(state, false) {
-            Some(answer) => Handled::Now(answer),
-            None => Handled::Wait(Box::new(waiting)),
-        }
+        wait(state, ctx, answer, pending, ctx.now + millis(self.timeout_ms))
     }
 
     fn refuse(self, _: &State, _: &Context, code: ErrorCode) -> Handled<ProduceResponse> {
@@ -220,6 +208,29 @@ struct Pending {
     leader_epoch: i32,
     /// Topic and partition in the answer.
     at: (usize, usize),
+}
+
+/// The answer, at once if nothing is pending, else when it is committed or at the deadline.
+fn wait(
+    state: &mut State,
+    ctx: &Context,
+    answer: ProduceResponse,
+    pending: Vec<Pending>,
+    deadline: Instant,
+) -> Handled<ProduceResponse> {
+    let mut waiting = ProduceWaiting {
+        answer,
+        pending,
+        node: ctx.node,
+        version: ctx.version,
+        listener: ctx.listener,
+        wake: Arc::new(Notify::new()),
+        deadline,
+    };
+    match waiting.poll(state, false) {
+        Some(answer) => Handled::Now(answer),
+        None => Handled::Wait(Box::new(waiting)),
+    }
 }
 
 /// A request with acks=all.

@@ -288,18 +288,22 @@ fn read(
     let (batches, bytes) = log.read(wanted.offset, end, limit, first);
     answer.bytes = bytes;
     if let Some(last) = batches.last().filter(|_| read_committed) {
-        let aborted = partition.producers.aborted(wanted.offset, last.last_offset + 1);
-        let told = |aborted: &Aborted| AbortedTransaction {
-            producer_id: aborted.producer_id,
-            first_offset: aborted.first_offset,
-        };
-        answer.aborted = Some(aborted.map(told).collect());
+        answer.aborted = Some(aborted(partition, wanted.offset, last.last_offset + 1));
     }
     answer.records.reserve(batches.len() * 2);
     for batch in batches {
         answer.records.extend(batch.slices());
     }
     answer
+}
+
+/// The aborted transactions that have records between these offsets.
+fn aborted(partition: &Partition, from: i64, end: i64) -> Vec<AbortedTransaction> {
+    let told = |aborted: &Aborted| AbortedTransaction {
+        producer_id: aborted.producer_id,
+        first_offset: aborted.first_offset,
+    };
+    partition.producers.aborted(from, end).map(told).collect()
 }
 
 impl Read {
