@@ -44,6 +44,7 @@
 //! | `app` | yes | the framework |
 //! | `gzip`, `snappy`, `lz4`, `zstd` | yes | codecs, in pure Rust |
 //! | `sasl` | yes | SCRAM, OAUTHBEARER and AWS_MSK_IAM; PLAIN, and mechanisms of your own, need no feature |
+//! | `tls` | yes | TLS 1.2 and 1.3, in Rust and inline assembly: rustls with graviola |
 //! | `zstd-c` | | zstd by its C library too, for those who choose it; needs a C compiler |
 //! | `kafka-protocol` | | requests of the `kafka-protocol` crate over a client's connections |
 //! | `both-directions` | | requests decode and responses encode too; no dependencies |

@@ -9,6 +9,8 @@ use super::driver::{self, Shared};
 use super::listener::{Listener, Opened};
 use super::sasl::SaslMechanism;
 use super::settings::{Mode, Settings, TRANSACTION_VERSION_MAX};
+#[cfg(feature = "tls")]
+use crate::runtime::tls::ServerTls;
 use crate::runtime::{self, Runtime};
 use crate::types::{Secret, SecurityProtocol};
 use crate::{Error, ErrorKind, Result};
@@ -69,6 +71,13 @@ impl ClusterBuilder {
     /// Host that clients are told; default the one that is listened on, or `127.0.0.1` for a wildcard address.
     pub fn advertised_host(mut self, host: impl Into<String>) -> Self {
         self.first = self.first.advertised_host(host);
+        self
+    }
+
+    /// Clients of the first listener have to speak TLS.
+    #[cfg(feature = "tls")]
+    pub fn tls(mut self, tls: ServerTls) -> Self {
+        self.first = self.first.tls(tls);
         self
     }
 
@@ -233,11 +242,11 @@ impl ClusterBuilder {
     /// [`ErrorKind::Config`] with every wrong setting, [`ErrorKind::Network`] if a port cannot be opened,
     /// [`ErrorKind::Broker`] if a topic's name or partition count is not valid.
     pub async fn start(self) -> Result<Cluster> {
-        let listeners = self.check()?;
-        let runtime = match self.runtime {
-            Some(runtime) => runtime,
+        let runtime = match &self.runtime {
+            Some(runtime) => Arc::clone(runtime),
             None => runtime::real(),
         };
+        let listeners = self.check(&runtime)?;
         let (first, nodes) = (self.settings.first_node_id, self.settings.nodes);
         let state = State::new(self.settings, runtime.dice());
         let shared = Shared::new(runtime, listeners, state);
@@ -258,7 +267,7 @@ impl ClusterBuilder {
     }
 
     /// The listeners, or every problem.
-    fn check(&self) -> Result<Vec<Opened>> {
+    fn check(&self, runtime: &Arc<dyn Runtime>) -> Result<Vec<Opened>> {
         let mut problems = Vec::new();
         let settings = &self.settings;
         let mut listeners: Vec<Opened> = Vec::new();
@@ -266,7 +275,7 @@ impl ClusterBuilder {
             if listeners.iter().any(|known| known.name == listener.name) {
                 problems.push(format!("listener: there are two of the name {}", listener.name));
             }
-            listeners.extend(listener.clone().check(settings.nodes, &mut problems));
+            listeners.extend(listener.clone().check(settings.nodes, runtime, &mut problems));
         }
         if !(1..=NODES_MAX).contains(&settings.nodes) {
             problems.push(format!("nodes: {} is not within 1 to {NODES_MAX}", settings.nodes));

@@ -209,21 +209,30 @@ async fn accept(
                 let Some(shared) = owner.upgrade() else { return };
                 let runtime = shared.runtime.clone();
                 let mut closing = closing.subscribe();
-                let connection = Connection {
-                    stream,
-                    frames: FrameReader::requests(shared.frame_max),
-                    node,
-                    listener,
-                    ticket: Ticket::new(&shared, listener),
-                    frozen: frozen.subscribe(),
-                    host: Str::from(peer.ip().to_string()),
-                };
+                let frozen = frozen.subscribe();
                 let serve = async move {
+                    let secured = async {
+                        let stream = shared.listeners[listener].secure(stream).await;
+                        let stream = stream.inspect_err(|error| {
+                            tracing::debug!(node, %error, "a client did not get through the TLS handshake");
+                        });
+                        let connection = Connection {
+                            stream: stream.ok()?,
+                            frames: FrameReader::requests(shared.frame_max),
+                            node,
+                            listener,
+                            ticket: Ticket::new(&shared, listener),
+                            frozen,
+                            host: Str::from(peer.ip().to_string()),
+                        };
+                        serve(Arc::clone(&shared), connection).await;
+                        Some(())
+                    };
                     // Biased: a closing connection serves nothing more.
                     tokio::select! {
                         biased;
                         _ = closing.changed() => {}
-                        () = serve(shared, connection) => {}
+                        _ = secured => {}
                     }
                 };
                 runtime.spawn("broker-connection", Box::pin(serve));

@@ -1,15 +1,27 @@
 //! The listeners that every node of a cluster has, as Kafka's `listeners` and `advertised.listeners`.
 
 use std::collections::BTreeSet;
+use std::io;
+use std::sync::Arc;
+#[cfg(feature = "tls")]
+use std::time::Duration;
+
+#[cfg(feature = "tls")]
+use tokio::time::timeout;
 
 use super::cluster::Endpoint;
 use super::sasl::SaslMechanism;
 use crate::error::Phase;
-use crate::runtime::Listener as Socket;
-use crate::runtime::Runtime;
+#[cfg(feature = "tls")]
+use crate::runtime::tls::{Acceptor, ServerTls};
+use crate::runtime::{Listener as Socket, Runtime, Stream};
 use crate::types::SecurityProtocol;
 use crate::wire::Str;
 use crate::{Error, ErrorKind, Result};
+
+/// How long a client may take for the TLS handshake.
+#[cfg(feature = "tls")]
+const HANDSHAKE_MAX: Duration = Duration::from_secs(30);
 
 /// One more listener of every node, beside the first; see [`ClusterBuilder::listener`](super::ClusterBuilder::listener).
 /// Clients that come through it are told the addresses of this listener.
@@ -31,6 +43,8 @@ pub struct Listener {
     address: String,
     advertised_host: Option<String>,
     mechanisms: BTreeSet<SaslMechanism>,
+    #[cfg(feature = "tls")]
+    tls: Option<ServerTls>,
 }
 
 impl Listener {
@@ -42,6 +56,8 @@ impl Listener {
             address: "127.0.0.1:0".to_owned(),
             advertised_host: None,
             mechanisms: BTreeSet::new(),
+            #[cfg(feature = "tls")]
+            tls: None,
         }
     }
 
@@ -64,13 +80,32 @@ impl Listener {
         self
     }
 
+    /// Clients have to speak TLS.
+    ///
+    /// Handshakes take 30 s at most.
+    #[cfg(feature = "tls")]
+    pub fn tls(mut self, tls: ServerTls) -> Self {
+        self.tls = Some(tls);
+        self
+    }
+
     /// What clients have to speak.
-    pub(super) fn security_protocol(&self) -> SecurityProtocol {
-        SecurityProtocol::new(false, !self.mechanisms.is_empty())
+    fn security_protocol(&self) -> SecurityProtocol {
+        #[cfg(feature = "tls")]
+        let tls = self.tls.is_some();
+        #[cfg(not(feature = "tls"))]
+        let tls = false;
+        SecurityProtocol::new(tls, !self.mechanisms.is_empty())
     }
 
     /// The listener with its address taken apart; `problems` gets what is wrong.
-    pub(super) fn check(self, nodes: i32, problems: &mut Vec<String>) -> Option<Opened> {
+    pub(super) fn check(
+        self,
+        nodes: i32,
+        #[cfg_attr(not(feature = "tls"), expect(unused_variables, reason = "its clock is for certificates"))]
+        runtime: &Arc<dyn Runtime>,
+        problems: &mut Vec<String>,
+    ) -> Option<Opened> {
         let name = &self.name;
         let address = self.address.rsplit_once(':').and_then(|(host, port)| {
             let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
@@ -87,7 +122,17 @@ impl Listener {
             "0.0.0.0" | "::" | "" => "127.0.0.1".to_owned(),
             host => host.to_owned(),
         });
+        #[cfg(feature = "tls")]
+        let tls = match self.tls.as_ref().map(|tls| tls.acceptor(Arc::clone(runtime))).transpose() {
+            Ok(tls) => tls,
+            Err(problem) => {
+                problems.push(format!("tls of {name}: {problem}"));
+                None
+            }
+        };
         Some(Opened {
+            #[cfg(feature = "tls")]
+            tls,
             protocol: self.security_protocol(),
             mechanisms: self.mechanisms,
             name: self.name,
@@ -107,6 +152,8 @@ pub(crate) struct Opened {
     advertised: Str,
     protocol: SecurityProtocol,
     pub(super) mechanisms: BTreeSet<SaslMechanism>,
+    #[cfg(feature = "tls")]
+    tls: Option<Acceptor>,
 }
 
 impl Opened {
@@ -118,6 +165,18 @@ impl Opened {
     /// What clients are told of a node that took `port`.
     pub(super) fn endpoint(&self, port: u16) -> Endpoint {
         Endpoint { host: self.advertised.clone(), port }
+    }
+
+    /// What is spoken on a connection that was accepted, once both sides have agreed on it.
+    pub(super) async fn secure(&self, stream: Box<dyn Stream>) -> io::Result<Box<dyn Stream>> {
+        #[cfg(feature = "tls")]
+        if let Some(tls) = &self.tls {
+            return match timeout(HANDSHAKE_MAX, tls.accept(stream)).await {
+                Ok(accepted) => accepted,
+                Err(_) => Err(io::ErrorKind::TimedOut.into()),
+            };
+        }
+        Ok(stream)
     }
 
     /// Opens the port.

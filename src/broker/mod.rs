@@ -47,6 +47,8 @@ mod write;
 use std::fmt;
 use std::sync::Arc;
 
+#[cfg(feature = "tls")]
+pub use crate::runtime::tls::ServerTls;
 pub use builder::ClusterBuilder;
 pub use control::{Control, GroupState, Interception, PartitionState, Produced, TransactionState};
 pub use listener::Listener;
@@ -79,8 +81,8 @@ impl Cluster {
         self.bootstrap_servers_at(0)
     }
 
-    /// As [`bootstrap_servers`](Self::bootstrap_servers), for the listener with this name; that of the first is its security
-    /// protocol, such as `PLAINTEXT`. Empty if there is no such listener.
+    /// As [`bootstrap_servers`](Self::bootstrap_servers), for the listener with this name; the first is called
+    /// `PLAINTEXT`, whatever it speaks. Empty if there is no such listener.
     pub fn bootstrap_servers_of(&self, listener: &str) -> String {
         let known = self.shared.listeners.iter().position(|known| known.name == listener);
         known.map(|index| self.bootstrap_servers_at(index)).unwrap_or_default()

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use crate::broker::{Cluster, SaslMechanism};
+use crate::broker::{Cluster, SaslMechanism, ServerTls};
 use crate::types::Secret;
 use crate::{Error, ErrorKind, Result};
 
@@ -32,6 +32,15 @@ pub(super) struct Broker {
     /// A session ends after so many seconds unless the client logs in again
     #[arg(long, value_name = "SECONDS", requires = "sasl", value_parser = clap::value_parser!(u64).range(1..=31_536_000))]
     session_max: Option<u64>,
+    /// Speak TLS with this certificate, and those of its authorities behind it: a file of PEM
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    tls_certificate: Option<PathBuf>,
+    /// File with the private key of the certificate, as PEM
+    #[arg(long, value_name = "FILE", requires = "tls_certificate")]
+    tls_key: Option<PathBuf>,
+    /// Clients need a certificate of the authorities in this file
+    #[arg(long, value_name = "FILE", requires = "tls_certificate")]
+    tls_client_ca: Option<PathBuf>,
     /// Create a topic; may be repeated
     #[arg(long = "topic", value_name = "NAME:PARTITIONS")]
     topics: Vec<Topic>,
@@ -104,6 +113,21 @@ impl FromStr for Topic {
 impl Broker {
     pub(super) const LOG: &'static str = "warn";
 
+    /// TLS of its listener, if it is asked for.
+    fn tls(&self) -> Result<Option<ServerTls>> {
+        let (Some(certificate), Some(key)) = (&self.tls_certificate, &self.tls_key) else { return Ok(None) };
+        let read = |path: &Path| {
+            std::fs::read_to_string(path).map_err(|error| {
+                Error::new(ErrorKind::Config, format!("cannot read {}", path.display())).with_source(error)
+            })
+        };
+        let tls = ServerTls::new(read(certificate)?, read(key)?);
+        Ok(Some(match &self.tls_client_ca {
+            Some(authorities) => tls.client_authorities(read(authorities)?),
+            None => tls,
+        }))
+    }
+
     pub(super) async fn run(self) -> Result<ExitCode> {
         let mut builder = Cluster::builder()
             .nodes(self.nodes)
@@ -122,6 +146,11 @@ impl Broker {
             };
             builder =
                 users.into_iter().fold(builder, |builder, (name, password)| builder.user(name, password));
+        }
+        match self.tls() {
+            Err(error) => return Ok(super::refuse(&error)),
+            Ok(Some(tls)) => builder = builder.tls(tls),
+            Ok(None) => {}
         }
         if let Some(seconds) = self.session_max {
             builder = builder.session_max(Duration::from_secs(seconds));

@@ -1,15 +1,16 @@
 //! Parses `bootstrap.servers`.
 
 use crate::settings::Problems;
+use crate::types::SecurityProtocol;
 
 const SETTING: &str = "bootstrap.servers";
 const PORT_DEFAULT: u16 = 9092;
 
 /// Splits a list such as `kafka-1:9092, [::1]:9093, PLAINTEXT://kafka-2`; a missing port is 9092.
-pub(super) fn parse(list: &str, problems: &mut Problems) -> Vec<(String, u16)> {
+pub(super) fn parse(list: &str, protocol: SecurityProtocol, problems: &mut Problems) -> Vec<(String, u16)> {
     let mut servers = Vec::new();
     for entry in list.split(',').map(str::trim).filter(|entry| !entry.is_empty()) {
-        match parse_one(entry) {
+        match parse_one(entry, protocol) {
             Ok(server) if servers.contains(&server) => {}
             Ok(server) => servers.push(server),
             Err(problem) => problems.add(SETTING, format!("{entry:?} {problem}")),
@@ -21,10 +22,12 @@ pub(super) fn parse(list: &str, problems: &mut Problems) -> Vec<(String, u16)> {
     servers
 }
 
-fn parse_one(entry: &str) -> Result<(String, u16), String> {
+fn parse_one(entry: &str, protocol: SecurityProtocol) -> Result<(String, u16), String> {
     let address = match entry.split_once("://") {
-        Some((protocol, address)) if protocol.eq_ignore_ascii_case("PLAINTEXT") => address,
-        Some((protocol, _)) => return Err(format!("asks for {protocol}, but only PLAINTEXT is supported")),
+        Some((asked, address)) if asked.parse().is_ok_and(|asked: SecurityProtocol| asked == protocol) => {
+            address
+        }
+        Some((asked, _)) => return Err(format!("asks for {asked}, but security.protocol is {protocol}")),
         None => entry,
     };
     let (host, port) = if let Some(rest) = address.strip_prefix('[') {
@@ -62,7 +65,11 @@ mod tests {
     #[test]
     fn lists_are_split_and_ports_filled_in() {
         let mut problems = Problems::default();
-        let servers = parse("a:1, b ,[::1]:3,[fe80::1],PLAINTEXT://c:4,a:1,", &mut problems);
+        let servers = parse(
+            "a:1, b ,[::1]:3,[fe80::1],PLAINTEXT://c:4,a:1,",
+            SecurityProtocol::Plaintext,
+            &mut problems,
+        );
         problems.finish(()).unwrap();
         let expected = [("a", 1), ("b", 9092), ("::1", 3), ("fe80::1", 9092), ("c", 4)];
         assert_eq!(servers, expected.map(|(host, port)| (host.to_owned(), port)));
@@ -83,7 +90,7 @@ mod tests {
             (" ,", "at least one"),
         ] {
             let mut problems = Problems::default();
-            parse(entry, &mut problems);
+            parse(entry, SecurityProtocol::Plaintext, &mut problems);
             let error = problems.finish(()).unwrap_err().to_string();
             assert!(error.contains(expected), "{entry}: {error}");
         }

@@ -2,12 +2,19 @@
 
 use std::sync::Arc;
 
+#[cfg(feature = "tls")]
+use rustls::crypto::CryptoProvider;
+
 use super::Client;
+#[cfg(feature = "tls")]
+use super::config;
 use super::config::ClientConfig;
 use crate::Result;
 use crate::cluster::Cluster;
 use crate::consumer::MemoryBudget;
 use crate::net::sasl::Choice;
+#[cfg(feature = "tls")]
+use crate::runtime::tls::{self, ClientTls};
 use crate::runtime::{self, Runtime};
 use crate::settings::{Problems, Table};
 
@@ -19,6 +26,8 @@ pub struct ClientBuilder {
     client_id: Option<String>,
     sasl: Option<Choice>,
     config: ClientConfig,
+    #[cfg(feature = "tls")]
+    provider: Option<Arc<CryptoProvider>>,
     runtime: Option<Arc<dyn Runtime>>,
     budget: Option<MemoryBudget>,
 }
@@ -30,6 +39,8 @@ impl ClientBuilder {
             client_id: None,
             sasl: None,
             config: ClientConfig::default(),
+            #[cfg(feature = "tls")]
+            provider: None,
             runtime: None,
             budget: None,
         }
@@ -55,6 +66,25 @@ impl ClientBuilder {
         self
     }
 
+    /// Does TLS with the cryptography of `provider`, of the version of rustls that is [re-exported](crate::client::rustls).
+    /// Default: graviola, which needs no C and runs on x86-64 with AVX2 and ADX and on aarch64 with AES; elsewhere a client
+    /// with TLS needs this.
+    ///
+    /// ```
+    /// # use std::sync::Arc;
+    /// use carafe::client::{Client, rustls::crypto::CryptoProvider};
+    ///
+    /// # fn example(provider: CryptoProvider) {
+    /// // With `rustls` and its feature `ring` in Cargo.toml: rustls::crypto::ring::default_provider().
+    /// let builder = Client::builder().crypto_provider(Arc::new(provider));
+    /// # }
+    /// ```
+    #[cfg(feature = "tls")]
+    pub fn crypto_provider(mut self, provider: Arc<CryptoProvider>) -> Self {
+        self.provider = Some(provider);
+        self
+    }
+
     /// All other settings. What this builder has setters for overrides them, whichever came first.
     pub fn config(mut self, config: ClientConfig) -> Self {
         self.config = config;
@@ -75,19 +105,22 @@ impl ClientBuilder {
         self
     }
 
-    /// Checks the settings and makes the client. Nothing is dialled yet; see [`Client::ready`].
+    /// Checks the settings, reads certificates and keys, and makes the client. Nothing is dialled yet; see [`Client::ready`].
+    /// Cancel-safe.
     ///
     /// # Errors
     ///
-    /// `Config`, with everything that is wrong.
-    #[allow(clippy::unused_async, reason = "loading certificates and tokens will wait")]
+    /// `Config`, with everything that is wrong, or where TLS is asked for and there is no cryptography for this processor; then
+    /// the advice has the lines that [hand over](Self::crypto_provider) another one.
+    #[cfg_attr(not(feature = "tls"), expect(clippy::unused_async, reason = "reading certificates waits"))]
     pub async fn build(self) -> Result<Client> {
         let runtime = self.runtime.clone();
         let config = self.effective();
         let mut problems = Problems::default();
         let cluster = config.cluster(&mut problems);
         config.check(&mut problems);
-        let cluster = problems.finish(cluster)?;
+        #[cfg_attr(not(feature = "tls"), expect(unused_mut, reason = "TLS is added"))]
+        let mut cluster = problems.finish(cluster)?;
         let runtime = match runtime {
             Some(runtime) => runtime,
             None => runtime::RealRuntime::try_current()?,
@@ -98,6 +131,14 @@ impl ClientBuilder {
                 mechanism,
                 "credentials are sent without TLS: whoever listens on the way can use them"
             );
+        }
+        #[cfg(feature = "tls")]
+        if let Some(settings) = config::tls::settings(&config, &mut Problems::default()) {
+            let provider = match self.provider {
+                Some(provider) => provider,
+                None => tls::provider::default()?,
+            };
+            cluster.connection.tls = Some(ClientTls::new(settings, provider, Arc::clone(&runtime)).await?);
         }
         let budget = self.budget.unwrap_or_else(|| MemoryBudget::new(config.memory_budget));
         Ok(Client { cluster: Cluster::new(runtime, cluster), budget })

@@ -34,10 +34,16 @@ mod interop;
 mod tests;
 
 pub use crate::net::sasl;
+#[cfg(feature = "tls")]
+pub use crate::runtime::tls::TlsFailure;
 pub use builder::ClientBuilder;
 pub use config::{ClientConfig, ClientSettings};
 #[cfg(feature = "kafka-protocol")]
 pub use interop::SendTo;
+
+/// The crate whose [providers of cryptography](ClientBuilder::crypto_provider) are taken, in the version that fits.
+#[cfg(feature = "tls")]
+pub use rustls;
 
 /// The crate whose requests [`Client::send_to`] takes, in the version that fits.
 #[cfg(feature = "kafka-protocol")]

@@ -6,3 +6,5 @@ mod duties;
 #[cfg(feature = "sasl")]
 mod errors;
 mod sasl;
+#[cfg(feature = "tls")]
+mod tls;

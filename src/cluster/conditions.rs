@@ -79,6 +79,8 @@ pub enum ConditionKind {
     Stopped,
     /// There is no memory, or no thread, to go on.
     Starving,
+    /// Files of certificates or keys have changed and cannot be used: new connections go on with what they held before.
+    StaleCertificates,
 }
 
 impl ConditionKind {

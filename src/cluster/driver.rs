@@ -318,6 +318,7 @@ fn open(shared: &Arc<Shared>, attempt: Attempt) {
         if let Err(failure) = &result {
             tracing::debug!(peer = %attempt.peer, phase = ?failure.phase, reason = failure.reason(), "no connection");
         }
+        shared.report_certificates(shared.connector.stale_certificates());
         let dice = shared.runtime.random();
         with_connections(&shared, |Connections { nodes, live }| {
             let result = result.map(|connection| {

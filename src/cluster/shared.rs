@@ -124,6 +124,17 @@ impl Shared {
         }
     }
 
+    /// Why the files of certificates that changed are not used, or that they are.
+    pub(super) fn report_certificates(&self, stale: Option<Error>) {
+        match stale {
+            Some(error) => self.raise(CLIENT, Subject::Cluster, ConditionKind::StaleCertificates, error),
+            None => {
+                let stale = (CLIENT, Subject::Cluster, ConditionKind::StaleCertificates);
+                self.clear_where(|key| *key == stale);
+            }
+        }
+    }
+
     /// `node` left the cluster, or lives elsewhere now: what was wrong with it is nobody's trouble.
     pub(super) fn report_gone(&self, node: NodeId) {
         self.clear_where(|(by, subject, _)| *by == CLIENT && *subject == Subject::Node(node));

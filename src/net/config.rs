@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::sasl::Mechanism;
+#[cfg(feature = "tls")]
+use crate::runtime::tls::ClientTls;
 use crate::wire::Str;
 
 /// Largest frame accepted before versions are negotiated and SASL has finished: 512 KiB, as brokers.
@@ -24,6 +26,9 @@ pub(crate) struct ConnectionConfig {
     pub(crate) frame_bytes_max: usize,
     /// A broker's wish to pause is honoured up to this long. Default 60 s.
     pub(crate) throttle_max: Duration,
+    /// What each connection speaks TLS with; `None` where the listener is plaintext.
+    #[cfg(feature = "tls")]
+    pub(crate) tls: Option<ClientTls>,
     /// How each connection proves who we are; `None` where the listener does not ask.
     pub(crate) mechanism: Option<Arc<dyn Mechanism>>,
 }
@@ -37,6 +42,8 @@ impl Default for ConnectionConfig {
             idle_timeout: Duration::from_secs(9 * 60),
             frame_bytes_max: 100 * 1024 * 1024,
             throttle_max: Duration::from_secs(60),
+            #[cfg(feature = "tls")]
+            tls: None,
             mechanism: None,
         }
     }

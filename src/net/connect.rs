@@ -18,10 +18,12 @@ use super::failure::{Failure, Peer};
 use super::handshake::{self, Handshake, Refusal};
 use super::negotiate::Negotiation;
 use super::sasl::{Dialogue, Said};
-use crate::ErrorKind;
 use crate::error::Phase;
+#[cfg(feature = "tls")]
+use crate::runtime::tls::{Refused, TlsFailure};
 use crate::runtime::{BoxFuture, Runtime, Stream};
 use crate::wire::frame::FrameReader;
+use crate::{Error, ErrorKind};
 
 /// How long an address is tried alone before the next one joins in.
 const HEAD_START: Duration = Duration::from_millis(250);
@@ -38,7 +40,15 @@ impl Connector {
         Self { runtime, config: Arc::new(config) }
     }
 
-    /// Opens a connection to `peer` and negotiates versions. The name is looked up anew each time; each address gets
+    /// Why the files of certificates that changed are not used, if that is so.
+    pub(crate) fn stale_certificates(&self) -> Option<Error> {
+        #[cfg(feature = "tls")]
+        return self.config.tls.as_ref()?.stale();
+        #[cfg(not(feature = "tls"))]
+        None
+    }
+
+    /// Opens a connection to `peer`, speaks TLS where that is configured, and negotiates versions. The name is looked up anew each time; each address gets
     /// `setup_timeout`. Fails with the failure that came last. `ended` is called when the connection is over.
     pub(crate) async fn open(
         &self,
@@ -147,7 +157,16 @@ impl Connector {
                 );
             }
         };
-        // TLS belongs here: between the socket and the first word of Kafka's protocol.
+        #[cfg(feature = "tls")]
+        if let Some(tls) = &self.config.tls {
+            stream = match timeout(limit, tls.connect(&peer.host, stream)).await {
+                Ok(secured) => secured.map_err(Failure::tls)?,
+                Err(_) => {
+                    let message = format!("the TLS handshake was not finished within {limit:?}");
+                    return Err(Failure::tls(Refused::new(TlsFailure::Late, message)).into());
+                }
+            };
+        }
         let mechanism = self.config.mechanism.as_ref().map(|mechanism| Arc::from(mechanism.name()));
         let mut machine = Handshake::new(self.config.client_id.clone(), negotiation, mechanism);
         match timeout(limit, self.establish(peer, &mut *stream, &mut machine)).await {

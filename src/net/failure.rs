@@ -5,6 +5,8 @@ use std::io;
 use std::sync::Arc;
 
 use crate::error::Phase;
+#[cfg(feature = "tls")]
+use crate::runtime::tls::{Refused, TlsFailure};
 use crate::types::NodeId;
 use crate::wire::frame::FrameError;
 use crate::{Error, ErrorKind};
@@ -45,21 +47,50 @@ pub(crate) struct Failure {
     pub(crate) message: Arc<str>,
     pub(crate) advice: Option<&'static str>,
     pub(crate) io: Option<Arc<io::Error>>,
+    /// In which way TLS failed, if it was that.
+    #[cfg(feature = "tls")]
+    pub(crate) tls: Option<TlsFailure>,
     /// False if the connection ended as planned (idle, closed by us, or by the peer between two answers).
     pub(crate) alarming: bool,
 }
 
 impl Failure {
     pub(crate) fn new(kind: ErrorKind, phase: Phase, message: impl Into<Arc<str>>) -> Self {
-        Self { kind, phase, message: message.into(), advice: None, io: None, alarming: true }
+        Self {
+            kind,
+            phase,
+            message: message.into(),
+            advice: None,
+            io: None,
+            #[cfg(feature = "tls")]
+            tls: None,
+            alarming: true,
+        }
     }
 
     pub(crate) fn io(phase: Phase, what: &str, error: io::Error) -> Self {
+        #[cfg(feature = "tls")]
+        let error = match error.downcast::<Refused>() {
+            Ok(refused) => return Self::tls(refused),
+            Err(error) => error,
+        };
         let kind =
             if error.kind() == io::ErrorKind::TimedOut { ErrorKind::Timeout } else { ErrorKind::Network };
         let mut failure = Self::new(kind, phase, what);
         failure.io = Some(Arc::new(error));
         failure
+    }
+
+    /// TLS failed.
+    #[cfg(feature = "tls")]
+    pub(crate) fn tls(refused: Refused) -> Self {
+        let Refused { failure, message, io } = refused;
+        Self {
+            advice: Some(failure.advice()),
+            io: io.map(Arc::new),
+            tls: Some(failure),
+            ..Self::new(failure.kind(), Phase::Tls, message)
+        }
     }
 
     /// The peer's bytes are no frames.
@@ -68,8 +99,9 @@ impl Failure {
             .with_advice(error.advice())
     }
 
+    /// Says what to try, where that is not known better already.
     pub(crate) fn with_advice(mut self, advice: &'static str) -> Self {
-        self.advice = Some(advice);
+        self.advice.get_or_insert(advice);
         self
     }
 
@@ -101,6 +133,10 @@ impl Failure {
         };
         if let Some(advice) = self.advice {
             error = error.with_advice(advice);
+        }
+        #[cfg(feature = "tls")]
+        if let Some(tls) = self.tls {
+            error = error.with_origin(tls);
         }
         if let Some(io) = &self.io {
             error = error.with_shared_source(Arc::<io::Error>::clone(io));

@@ -17,8 +17,8 @@ use crate::error::Phase;
 use crate::wire::{ApiKey, Str, frame};
 use crate::{Error, ErrorKind};
 
-const HUNG_UP: &str = "the listener may expect TLS, which carafe does not speak yet (give the address of a PLAINTEXT \
-                       listener), or not be a Kafka broker";
+const HUNG_UP: &str =
+    "the listener may expect TLS (security.protocol=SSL or SASL_SSL), or not be a Kafka broker";
 const SASL_HUNG_UP: &str = "if this happens each time, check user, password and mechanism: some brokers hang up on what \
                             they refuse";
 
@@ -171,7 +171,7 @@ impl Handshake {
             ),
             _ => (
                 "the peer accepted the connection but did not answer ApiVersions",
-                "the listener may expect TLS, or not be a Kafka broker",
+                "the listener may expect TLS (security.protocol=SSL or SASL_SSL), or not be a Kafka broker",
             ),
         };
         let failure = Failure::new(ErrorKind::Timeout, self.phase(), format!("{what} within {limit:?}"));
@@ -186,7 +186,8 @@ impl Handshake {
     }
 
     fn fail(&mut self, failure: Failure) {
-        let silent = !self.heard && self.correlation == 0;
+        // What TLS says is no silence.
+        let silent = !self.heard && self.correlation == 0 && failure.phase != Phase::Tls;
         self.stage = Stage::Over;
         self.output = Some(Output::Failed(Refusal { failure, silent }));
     }

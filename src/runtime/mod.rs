@@ -28,6 +28,8 @@ mod signal;
 #[cfg(feature = "broker")]
 pub mod sim;
 mod task;
+#[cfg(feature = "tls")]
+pub(crate) mod tls;
 pub mod watch;
 #[cfg(all(test, feature = "broker"))]
 pub(crate) mod watched;

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use super::security;
+use super::words::{HostCheck, SslRoots, TlsVersions};
+use super::{security, words};
 use crate::backoff::Backoff;
 use crate::client::bootstrap;
 use crate::cluster::ClusterConfig;
@@ -60,6 +61,57 @@ settings! {
     /// What is spoken with the brokers below Kafka's own protocol.
     security_protocol: SecurityProtocol = Plaintext => "security.protocol";
 
+    /// Authorities that brokers' certificates must come from: a file with any number of certificates as PEM, PKCS #12 or DER, or
+    /// a directory of such files. Not set, those of `ssl.roots` count. Read again when it changes.
+    ssl_ca_location: text = "" => "ssl.ca.location" | "ssl.truststore.location";
+
+    /// The same, as the text of the certificates themselves: PEM.
+    ssl_ca_pem: text = "" => "ssl.ca.pem" | "ssl.truststore.certificates";
+
+    /// Password of the authorities' file where it is PKCS #12.
+    ssl_ca_password: secret = "" => "ssl.truststore.password";
+
+    /// Which authorities are trusted where none are named: those of the operating system (`system`), Mozilla's list
+    /// (`bundled`), or the first that there is of the two (`default`).
+    ssl_roots: SslRoots = Usual => "ssl.roots";
+
+    /// Certificate of this client, and those between it and its authority behind it: a file of PEM. Read again when it
+    /// changes.
+    ssl_certificate_location: text = "" => "ssl.certificate.location";
+
+    /// The same, as the text of the certificates themselves.
+    ssl_certificate_pem: secret = "" => "ssl.certificate.pem" | "ssl.keystore.certificate.chain";
+
+    /// Private key of this client: a file of PEM, as PKCS #8 (encrypted or not), PKCS #1 or SEC 1. Read again when it changes.
+    ssl_key_location: text = "" => "ssl.key.location";
+
+    /// The same, as the text of the key itself.
+    ssl_key_pem: secret = "" => "ssl.key.pem" | "ssl.keystore.key";
+
+    /// Password of the private key where it is encrypted.
+    ssl_key_password: secret = "" => "ssl.key.password";
+
+    /// Certificate and private key of this client in one file, as PKCS #12 or PEM. Read again when it changes.
+    ssl_keystore_location: text = "" => "ssl.keystore.location";
+
+    /// Password of that file.
+    ssl_keystore_password: secret = "" => "ssl.keystore.password";
+
+    /// Whether a broker's certificate must be for the host that is connected to. Without the check, whoever has any certificate
+    /// of the trusted authorities can pose as the brokers; a warning says so.
+    ssl_endpoint_identification: HostCheck = Https, read words::host_check
+        => "ssl.endpoint.identification.algorithm";
+
+    /// Whether brokers' certificates are checked at all. Without, anybody on the way can pose as the brokers; a warning says so.
+    ssl_certificate_verification: flag = true => "enable.ssl.certificate.verification";
+
+    /// Versions of TLS that are spoken; older ones than 1.2 never are.
+    ssl_enabled_protocols: TlsVersions = Both, read words::tls_versions => "ssl.enabled.protocols";
+
+    /// Cipher suites that are offered, by preference, with the names of Java or OpenSSL. Not set, all that the provider of
+    /// cryptography has.
+    ssl_cipher_suites: text = "" => "ssl.cipher.suites";
+
     /// How the client proves who it is where `security.protocol` begins with `SASL_`: `PLAIN`, `SCRAM-SHA-256`,
     /// `SCRAM-SHA-512`, `OAUTHBEARER` or `AWS_MSK_IAM`; as a setter also a [mechanism](crate::client::sasl::Mechanism). There is no default, and no other one is
     /// ever used.
@@ -111,7 +163,9 @@ const PROVIDER: &str = "an identity provider has 10 s, and is asked again after 
 const OTHER_GRANTS: &str =
     "only client_credentials is built in; hand a TokenProvider to OAuthBearer for other ways";
 const UNSECURED: &str = "tokens that nobody signed are not made; hand one to OAuthBearer";
-const NO_TLS: &str = "TLS is not part of this version";
+const TYPES: &str = "files say themselves in which form they are";
+const PROVIDER_OF_TLS: &str =
+    "TLS is rustls, with the cryptography of graviola or of what is handed to ClientBuilder::crypto_provider";
 const TYPED: &str = "payloads are encoded and decoded by Rust types";
 const EVENTS: &str = "subscribe to tracing events instead";
 const SYSTEM: &str = "socket buffers are left to the operating system";
@@ -227,19 +281,26 @@ const OTHERS: &[Row<ClientConfig>] = &[
     Row::secret("sasl.oauthbearer.assertion.private.key.pem", OTHER_GRANTS),
     Row::refused("enable.sasl.oauthbearer.unsecure.jwt", &[], &["false"], UNSECURED),
     Row::secret("sasl.oauthbearer.config", UNSECURED),
-    Row::refused("ssl.ca.location", &["ssl.truststore.location"], &[], NO_TLS),
-    Row::refused("ssl.truststore.type", &[], &[], NO_TLS),
-    Row::secret("ssl.truststore.password", NO_TLS),
-    Row::secret("ssl.truststore.certificates", NO_TLS),
-    Row::refused("ssl.certificate.location", &[], &[], NO_TLS),
-    Row::refused("ssl.key.location", &[], &[], NO_TLS),
-    Row::secret("ssl.key.password", NO_TLS),
-    Row::refused("ssl.keystore.location", &[], &[], NO_TLS),
-    Row::refused("ssl.keystore.type", &[], &[], NO_TLS),
-    Row::secret("ssl.keystore.password", NO_TLS),
-    Row::secret("ssl.keystore.key", NO_TLS),
-    Row::refused("ssl.endpoint.identification.algorithm", &[], &["https"], NO_TLS),
-    Row::refused("enable.ssl.certificate.verification", &[], &["true"], NO_TLS),
+    Row::refused("ssl.truststore.type", &[], &["PEM", "PKCS12", "JKS"], TYPES),
+    Row::refused("ssl.keystore.type", &[], &["PEM", "PKCS12", "JKS"], TYPES),
+    Row::refused("ssl.protocol", &[], &["TLS", "TLSv1.2", "TLSv1.3"], "see ssl.enabled.protocols"),
+    Row::refused("ssl.curves.list", &[], &[], PROVIDER_OF_TLS),
+    Row::refused("ssl.sigalgs.list", &[], &[], PROVIDER_OF_TLS),
+    Row::refused("ssl.engine.location", &[], &[], PROVIDER_OF_TLS),
+    Row::refused("ssl.engine.id", &[], &[], PROVIDER_OF_TLS),
+    Row::refused("ssl.engine.factory.class", &[], &[], PROVIDER_OF_TLS),
+    Row::refused("ssl.provider", &["ssl.providers"], &[], PROVIDER_OF_TLS),
+    Row::refused("ssl.secure.random.implementation", &[], &[], PROVIDER_OF_TLS),
+    Row::refused("security.providers", &[], &[], PROVIDER_OF_TLS),
+    Row::refused("ssl.keymanager.algorithm", &[], &["SunX509"], "there is one way to choose a certificate"),
+    Row::refused(
+        "ssl.trustmanager.algorithm",
+        &[],
+        &["PKIX"],
+        "certificates are checked by the rules of PKIX",
+    ),
+    Row::refused("ssl.ca.certificate.stores", &[], &["Root"], "on Windows that is the store that is used"),
+    Row::refused("ssl.crl.location", &[], &[], "lists of revoked certificates are not read"),
     Row::refused("key.serializer", &[], &[], TYPED),
     Row::refused("value.serializer", &[], &[], TYPED),
     Row::refused("key.deserializer", &[], &[], TYPED),
@@ -259,19 +320,21 @@ impl ClientConfig {
             problems.check(first <= max, setting, text);
         }
         let protocol = self.security_protocol;
-        let text = format!("{protocol} is not supported: TLS is not part of this version");
-        problems.check(!protocol.uses_tls(), "security.protocol", text);
+        #[cfg(feature = "tls")]
+        super::tls::settings(self, problems);
+        let text = format!("{protocol} needs the feature `tls` of carafe");
+        problems.check(cfg!(feature = "tls") || !protocol.uses_tls(), "security.protocol", text);
         security::mechanism(self, problems);
         // Which are required is known when a client is made of it.
         if !self.bootstrap_servers.is_empty() {
-            bootstrap::parse(&self.bootstrap_servers, problems);
+            bootstrap::parse(&self.bootstrap_servers, self.security_protocol, problems);
         }
     }
 
     /// What the layers below make of it; `problems` gets those of the list of servers.
     pub(in crate::client) fn cluster(&self, problems: &mut Problems) -> ClusterConfig {
         let mut cluster = ClusterConfig {
-            bootstrap: bootstrap::parse(&self.bootstrap_servers, problems),
+            bootstrap: bootstrap::parse(&self.bootstrap_servers, self.security_protocol, problems),
             api_timeout: self.api_timeout,
             metadata_max_age: self.metadata_max_age,
             rebootstrap_after: self.rebootstrap_after,

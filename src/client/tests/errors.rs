@@ -86,6 +86,8 @@ async fn provoked() -> Vec<Error> {
         .security_protocol(SecurityProtocol::Plaintext))
     .await;
     add(named("PLAIN").sasl_jaas_config("com.sun.security.auth.module.Krb5LoginModule required;")).await;
+    #[cfg(feature = "tls")]
+    errors.extend(super::tls::provoked().await);
     errors
 }
 

@@ -52,10 +52,8 @@ impl FrameError {
     pub fn advice(self) -> &'static str {
         match self {
             Self::Http => "the address belongs to an HTTP server; give the address of a Kafka listener",
-            Self::TlsAlert => {
-                "the listener expects TLS, which carafe does not speak yet; give the address of a PLAINTEXT listener"
-            }
-            Self::TlsHandshake => "the listener is plaintext; switch TLS off at the client",
+            Self::TlsAlert => "the listener expects TLS: set security.protocol=SSL, or SASL_SSL",
+            Self::TlsHandshake => "the listener is plaintext: set security.protocol=PLAINTEXT at the client",
             Self::TooLong { .. } => {
                 "the peer may not be Kafka or may speak TLS; if it is, raise the cap (receive.message.max.bytes)"
             }
