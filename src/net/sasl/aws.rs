@@ -339,7 +339,7 @@ mod tests {
                 "no credentials of AWS were found; set AWS_ACCESS_KEY_ID",
             ),
             (&[("AWS_ROLE_ARN", "arn:x")], "web identity"),
-            (&[("AWS_CONTAINER_CREDENTIALS_FULL_URI", "https://localhost/x")], "https needs TLS"),
+            (&[("AWS_CONTAINER_CREDENTIALS_FULL_URI", "https://localhost/x")], "https is not spoken"),
             (&[("AWS_CONTAINER_CREDENTIALS_FULL_URI", "x")], "does not begin with"),
         ] {
             let error = found(variables).credentials(&runtime).await.unwrap_err().to_string();

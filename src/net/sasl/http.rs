@@ -114,7 +114,10 @@ pub(super) async fn ask(runtime: &Arc<dyn Runtime>, who: &str, url: &Url, what: 
 
 async fn exchange(runtime: &Arc<dyn Runtime>, who: &str, url: &Url, what: Ask<'_>) -> Result<Response> {
     if url.secure {
-        return Err(Error::new(ErrorKind::Config, "https needs TLS, which is not part of this version"));
+        return Err(Error::new(
+            ErrorKind::Config,
+            "https is not spoken with those who give out tokens and credentials in this version",
+        ));
     }
     let unreachable = |source: io::Error| {
         Error::new(ErrorKind::Network, format!("{who} cannot be reached"))
