@@ -278,6 +278,71 @@ def topics(cluster):
     wait_for("deletion", gone)
 
 
+def transactions(cluster):
+    topic = cluster.topic("transactions", 1)
+    producer = cluster.producer(transactional_id=topic)
+    producer.init_transactions(LIMIT)
+
+    def send(name):
+        for number in range(10):
+            producer.produce(topic, f"{name}-{number}".encode())
+
+    def values(isolation):
+        reader = cluster.consumer("transactions-" + isolation, isolation_level=isolation, enable_partition_eof=True)
+        reader.assign([TopicPartition(topic, 0, 0)])
+        found, end = [], time.monotonic() + LIMIT
+        while time.monotonic() < end:
+            message = reader.poll(0.1)
+            if message is None:
+                continue
+            if message.error() is not None:
+                check(message.error().code() == KafkaError._PARTITION_EOF, message.error())
+                reader.close()
+                return found
+            found.append(message.value().decode())
+        raise AssertionError("no end of the partition")
+
+    expect = lambda name: [f"{name}-{number}" for number in range(10)]
+    producer.begin_transaction()
+    send("committed")
+    producer.commit_transaction(LIMIT)
+    producer.begin_transaction()
+    send("aborted")
+    producer.flush(LIMIT)
+    producer.abort_transaction(LIMIT)
+    check(values("read_committed") == expect("committed"), "committed records")
+    check(values("read_uncommitted") == expect("committed") + expect("aborted"), "all records")
+
+    group = cluster.consumer("transactional-offsets")
+    group.subscribe([topic])
+    wait_for("assignment", lambda: (group.poll(0.1), group.assignment() or None)[1])
+    committed = lambda: group.committed([TopicPartition(topic, 0)], timeout=LIMIT)[0].offset
+    for name, commit in (("lost", False), ("output", True)):
+        producer.begin_transaction()
+        send(name)
+        offsets = [TopicPartition(topic, 0, 11)]
+        producer.send_offsets_to_transaction(offsets, group.consumer_group_metadata(), LIMIT)
+        if commit:
+            producer.commit_transaction(LIMIT)
+        else:
+            producer.abort_transaction(LIMIT)
+        check((committed() == 11) == commit, f"offset {committed()} committed, {name}")
+    group.close()
+
+    # Another one takes over.
+    producer.begin_transaction()
+    send("fenced")
+    producer.flush(LIMIT)
+    second = cluster.producer(transactional_id=topic)
+    second.init_transactions(LIMIT)
+    try:
+        producer.commit_transaction(LIMIT)
+        raise AssertionError("a fenced producer committed")
+    except KafkaException as error:
+        check(error.args[0].fatal(), f"fenced: {error}")
+    check(values("read_committed") == expect("committed") + expect("output"), "records in the end")
+
+
 def main():
     if len(sys.argv) != 2:
         print(__doc__, file=sys.stderr)
@@ -291,6 +356,7 @@ def main():
         ("acks all, 1, 0", without_idempotence),
         ("offsets for times", offsets_for_times),
         ("group, cooperative-sticky", lambda cluster: group(cluster, "cooperative-sticky")),
+        ("transactions", transactions),
         ("group, range", lambda cluster: group(cluster, "range")),
     ):
         start = time.monotonic()

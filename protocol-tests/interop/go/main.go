@@ -46,6 +46,7 @@ func main() {
 		{"produce and group, none", func(ctx context.Context) error { return i.group(ctx, "none", kgo.NoCompression()) }},
 		{"produce and group, lz4", func(ctx context.Context) error { return i.group(ctx, "lz4", kgo.Lz4Compression()) }},
 		{"topics", i.topics},
+		{"transactions", i.transactions},
 	}
 	for _, scenario := range scenarios {
 		start := time.Now()
@@ -287,6 +288,137 @@ func (i *interop) topics(ctx context.Context) error {
 	}
 	if _, err := admin.DeleteTopic(ctx, topic); err != nil {
 		return fmt.Errorf("delete topic: %w", err)
+	}
+	return nil
+}
+
+// transactions commits and aborts by hand, fences, and copies from one topic to another with the offsets of a group.
+func (i *interop) transactions(ctx context.Context) error {
+	from, to := "interop-go-from-"+i.run, "interop-go-to-"+i.run
+	client, err := i.client()
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	admin := kadm.NewClient(client)
+	for _, topic := range []string{from, to} {
+		if _, err := admin.CreateTopic(ctx, partitions, -1, nil, topic); err != nil {
+			return fmt.Errorf("create topic: %w", err)
+		}
+	}
+	producer, err := i.client(kgo.TransactionalID(from), kgo.DefaultProduceTopic(from))
+	if err != nil {
+		return err
+	}
+	defer producer.Close()
+	send := func(producer *kgo.Client, name string) error {
+		if err := producer.BeginTransaction(); err != nil {
+			return fmt.Errorf("begin: %w", err)
+		}
+		for n := 0; n < 30; n++ {
+			record := &kgo.Record{Value: fmt.Appendf(nil, "%s %d", name, n)}
+			if err := producer.ProduceSync(ctx, record).FirstErr(); err != nil {
+				return fmt.Errorf("produce: %w", err)
+			}
+		}
+		return nil
+	}
+	for _, end := range []kgo.TransactionEndTry{kgo.TryCommit, kgo.TryAbort, kgo.TryCommit} {
+		name := "aborted"
+		if end == kgo.TryCommit {
+			name = "committed"
+		}
+		if err := send(producer, name); err != nil {
+			return err
+		}
+		if err := producer.EndTransaction(ctx, end); err != nil {
+			return fmt.Errorf("end: %w", err)
+		}
+	}
+	if err := send(producer, "fenced"); err != nil {
+		return err
+	}
+	second, err := i.client(kgo.TransactionalID(from), kgo.DefaultProduceTopic(from))
+	if err != nil {
+		return err
+	}
+	defer second.Close()
+	if err := send(second, "committed"); err != nil {
+		return err
+	}
+	if err := second.EndTransaction(ctx, kgo.TryCommit); err != nil {
+		return fmt.Errorf("end of the second: %w", err)
+	}
+	if err := producer.EndTransaction(ctx, kgo.TryCommit); err == nil {
+		return errors.New("a fenced producer committed")
+	}
+
+	copied, aborted := 0, false
+	session, err := kgo.NewGroupTransactSession(
+		kgo.SeedBrokers(i.seeds...),
+		kgo.TransactionalID(to),
+		kgo.ConsumerGroup(to),
+		kgo.ConsumeTopics(from),
+		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()),
+		kgo.FetchIsolationLevel(kgo.ReadCommitted()),
+		kgo.RequireStableFetchOffsets(),
+		kgo.HeartbeatInterval(300*time.Millisecond),
+	)
+	if err != nil {
+		return err
+	}
+	defer session.Close()
+	for copied < 90 {
+		fetches := session.PollFetches(ctx)
+		if ctx.Err() != nil {
+			return fmt.Errorf("%d of 90 records copied", copied)
+		}
+		if err := session.Begin(); err != nil {
+			return fmt.Errorf("begin of the session: %w", err)
+		}
+		count := 0
+		for _, record := range fetches.Records() {
+			if !strings.HasPrefix(string(record.Value), "committed ") {
+				return fmt.Errorf("read %q", record.Value)
+			}
+			if err := session.Client().ProduceSync(ctx, &kgo.Record{Topic: to, Value: record.Value}).FirstErr(); err != nil {
+				return fmt.Errorf("copy: %w", err)
+			}
+			count++
+		}
+		// The first with records is aborted: they come again.
+		try := kgo.TransactionEndTry(aborted || count == 0)
+		committed, err := session.End(ctx, try)
+		if err != nil {
+			return fmt.Errorf("end of the session: %w", err)
+		}
+		if committed && try == kgo.TryCommit {
+			copied += count
+		}
+		aborted = aborted || count > 0
+	}
+	if copied != 90 {
+		return fmt.Errorf("%d records copied instead of 90", copied)
+	}
+	reader, err := i.client(
+		kgo.ConsumeTopics(to),
+		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()),
+		kgo.FetchIsolationLevel(kgo.ReadCommitted()),
+	)
+	if err != nil {
+		return err
+	}
+	defer reader.Close()
+	for found := 0; found < 90; {
+		found += reader.PollFetches(ctx).NumRecords()
+		if ctx.Err() != nil || found > 90 {
+			return fmt.Errorf("%d copies found", found)
+		}
+	}
+	for _, topic := range []string{from, to} {
+		if _, err := admin.DeleteTopic(ctx, topic); err != nil {
+			return fmt.Errorf("delete topic: %w", err)
+		}
 	}
 	return nil
 }

@@ -13,10 +13,19 @@ import java.util.concurrent.ExecutionException;
 import java.util.concurrent.Future;
 import java.util.concurrent.TimeUnit;
 
+import org.apache.kafka.clients.admin.AbortTransactionSpec;
 import org.apache.kafka.clients.admin.Admin;
 import org.apache.kafka.clients.admin.ConsumerGroupDescription;
+import org.apache.kafka.clients.admin.FeatureUpdate;
+import org.apache.kafka.clients.admin.FinalizedVersionRange;
+import org.apache.kafka.clients.admin.ListTransactionsOptions;
 import org.apache.kafka.clients.admin.NewTopic;
 import org.apache.kafka.clients.admin.OffsetSpec;
+import org.apache.kafka.clients.admin.ProducerState;
+import org.apache.kafka.clients.admin.SupportedVersionRange;
+import org.apache.kafka.clients.admin.TransactionDescription;
+import org.apache.kafka.clients.admin.TransactionState;
+import org.apache.kafka.clients.admin.UpdateFeaturesOptions;
 import org.apache.kafka.clients.consumer.ConsumerRecord;
 import org.apache.kafka.clients.consumer.KafkaConsumer;
 import org.apache.kafka.clients.consumer.OffsetAndMetadata;
@@ -24,7 +33,10 @@ import org.apache.kafka.clients.producer.KafkaProducer;
 import org.apache.kafka.clients.producer.ProducerRecord;
 import org.apache.kafka.clients.producer.RecordMetadata;
 import org.apache.kafka.common.GroupState;
+import org.apache.kafka.common.KafkaException;
 import org.apache.kafka.common.TopicPartition;
+import org.apache.kafka.common.errors.InvalidProducerEpochException;
+import org.apache.kafka.common.errors.ProducerFencedException;
 import org.apache.kafka.common.errors.TopicExistsException;
 import org.apache.kafka.common.errors.UnknownTopicOrPartitionException;
 import org.apache.kafka.common.serialization.ByteArrayDeserializer;
@@ -57,6 +69,9 @@ public final class Interop {
             timed("produce and group, " + codec, () -> interop.produceAndGroup(codec));
         }
         timed("topics", interop::topics);
+        for (short level : interop.transactionVersions()) {
+            timed("transactions, version " + level, () -> interop.transactions(level));
+        }
     }
 
     private interface Scenario {
@@ -275,6 +290,196 @@ public final class Interop {
                 check(System.nanoTime() < end, "topic stays unknown");
                 Thread.sleep(50);
             }
+        }
+    }
+
+    // ---- transactions ----
+
+    private static final String FEATURE = "transaction.version";
+
+    /** The versions of transactions that the cluster can be set to; the one that it has where it cannot (before 4.0). */
+    private List<Short> transactionVersions() throws Exception {
+        try (Admin admin = Admin.create(settings())) {
+            SupportedVersionRange range =
+                    get(admin.describeFeatures().featureMetadata()).supportedFeatures().get(FEATURE);
+            return range == null || range.maxVersion() < 2 ? List.of((short) -1) : List.of((short) 1, (short) 2);
+        }
+    }
+
+    private void setTransactionVersion(Admin admin, short level) throws Exception {
+        FinalizedVersionRange now = get(admin.describeFeatures().featureMetadata()).finalizedFeatures().get(FEATURE);
+        short current = now == null ? 0 : now.maxVersionLevel();
+        if (level < 0 || level == current) {
+            return;
+        }
+        FeatureUpdate.UpgradeType type =
+                level > current ? FeatureUpdate.UpgradeType.UPGRADE : FeatureUpdate.UpgradeType.SAFE_DOWNGRADE;
+        get(admin.updateFeatures(Map.of(FEATURE, new FeatureUpdate(level, type)), new UpdateFeaturesOptions()).all());
+        long end = System.nanoTime() + LIMIT.toNanos();
+        while (get(admin.describeFeatures().featureMetadata()).finalizedFeatures().get(FEATURE).maxVersionLevel() != level) {
+            check(System.nanoTime() < end, FEATURE + " is not set");
+            Thread.sleep(50);
+        }
+    }
+
+    private KafkaProducer<byte[], byte[]> transactional(String id, int timeoutMs) {
+        Properties settings = settings();
+        settings.put("transactional.id", id);
+        settings.put("transaction.timeout.ms", Integer.toString(timeoutMs));
+        return new KafkaProducer<>(settings, new ByteArraySerializer(), new ByteArraySerializer());
+    }
+
+    private static void send(KafkaProducer<byte[], byte[]> producer, String topic, String name) {
+        for (int i = 0; i < 30; i++) {
+            byte[] value = (name + i).getBytes(StandardCharsets.UTF_8);
+            producer.send(new ProducerRecord<>(topic, i % PARTITIONS, null, value));
+        }
+        producer.flush();
+    }
+
+    /** The values of a topic from its beginning to its end as this isolation sees it, without their numbers. */
+    private Map<String, Integer> values(String topic, String isolation) {
+        Properties settings = settings();
+        settings.put("isolation.level", isolation);
+        settings.put("check.crcs", "true");
+        Map<String, Integer> found = new HashMap<>();
+        try (KafkaConsumer<byte[], byte[]> consumer =
+                new KafkaConsumer<>(settings, new ByteArrayDeserializer(), new ByteArrayDeserializer())) {
+            List<TopicPartition> all = new ArrayList<>();
+            for (int i = 0; i < PARTITIONS; i++) {
+                all.add(new TopicPartition(topic, i));
+            }
+            consumer.assign(all);
+            consumer.seekToBeginning(all);
+            Map<TopicPartition, Long> ends = consumer.endOffsets(all, LIMIT);
+            long end = System.nanoTime() + LIMIT.toNanos();
+            while (all.stream().anyMatch(partition -> consumer.position(partition, LIMIT) < ends.get(partition))) {
+                check(System.nanoTime() < end, "the end is not reached");
+                consumer.poll(Duration.ofMillis(100)).forEach(record -> {
+                    String value = new String(record.value(), StandardCharsets.UTF_8);
+                    found.merge(value.replaceAll("[0-9]", ""), 1, Integer::sum);
+                });
+            }
+        }
+        return found;
+    }
+
+    private void transactions(short level) throws Exception {
+        String topic = "interop-java-transactions-" + level + "-" + run;
+        TopicPartition first = new TopicPartition(topic, 0);
+        try (Admin admin = Admin.create(settings())) {
+            setTransactionVersion(admin, level);
+            get(admin.createTopics(List.of(new NewTopic(topic, Optional.of(PARTITIONS), Optional.empty()))).all());
+            long end = System.nanoTime() + LIMIT.toNanos();
+            check(partitions(admin, topic, end) == PARTITIONS, "partitions");
+
+            KafkaProducer<byte[], byte[]> producer = transactional(topic, 60_000);
+            producer.initTransactions();
+            producer.beginTransaction();
+            send(producer, topic, "committed");
+            producer.commitTransaction();
+            producer.beginTransaction();
+            send(producer, topic, "aborted");
+            producer.abortTransaction();
+
+            offsets(admin, producer, topic);
+
+            producer.beginTransaction();
+            send(producer, topic, "fenced");
+            check(values(topic, "read_committed").equals(Map.of("committed", 30, "output", 30)), "committed values");
+            check(values(topic, "read_uncommitted")
+                    .equals(Map.of("committed", 30, "aborted", 30, "output", 30, "lost", 30, "fenced", 30)), "all values");
+            TransactionDescription open = get(admin.describeTransactions(List.of(topic)).description(topic));
+            check(open.state() == TransactionState.ONGOING && open.topicPartitions().size() == PARTITIONS, "" + open);
+            boolean listed = get(admin.listTransactions(new ListTransactionsOptions()
+                    .filterStates(List.of(TransactionState.ONGOING))).all()).stream()
+                    .anyMatch(listing -> listing.transactionalId().equals(topic));
+            check(listed, "not listed");
+
+            // Another producer takes over, and the first is told.
+            KafkaProducer<byte[], byte[]> second = transactional(topic, 60_000);
+            second.initTransactions();
+            try {
+                producer.commitTransaction();
+                throw new AssertionError("a fenced producer committed");
+            } catch (ProducerFencedException | InvalidProducerEpochException expected) {
+                producer.close(Duration.ZERO);
+            }
+            second.beginTransaction();
+            send(second, topic, "second");
+            second.commitTransaction();
+
+            // What hangs is aborted by hand, as kafka-transactions does.
+            second.beginTransaction();
+            send(second, topic, "hanging");
+            ProducerState hanging = get(admin.describeProducers(List.of(first)).partitionResult(first)).activeProducers()
+                    .stream().filter(state -> state.currentTransactionStartOffset().isPresent()).findFirst().orElseThrow();
+            for (int i = 0; i < PARTITIONS; i++) {
+                TopicPartition partition = new TopicPartition(topic, i);
+                get(admin.abortTransaction(new AbortTransactionSpec(partition, hanging.producerId(),
+                        (short) hanging.producerEpoch(), Math.max(0, hanging.coordinatorEpoch().orElse(0)))).all());
+            }
+            check(get(admin.describeProducers(List.of(first)).partitionResult(first)).activeProducers().stream()
+                    .allMatch(state -> state.currentTransactionStartOffset().isEmpty()), "still open");
+            get(admin.fenceProducers(List.of(topic)).all());
+            try {
+                second.commitTransaction();
+                throw new AssertionError("a producer committed that an administrator fenced");
+            } catch (KafkaException expected) {
+                second.close(Duration.ZERO);
+            }
+
+            // One that takes too long is aborted by its coordinator.
+            KafkaProducer<byte[], byte[]> slow = transactional(topic + "-slow", 1000);
+            slow.initTransactions();
+            slow.beginTransaction();
+            send(slow, topic, "slow");
+            while (get(admin.describeTransactions(List.of(topic + "-slow")).description(topic + "-slow")).state()
+                    != TransactionState.COMPLETE_ABORT) {
+                check(System.nanoTime() < end, "the slow transaction stays open");
+                Thread.sleep(100);
+            }
+            try {
+                slow.commitTransaction();
+                throw new AssertionError("a transaction was committed that was aborted");
+            } catch (KafkaException expected) {
+                slow.close(Duration.ZERO);
+            }
+            check(values(topic, "read_committed").equals(Map.of("committed", 30, "output", 30, "second", 30)), "in the end");
+            get(admin.deleteTopics(List.of(topic)).all());
+        }
+    }
+
+    /** Offsets of a group, aborted and then committed with what was made of the records. */
+    private void offsets(Admin admin, KafkaProducer<byte[], byte[]> producer, String topic) throws Exception {
+        Properties settings = settings();
+        settings.put("group.id", topic);
+        settings.put("auto.offset.reset", "earliest");
+        settings.put("enable.auto.commit", "false");
+        settings.put("isolation.level", "read_committed");
+        try (KafkaConsumer<byte[], byte[]> consumer =
+                new KafkaConsumer<>(settings, new ByteArrayDeserializer(), new ByteArrayDeserializer())) {
+            consumer.subscribe(List.of(topic));
+            Map<TopicPartition, OffsetAndMetadata> positions = new HashMap<>();
+            long end = System.nanoTime() + LIMIT.toNanos();
+            int count = 0;
+            while (count < 30) {
+                check(System.nanoTime() < end, count + " committed records");
+                for (ConsumerRecord<byte[], byte[]> record : consumer.poll(Duration.ofMillis(100))) {
+                    count++;
+                    positions.put(new TopicPartition(topic, record.partition()), new OffsetAndMetadata(record.offset() + 1));
+                }
+            }
+            producer.beginTransaction();
+            send(producer, topic, "lost");
+            producer.sendOffsetsToTransaction(positions, consumer.groupMetadata());
+            producer.abortTransaction();
+            check(get(admin.listConsumerGroupOffsets(topic).partitionsToOffsetAndMetadata()).isEmpty(), "aborted offsets");
+            producer.beginTransaction();
+            send(producer, topic, "output");
+            producer.sendOffsetsToTransaction(positions, consumer.groupMetadata());
+            producer.commitTransaction();
+            check(consumer.committed(positions.keySet(), LIMIT).equals(positions), "committed offsets");
         }
     }
 }
