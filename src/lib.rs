@@ -149,4 +149,6 @@ mod pages {
     struct Security;
     #[doc = include_str!("../docs/testing.md")]
     struct Testing;
+    #[doc = include_str!("../docs/transactions.md")]
+    struct Transactions;
 }

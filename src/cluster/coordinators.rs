@@ -14,7 +14,6 @@ pub(crate) enum CoordinatorKind {
     /// A consumer group.
     Group = 0,
     /// A transactional id.
-    #[cfg_attr(not(feature = "kafka-protocol"), allow(dead_code, reason = "only foreign requests name one"))]
     Transaction = 1,
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytestring::ByteString;
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
 use super::batch::RecordBatch;
 use super::config::{ConsumerConfig, StartOffset};
@@ -21,7 +21,7 @@ use super::group::driver::{Command, GroupDriver};
 use super::group::membership::{Membership, Protocol};
 use super::mark::Mark;
 use super::positions::{Positions, PositionsConfig};
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, GroupOffset, GroupOffsets};
 use crate::runtime::AbortOnDrop;
 use crate::settings::{Problems, Table};
 use crate::sync::budget::MemoryBudget;
@@ -238,6 +238,52 @@ impl GroupConsumer {
         self.command(Command::Commit { marks, deadline, reply })?;
         let failed = answer.await.map_err(|_| closed())?;
         summary(&format!("committing offsets of group {}", self.inner.group), &failed)
+    }
+
+    /// `marks` for a [transaction](crate::producer::Transaction::send_offsets), which commits them with what it writes. They carry
+    /// the member's place in the group, so that nothing is committed once the partitions are elsewhere; while the group
+    /// rebalances, this waits for that place, until the client's `api_timeout`. Send them soon. The consumer itself keeps
+    /// nothing of them: after an abort, [`seek`](Self::seek) to where the transaction began.
+    ///
+    /// # Errors
+    ///
+    /// `State` and `Fenced` as [`store`](Self::store), `Timeout`; `Config` where [`auto_store`](ConsumerConfig::auto_store) is
+    /// on, by which the offsets would be committed without the transaction as well. Cancel-safe.
+    pub async fn offsets(&self, marks: impl IntoIterator<Item = Mark>) -> Result<GroupOffsets> {
+        if self.inner.config.auto_store {
+            let message = "offsets that the consumer stores by itself cannot be part of transactions";
+            let advice = "set enable.auto.offset.store=false (auto_store)";
+            return Err(Error::new(ErrorKind::Config, message).with_advice(advice));
+        }
+        let bind = |positions: &mut Positions, marks: Vec<Mark>| -> Result<Vec<Mark>> {
+            marks.into_iter().map(|mark| positions.bind(mark)).collect()
+        };
+        let marks = self.inner.core.with(|positions| bind(positions, marks.into_iter().collect()))?;
+        let (reply, place) = oneshot::channel();
+        self.command(Command::Place(reply))?;
+        let place = timeout_at(self.inner.caller.cluster.default_deadline(), place).await;
+        let place = place.map_err(|_| {
+            let message = format!("the member of group {} had no place in it all the time", self.inner.group);
+            Error::new(ErrorKind::Timeout, message).with_advice("try again once the group is stable")
+        })?;
+        let (member_id, generation) = place.map_err(|_| closed())?;
+        // Under that generation they are still ours, or it would be over.
+        let marks = self.inner.core.with(|positions| bind(positions, marks))?;
+        let offset = |mark: Mark| {
+            let offset = GroupOffset {
+                offset: mark.offset().0,
+                leader_epoch: mark.epoch().0,
+                metadata: mark.text_bytes(),
+            };
+            (mark.topic_partition().clone(), offset)
+        };
+        Ok(GroupOffsets {
+            group: self.inner.caller.group.clone(),
+            member_id,
+            generation,
+            instance_id: None,
+            offsets: marks.into_iter().map(offset).collect(),
+        })
     }
 
     /// Commits everything that is stored, as the next automatic commit would; see [`commit`](Self::commit).

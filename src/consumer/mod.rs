@@ -22,6 +22,7 @@ mod shared;
 #[cfg(all(test, feature = "broker"))]
 mod tests;
 
+pub use crate::cluster::GroupOffsets;
 pub use crate::sync::budget::MemoryBudget;
 pub use crate::wire::records::{HeaderRef, HeadersIter, HeadersRef, RecordRef, TimestampType};
 pub use batch::{RecordBatch, Records};

@@ -117,6 +117,15 @@ settings! {
     /// keys where they were.
     partitioner: Partitioner = Murmur2Random => "partitioner";
 
+    /// Name under which the producer writes in [transactions](super::Transaction), and in no other way. It stays the same over
+    /// restarts of what it does, and one producer at a time uses it: whoever comes later fences whoever was there before.
+    /// Needs idempotence.
+    transactional_id: text = "" => "transactional.id";
+
+    /// Longest time that a transaction may be open before the coordinator aborts it and its producer is dead; at most
+    /// `transaction.max.timeout.ms` of the brokers, 15 minutes by default.
+    transaction_timeout: ms = 60_000, 1..=2_147_483_647 => "transaction.timeout.ms";
+
     /// Bytes that go to one partition before records without key move to another (KIP-794).
     sticky_bytes: bytes = 65_536, 1..=UNBOUNDED => "partitioner.sticky.bytes";
 
@@ -195,12 +204,13 @@ const OTHERS: &[Row<ProducerConfig>] = &[
         &["false"],
         "a failed record is told; what was behind it goes on",
     ),
-    Row::refused("transactional.id", &[], &[], NO_TRANSACTIONS),
-    Row::refused("transaction.timeout.ms", &[], &[], NO_TRANSACTIONS),
-    Row::refused("transaction.two.phase.commit.enable", &[], &["false"], NO_TRANSACTIONS),
+    Row::refused(
+        "transaction.two.phase.commit.enable",
+        &[],
+        &["false"],
+        "transactions are committed by their producer alone (no KIP-939)",
+    ),
 ];
-
-const NO_TRANSACTIONS: &str = "transactions are not part of this version";
 
 /// A level as a property; librdkafka's -1 is the codec's default, though zstd has a level of that number.
 #[expect(clippy::option_option, reason = "the outer one says whether the text is a number")]
@@ -222,6 +232,20 @@ impl ProducerConfig {
                 self.max_in_flight <= 5,
                 "max.in.flight.requests.per.connection",
                 format!("is {}; at most 5 with idempotence", self.max_in_flight),
+            );
+        }
+        if let Some(id) = self.transactional() {
+            problems.check(
+                self.enable_idempotence,
+                "transactional.id",
+                "is set; transactions need idempotence (enable.idempotence)".to_owned(),
+            );
+            // As long as a string of the protocol.
+            let (length, max) = (id.len(), i16::MAX);
+            problems.check(
+                length <= max as usize,
+                "transactional.id",
+                format!("{length} bytes are more than {max}"),
             );
         }
         let batch = self.batch_size.next_power_of_two();
@@ -266,6 +290,11 @@ impl ProducerConfig {
                 ),
             }
         }
+    }
+
+    /// The transactional id, if there is one.
+    pub(crate) fn transactional(&self) -> Option<&str> {
+        Some(self.transactional_id.as_str()).filter(|id| !id.is_empty())
     }
 
     pub(crate) fn validate(&self) -> Result<()> {

@@ -22,6 +22,7 @@ use super::links::{self, Heard, Links, LinksConfig, Manner};
 use super::questions::{ask_producer_id, next_metadata};
 use super::sender::{Outgoing, Output, Sender, SenderConfig};
 use super::shared::{Command, Done, Shared};
+use super::transaction::{self, Conductor};
 use crate::cluster::{self, Connection, Duty, Metadata, Pending};
 use crate::runtime::BoxFuture;
 use crate::types::{NodeId, Partition, TopicName};
@@ -45,10 +46,10 @@ struct Flight {
 }
 
 pub(super) struct Driver {
-    shared: Arc<Shared>,
-    sender: Sender,
-    lanes: LaneSet,
-    links: Links,
+    pub(super) shared: Arc<Shared>,
+    pub(super) sender: Sender,
+    pub(super) lanes: LaneSet,
+    pub(super) links: Links,
     ways: BTreeMap<NodeId, Link>,
     commands: Vec<Command>,
     /// Number of the latest look into the mailbox.
@@ -62,8 +63,10 @@ pub(super) struct Driver {
     /// Topics as they were when the sender was told of them.
     seen: BTreeMap<TopicName, Arc<cluster::Topic>>,
     producer_id: Option<BoxFuture<'static, Result<(i64, i16)>>>,
+    /// Of a transactional producer.
+    pub(super) conductor: Option<Conductor>,
     sleep: Pin<Box<Sleep>>,
-    random: fastrand::Rng,
+    pub(super) random: fastrand::Rng,
 }
 
 impl Driver {
@@ -84,6 +87,8 @@ impl Driver {
             request_timeout: shared.request_timeout,
             backoff,
         });
+        let conductor = transaction::conductor(&shared);
+        let sender = if conductor.is_some() { sender.transactional() } else { sender };
         let lanes = LaneSet::new(Arc::clone(&shared));
         let random = shared.cluster.runtime().dice();
         let metadata = next_metadata(&shared.cluster, 0);
@@ -103,6 +108,7 @@ impl Driver {
             metadata,
             seen: BTreeMap::new(),
             producer_id: None,
+            conductor,
             sleep: Box::pin(tokio::time::sleep_until(Instant::now())),
             random,
         }
@@ -121,6 +127,7 @@ impl Driver {
             progress |= self.poll_ways(now, context);
             progress |= self.poll_producer_id(now, context);
             self.sender.handle_timeout(now, &mut self.lanes);
+            progress |= self.poll_transactions(now, context);
             progress |= self.poll_machines(now);
             self.publish_counts();
             if self.finish(now) {
@@ -152,7 +159,9 @@ impl Driver {
                     self.ends.handle_flush(number, deadline, done);
                 }
                 Command::Close { deadline, done } => self.begin_close(now, deadline, Some(done)),
+                Command::Transaction(order) => self.on_order(now, order),
                 Command::Orphaned => {
+                    self.close_transactions(now);
                     self.ends.handle_orphaned();
                     self.sender.handle_flush();
                 }
@@ -205,7 +214,7 @@ impl Driver {
 
     /// Everything that was enqueued so far shall leave. Asks the lanes themselves: the command about a record may still be in
     /// the hands of one appender while another, who found it announced, waits here for a record behind it.
-    fn flush(&mut self, now: Instant) -> u64 {
+    pub(super) fn flush(&mut self, now: Instant) -> u64 {
         for lane in 0..self.lanes.lanes.len() {
             self.sender.handle_lane(now, lane, &mut self.lanes);
         }
@@ -213,6 +222,7 @@ impl Driver {
     }
 
     fn begin_close(&mut self, now: Instant, deadline: Instant, done: Option<Done>) {
+        self.close_transactions(now);
         let flush = self.flush(now);
         self.ends.handle_close(flush, deadline, done);
     }
@@ -424,6 +434,8 @@ impl Driver {
 
     fn send(&mut self, now: Instant, outgoing: Outgoing) {
         let Outgoing { node, id: request, batches } = outgoing;
+        let Manner { versions, mut head, deadline, answered } = self.links.manner(now, &batches);
+        let versions = self.say_whose(&mut head, versions);
         let way = self.ways.entry(node).or_default();
         let Some(connection) = way.connection.clone() else {
             let error = Error::new(
@@ -433,7 +445,6 @@ impl Driver {
             self.sender.handle_failure(now, request, error, true, 0, &mut self.lanes);
             return;
         };
-        let Manner { versions, head, deadline, answered } = self.links.manner(now, &batches);
         let encoded = connection
             .version(ApiKey::PRODUCE, versions)
             .and_then(|version| Ok((version, produce::encode_request(&head, &batches, version)?)));
@@ -485,9 +496,11 @@ impl Driver {
                 }
                 Command::Lanes(lanes) => self.add_lanes(now, lanes),
                 Command::Close { done, .. } => self.ends.handle_late_close(done),
+                Command::Transaction(order) => order.refuse(),
                 Command::Flush { .. } | Command::Nudge | Command::Pressure | Command::Orphaned => {}
             }
         }
+        self.end_transactions();
         let error =
             Error::new(ErrorKind::State, "the producer was closed before the record was acknowledged");
         self.give_up(now, |sender, lanes| sender.abort(now, &error, lanes));
@@ -514,7 +527,10 @@ impl Driver {
 
     fn poll_sleep(&mut self, now: Instant, context: &mut Context<'_>) -> bool {
         let deadlines = self.sender.next_deadline(now, &self.lanes).into_iter();
-        let Some(at) = deadlines.chain(self.ends.next_deadline()).min() else { return false };
+        let conductor = self.conductor.as_ref();
+        let transactions = conductor.and_then(|conductor| conductor.machine.next_deadline());
+        let deadlines = deadlines.chain(self.ends.next_deadline()).chain(transactions);
+        let Some(at) = deadlines.min() else { return false };
         if at <= now {
             return true;
         }

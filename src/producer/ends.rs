@@ -89,11 +89,10 @@ impl<D> Ends<D> {
             let outcome = if flushed { Ok(()) } else { Err(sender.unfinished(number)) };
             self.outputs.push_back(Output::Tell(done, outcome));
         }
-        let closed = self
-            .closing
-            .as_ref()
-            .is_some_and(|closing| sender.is_flushed(closing.flush) || closing.deadline <= now);
-        if closed || self.orphaned && sender.is_idle() {
+        let closed = self.closing.as_ref().is_some_and(|closing| {
+            sender.is_flushed(closing.flush) && sender.rests() || closing.deadline <= now
+        });
+        if closed || self.orphaned && sender.is_idle() && sender.rests() {
             self.outputs.push_back(Output::End);
         }
     }

@@ -31,6 +31,8 @@ use crate::{Error, ErrorKind, Result};
 #[derive(Clone)]
 pub struct Producer {
     pub(super) shared: Arc<Shared>,
+    /// The only transaction that it takes records for.
+    pub(super) transaction: Option<u64>,
     _life: Arc<Life>,
 }
 
@@ -93,7 +95,7 @@ impl Producer {
         let shared = Arc::new(Shared::new(cluster, config));
         let driver = Driver::new(Arc::clone(&shared));
         shared.cluster.runtime().spawn("carafe-producer", Box::pin(driver.run()));
-        Ok(Self { _life: Arc::new(Life(Arc::clone(&shared))), shared })
+        Ok(Self { _life: Arc::new(Life(Arc::clone(&shared))), shared, transaction: None })
     }
 
     /// A builder of a producer on `cluster`.
@@ -332,6 +334,10 @@ impl Producer {
     #[inline]
     fn attempt(&self, records: &[Record<'_>], reserve: &mut Option<Credit>) -> Result<(Run, bool), Obstacle> {
         let shared = &*self.shared;
+        let _open = match &shared.desk {
+            None => None,
+            Some(desk) => Some(desk.enter(self.transaction).map_err(Obstacle::Refused)?),
+        };
         match &records[0].destination {
             Destination::Topic(topic) if topic.0.producer == shared.id => {
                 self.append(&topic.0, records, reserve)
@@ -530,7 +536,7 @@ impl Drop for Starving {
     }
 }
 
-fn closed() -> Error {
+pub(super) fn closed() -> Error {
     Error::new(ErrorKind::State, "the producer was closed")
 }
 

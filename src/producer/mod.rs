@@ -12,6 +12,7 @@
 //! * `sender`: the machine: queues, sequences, eras, retries, deadlines.
 //! * `links`: the machine of connections: when one is opened again, what is spoken over it, what an answer says of it.
 //! * `ends`: the machine of those who wait for a flush or the end.
+//! * `transaction`: transactions, as eras of the same path.
 //! * `driver`: the task that moves bytes; `questions`: what it asks the cluster.
 
 mod batch;
@@ -36,6 +37,7 @@ mod stock;
 #[cfg(all(test, feature = "broker"))]
 mod tests;
 mod topic;
+mod transaction;
 
 pub use config::{Acks, ProducerConfig};
 pub use error::{EnqueueAllError, Outcome, ProduceError, TryEnqueueError};
@@ -44,6 +46,7 @@ pub use partitioner::Partitioner;
 pub use receipt::{Delivery, Receipt, Receipts};
 pub use record::{Header, Nullable, Record, RecordBytes, Target};
 pub use topic::Topic;
+pub use transaction::{Transaction, TransactionError, TransactionErrorKind};
 
 pub use crate::wire::compression::Compression;
 

@@ -14,6 +14,7 @@ use super::lane::Lane;
 use super::sender::Unfinished;
 use super::stock::Stock;
 use super::topic::Topic;
+use super::transaction::{Desk, Order};
 use crate::cluster::{Cluster, Duty};
 use crate::sync::{Mailbox, Mutex, lock};
 use crate::types::TopicName;
@@ -35,6 +36,8 @@ pub(super) enum Command {
     Flush { deadline: Instant, done: Done },
     /// Send everything, end at the deadline at the latest, and tell what was given up.
     Close { deadline: Instant, done: Done },
+    /// About transactions.
+    Transaction(Order),
     /// No handle is left.
     Orphaned,
 }
@@ -52,6 +55,8 @@ pub(super) struct Shared {
     pub(super) mailbox: Mailbox<Command>,
     topics: RwLock<Topics>,
     random: Mutex<fastrand::Rng>,
+    /// Of a transactional producer.
+    pub(super) desk: Option<Desk>,
     pub(super) closed: AtomicBool,
     /// What the driver gave up when it ended and nobody waited to hear of it.
     pub(super) ended: Mutex<Option<Unfinished>>,
@@ -84,6 +89,7 @@ impl Shared {
             mailbox: Mailbox::default(),
             topics: RwLock::default(),
             random: Mutex::new(random),
+            desk: config.transactional().map(|id| Desk::new(id.into())),
             closed: AtomicBool::new(false),
             ended: Mutex::default(),
             request_timeout,

@@ -38,3 +38,4 @@ mod simulation;
 mod stage;
 mod supervision;
 mod told;
+mod transactions;

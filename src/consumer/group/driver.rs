@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytestring::ByteString;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
@@ -31,6 +32,8 @@ pub(crate) enum Command {
         deadline: Instant,
         reply: oneshot::Sender<Vec<Failed>>,
     },
+    /// Member id and generation under which a transaction may commit offsets, once there are.
+    Place(oneshot::Sender<(ByteString, i32)>),
     Close {
         deadline: Instant,
         reply: oneshot::Sender<Result<()>>,
@@ -60,6 +63,8 @@ pub(crate) struct GroupDriver {
     sender: mpsc::UnboundedSender<Input>,
     /// Requests that are on their way, by what they are for; one of a kind at a time.
     tasks: BTreeMap<&'static str, AbortOnDrop>,
+    /// Who waits for the member's place.
+    places: Vec<oneshot::Sender<(ByteString, i32)>>,
     /// Some handle is left.
     open: bool,
     /// Whether the consumer is being closed, for those who have not begun what would have to be undone then.
@@ -88,6 +93,7 @@ impl GroupDriver {
             inputs,
             sender,
             tasks: BTreeMap::new(),
+            places: Vec::new(),
             open: true,
             ended: watch::Sender::new(false),
             callers: 0,
@@ -161,6 +167,7 @@ impl GroupDriver {
                 self.committing.insert(self.callers, reply);
                 self.machine.handle_commit(self.callers, marks, deadline);
             }
+            Some(Command::Place(reply)) => self.places.push(reply),
             Some(Command::Close { deadline, reply }) => {
                 self.closing.insert(self.callers, reply);
                 self.ended.send_replace(true);
@@ -195,6 +202,12 @@ impl GroupDriver {
     fn carry_out(&mut self) {
         while let Some(output) = self.machine.poll_output() {
             self.perform(output);
+        }
+        if let Some(place) = self.machine.place().filter(|_| !self.places.is_empty()) {
+            for waiting in self.places.drain(..) {
+                // Whoever waited may be gone.
+                let _ = waiting.send(place.clone());
+            }
         }
     }
 

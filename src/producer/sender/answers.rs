@@ -199,13 +199,19 @@ impl Sender {
     }
 
     /// Partitions with something that is not acknowledged.
-    fn waiting_partitions(&self) -> BTreeSet<usize> {
+    pub(super) fn waiting_partitions(&self) -> BTreeSet<usize> {
         self.outstanding.values().map(|batch| batch.partition).collect()
+    }
+
+    /// Why nothing is sent to `partition` any more.
+    fn refusal_of(&self, partition: usize) -> Option<&Error> {
+        let of_partition = self.partitions[partition].gone.as_ref();
+        self.ended.as_ref().or(of_partition).or_else(|| self.dropped())
     }
 
     /// What waits for `partition` fails, if nothing is sent to it any more.
     pub(super) fn fail_gone(&mut self, now: Instant, partition: usize, lanes: &mut impl Lanes) {
-        if let Some(error) = self.ended.as_ref().or(self.partitions[partition].gone.as_ref()).cloned() {
+        if let Some(error) = self.refusal_of(partition).cloned() {
             self.fail_waiting(now, partition, &error, lanes);
         }
     }
@@ -254,7 +260,7 @@ impl Sender {
         self.effects.push_back(Output::Raise(subject, ConditionKind::Refused, error.clone()));
     }
 
-    fn name(&self, partition: usize) -> TopicPartition {
+    pub(super) fn name(&self, partition: usize) -> TopicPartition {
         let state = &self.partitions[partition];
         TopicPartition::new(self.topics[state.topic].name.clone(), state.index)
     }
@@ -288,8 +294,7 @@ impl Sender {
         self.partitions[partition].probing = true;
         if batch.settled {
             self.finish(partition, &batch, true, false, lanes);
-        } else if let Some(error) = self.ended.as_ref().or(self.partitions[partition].gone.as_ref()) {
-            let error = error.clone();
+        } else if let Some(error) = self.refusal_of(partition).cloned() {
             self.fail(partition, batch, error, false, lanes);
         } else if batch.astray && batch.maybe_written {
             let error = self.made_anew(partition, batch.last_error.take());
@@ -325,6 +330,7 @@ impl Sender {
         batch.maybe_written |= unsure;
         let settled = batch.settled;
         let outcome = batch.outcome();
+        self.note_failure(&error);
         batch.failed(error, outcome);
         self.finish(partition, &batch, settled, false, lanes);
         self.spoil_behind(partition, &batch);
@@ -350,7 +356,13 @@ impl Sender {
     }
 
     /// Everything of `partition` that is not on the way fails.
-    fn fail_waiting(&mut self, now: Instant, partition: usize, error: &Error, lanes: &mut impl Lanes) {
+    pub(super) fn fail_waiting(
+        &mut self,
+        now: Instant,
+        partition: usize,
+        error: &Error,
+        lanes: &mut impl Lanes,
+    ) {
         self.collect(now, partition, Take::All, lanes);
         while let Some(batch) = self.partitions[partition].queue.pop_front() {
             self.fail(partition, batch, error.clone(), false, lanes);
@@ -370,7 +382,10 @@ impl Sender {
             return;
         }
         state.spoiled = true;
-        self.eras.end(state.era);
+        match &mut self.eras {
+            Eras::Transactional(transactional) => transactional.tear(partition),
+            eras => eras.end(state.era),
+        }
     }
 
     /// Counts a batch whose fate is known to everybody. `settled`: it was counted before.

@@ -2,6 +2,7 @@
 
 use tokio::time::Instant;
 
+use super::transactional::Transactional;
 use crate::{Error, ErrorKind};
 
 /// A producer id with its epoch.
@@ -27,12 +28,15 @@ pub(super) enum Eras {
     Asked,
     /// The latest era.
     Known(Era),
+    /// They begin and end with transactions.
+    Transactional(Transactional),
 }
 
 impl Eras {
-    /// The era of new sequences, once there is one.
-    pub(super) fn current(&self) -> Option<Era> {
+    /// The era of new sequences of `partition`, once there is one.
+    pub(super) fn of(&self, partition: usize) -> Option<Era> {
         match self {
+            Self::Transactional(transactional) => transactional.era_of(partition),
             Self::Off => Some(Era::NONE),
             Self::Known(era) => Some(*era),
             _ => None,
@@ -85,13 +89,13 @@ mod tests {
         let mut eras = Eras::Asked;
         assert!(eras.answered(-1, 0).is_err());
         eras.answered(7, 0).expect("a valid answer");
-        let first = eras.current().expect("known");
+        let first = eras.of(0).expect("known");
         eras.end(first);
         eras.end(first);
-        assert_eq!(eras.current(), Some(Era { producer_id: 7, epoch: 1 }), "the same era ends once");
+        assert_eq!(eras.of(0), Some(Era { producer_id: 7, epoch: 1 }), "the same era ends once");
         eras.answered(7, i16::MAX - 1).expect("a valid answer");
         eras.end(Era { producer_id: 7, epoch: i16::MAX - 1 });
-        assert_eq!(eras.current(), None, "the epochs of this id are used up");
+        assert_eq!(eras.of(0), None, "the epochs of this id are used up");
         assert!(eras.wants(Instant::now()));
     }
 }

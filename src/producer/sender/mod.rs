@@ -6,6 +6,7 @@
 //! * [`node`]: what waits for a broker, and when it leaves; [`requests`]: what goes into a request.
 //! * [`answers`]: what answers and failures do to batches; [`settle`]: what a broker says of one.
 //! * [`time`]: what the passing of time does, and when.
+//! * [`transactional`]: eras that begin and end with transactions.
 //!
 //! Per broker there are two lists: partitions with closed batches, and partitions with open ones. A partition stands on
 //! one of them, or on none while something has to happen first; no step but a flush looks at partitions without data.
@@ -23,6 +24,7 @@ mod settle;
 #[cfg(test)]
 mod tests;
 mod time;
+mod transactional;
 mod verdict;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -42,6 +44,7 @@ use crate::types::{NodeId, TopicName};
 use crate::wire::Uuid;
 use crate::wire::produce::PartitionBatch;
 use crate::{Error, ErrorKind};
+pub(super) use era::Era;
 use era::Eras;
 use node::{Entry, NodeState, Way};
 use partition::{Listed, Partition, Readiness};
@@ -474,7 +477,7 @@ impl Sender {
 
     /// Puts `partition` on the list that it belongs to.
     fn schedule(&mut self, now: Instant, partition: usize) {
-        let era = self.eras.current();
+        let era = self.eras.of(partition);
         let state = &mut self.partitions[partition];
         let readiness = state.readiness(now, self.config.in_flight_max, era);
         if readiness == Readiness::Blocked && state.leader.is_none() {

@@ -3,7 +3,9 @@
 use tokio::time::Instant;
 
 use super::partition::{Listed, Readiness, Sent};
-use super::{Lanes, NodeId, Outgoing, Outstanding, REQUEST_BYTES_MAX, RequestState, Sender, UNANSWERED};
+use super::{
+    Eras, Lanes, NodeId, Outgoing, Outstanding, REQUEST_BYTES_MAX, RequestState, Sender, UNANSWERED,
+};
 use crate::deadline;
 use crate::producer::lane::Take;
 use crate::producer::linger::Decision;
@@ -98,7 +100,7 @@ impl Sender {
         bytes: usize,
         lanes: &mut impl Lanes,
     ) -> Option<PartitionBatch> {
-        let era = self.eras.current();
+        let era = self.eras.of(partition);
         let ready = Readiness::Ready(node);
         if self.partitions[partition].readiness(now, self.config.in_flight_max, era) != ready {
             return None;
@@ -120,6 +122,10 @@ impl Sender {
             header.producer_id = state.era.producer_id;
             header.producer_epoch = state.era.epoch;
             header.base_sequence = sequence;
+        }
+        if let Eras::Transactional(transactional) = &mut self.eras {
+            header.attributes = header.attributes.with_transactional(true);
+            transactional.send(partition);
         }
         let topic = &mut self.topics[state.topic];
         topic.used = true;

@@ -1,11 +1,18 @@
 //! Machine: what a broker's word about one batch means for it and for those behind it.
 
+use std::time::Duration;
+
 use super::answers::Answer;
 use super::verdict::{Verdict, verdict};
 use super::{Batch, Lanes, Output, Sender};
 use crate::cluster::{ConditionKind, Subject};
 use crate::wire::produce::PartitionResponse;
 use crate::{Error, ErrorKind};
+
+/// Pause while the transaction before this one is being finished, which takes brokers some milliseconds; it grows by as much
+/// with each attempt, so many times.
+const BUSY: Duration = Duration::from_millis(20);
+const BUSY_MAX: u32 = 16;
 
 impl Sender {
     /// The broker's word about `batch`.
@@ -43,6 +50,12 @@ impl Sender {
                 if refresh && state.leader.is_some_and(|leader| leader != answer.node) {
                     state.retry_at = None;
                 }
+            }
+            Verdict::Busy => {
+                let soon = answer.now + BUSY * (batch.attempts + 1).min(BUSY_MAX);
+                self.retry(answer, batch, error, false, lanes);
+                let state = &mut self.partitions[partition];
+                state.retry_at = state.retry_at.map(|at| at.min(soon));
             }
             Verdict::RetryOnce if !batch.damaged => {
                 batch.damaged = true;
@@ -91,10 +104,12 @@ impl Sender {
         let explained = self.partitions[partition].has_earlier(order)
             || self.partitions[partition].spoiled
             || batch.settled;
+        let gap = error.clone();
         batch.last_error = Some(error);
         self.put_back(partition, batch, lanes);
         self.partitions[partition].absent_from(first);
         if !explained {
+            self.note_failure(&gap);
             self.effects.push_back(Output::Gap(self.describe(partition)));
             self.spoil(partition);
             self.back_off(answer, 1);
@@ -111,6 +126,7 @@ impl Sender {
         lanes: &mut impl Lanes,
     ) {
         let Answer { partition, .. } = answer;
+        self.note_failure(&error);
         if old_epoch {
             let era = self.partitions[partition].era;
             self.eras.abandon(era);
@@ -184,6 +200,9 @@ impl Sender {
             .with_retriable(true)
         };
         let settled = batch.settled;
+        if let Some((_, reason)) = reasons.first() {
+            self.note_failure(reason);
+        }
         batch.refused(&reasons, others);
         self.finish(partition, &batch, settled, false, lanes);
         self.spoil_behind(partition, &batch);

@@ -111,10 +111,11 @@ impl Sender {
             let error = self.timed_out(partition, batch.last_error.as_ref());
             let batch = &mut self.partitions[partition].sent[at].batch;
             batch.maybe_written = true;
-            batch.failed(error, Outcome::Unknown);
+            batch.failed(error.clone(), Outcome::Unknown);
             let (count, sequenced) = (u64::from(batch.count()), batch.sequence.is_some());
             lanes.queued(partition, -1);
             self.counts.failed += count;
+            self.note_failure(&error);
             if sequenced {
                 self.spoil(partition);
             }

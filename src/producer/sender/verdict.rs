@@ -11,6 +11,8 @@ pub(super) enum Verdict {
     Duplicate,
     /// Send it again. `unsure`: it may have been written nonetheless. `refresh`: leaders may have changed.
     Retry { unsure: bool, refresh: bool },
+    /// Send it again soon: the transaction before this one is still being finished (KIP-890).
+    Busy,
     /// Send it again once: it was damaged on the way, or is bad.
     RetryOnce,
     /// Earlier batches of this era are missing: this one was not written.
@@ -37,6 +39,7 @@ pub(super) fn verdict(code: ErrorCode) -> Verdict {
         ErrorCode::MESSAGE_TOO_LARGE | ErrorCode::RECORD_LIST_TOO_LARGE => Verdict::TooLarge,
         ErrorCode::INVALID_RECORD | ErrorCode::INVALID_TIMESTAMP => Verdict::BadRecords,
         ErrorCode::CORRUPT_MESSAGE => Verdict::RetryOnce,
+        ErrorCode::CONCURRENT_TRANSACTIONS => Verdict::Busy,
         ErrorCode::REQUEST_TIMED_OUT
         | ErrorCode::NOT_ENOUGH_REPLICAS_AFTER_APPEND
         | ErrorCode::NETWORK_EXCEPTION => {
@@ -64,6 +67,7 @@ mod tests {
             (ErrorCode::NOT_ENOUGH_REPLICAS_AFTER_APPEND, retry(true, false)),
             (ErrorCode::REQUEST_TIMED_OUT, retry(true, false)),
             (ErrorCode::CORRUPT_MESSAGE, Verdict::RetryOnce),
+            (ErrorCode::CONCURRENT_TRANSACTIONS, Verdict::Busy),
             (ErrorCode::MESSAGE_TOO_LARGE, Verdict::TooLarge),
             (ErrorCode::RECORD_LIST_TOO_LARGE, Verdict::TooLarge),
             (ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER, Verdict::Gap),

@@ -444,6 +444,11 @@ impl Membership {
         self.closing.as_ref().and_then(Closing::next_deadline).is_some_and(|at| at <= now)
     }
 
+    /// Member id and generation under which offsets may be committed now; none while the group rebalances.
+    pub(crate) fn place(&self) -> Option<(ByteString, i32)> {
+        self.protocol.commit_identity()
+    }
+
     /// True once nothing will ever follow.
     pub(crate) fn is_over(&self) -> bool {
         self.closing.is_some() && self.protocol.is_over() && !self.leaving
