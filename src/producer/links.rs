@@ -191,7 +191,7 @@ mod tests {
             (versions.min, versions.max)
         };
         let VersionRange { min, max } = produce::VERSIONS;
-        assert_eq!(range(Compression::None, &[known.clone()]), (min, max));
+        assert_eq!(range(Compression::None, std::slice::from_ref(&known)), (min, max));
         assert_eq!(range(Compression::None, &[known.clone(), named]), (min, 12));
         assert_eq!(range(Compression::Zstd, &[known]), (7, max));
         assert!(links(Acks::All, Compression::None).manner(now, &[]).answered);

@@ -52,7 +52,6 @@ impl Txn {
             transaction_timeout_ms: 60_000,
             producer_id: known.0,
             producer_epoch: known.1,
-            ..Default::default()
         };
         let answer = self.client.ask(&request, 5).await;
         if answer.error_code == 0 {

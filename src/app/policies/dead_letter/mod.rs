@@ -21,7 +21,7 @@ use crate::types::TopicName;
 /// | `source_consumer_group` | the group that gave it up |
 /// | `source_attempts` | how often its handler ran |
 /// | `source_error`, `source_error_kind` | the latest error with its causes (1,024 bytes at most), and its [kind](crate::Error::kind) |
-/// | `source_trace_id` | the id of that error, which its [event](super::Event::Error) has too |
+/// | `source_trace_id` | the id of that error, which its [event](crate::app::Event::Error) has too |
 ///
 /// A letter that is given up again tells where that happened last. Records of one partition go to one partition of the dead
 /// letter topic, in order. The topic must exist or be created by the broker on first use.
@@ -61,9 +61,9 @@ pub enum Fate {
     Dispatch,
     /// It goes to this topic.
     DispatchTo(TopicName),
-    /// It is left behind, with an event ([`Event::Skipped`](super::Event::Skipped)).
+    /// It is left behind, with an event ([`Event::Skipped`](crate::app::Event::Skipped)).
     Skip,
-    /// The application stops in order, and [`Server::run`](super::Server::run) returns the error. The record and what comes
+    /// The application stops in order, and [`Server::run`](crate::app::Server::run) returns the error. The record and what comes
     /// behind it stay uncommitted: they are handled again after a restart.
     Stop,
 }
@@ -75,7 +75,7 @@ impl DeadLetter {
     }
 
     /// Records that are given up go nowhere: they are skipped, with an event
-    /// ([`Event::Skipped`](super::Event::Skipped)). Karafka's `topic: false`.
+    /// ([`Event::Skipped`](crate::app::Event::Skipped)). Karafka's `topic: false`.
     pub fn skip() -> Self {
         Self {
             topic: None,
@@ -145,7 +145,9 @@ impl DeadLetter {
 
 /// A strategy of the user.
 #[derive(Clone)]
-pub(crate) struct Strategy(Arc<dyn Fn(&ErrorHistory, u32) -> Fate + Send + Sync>);
+pub(crate) struct Strategy(Arc<Decide>);
+
+type Decide = dyn Fn(&ErrorHistory, u32) -> Fate + Send + Sync;
 
 impl fmt::Debug for Strategy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
