@@ -1,6 +1,6 @@
 //! Groups: list and describe, of the classic and the KIP-848 protocol.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use bytes::Bytes;
@@ -26,7 +26,7 @@ use crate::{Error, ErrorCode, ErrorKind, Result};
 const CONSUMER: &str = "consumer";
 
 /// What kind of group it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum GroupKind {
     /// Members join by JoinGroup and SyncGroup.
@@ -54,7 +54,7 @@ impl GroupKind {
 }
 
 /// State of a group.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum GroupState {
     /// Waiting for members to join.
@@ -78,7 +78,7 @@ pub enum GroupState {
 }
 
 impl GroupState {
-    fn parse(text: &str) -> Self {
+    pub(super) fn parse(text: &str) -> Self {
         match text.to_ascii_lowercase().as_str() {
             "preparingrebalance" => Self::PreparingRebalance,
             "completingrebalance" => Self::CompletingRebalance,
@@ -137,15 +137,15 @@ pub struct GroupListings {
 pub struct GroupDescription {
     /// The id.
     pub id: GroupId,
-    /// [`GroupKind::Classic`] or [`GroupKind::Consumer`].
+    /// What kind of group it is.
     pub kind: GroupKind,
     /// The state.
     pub state: GroupState,
-    /// `consumer` for consumer groups.
+    /// `consumer` for consumer groups, `share` and `streams` for those.
     pub protocol_type: String,
     /// Assignor in use, such as `cooperative-sticky` or `uniform`; empty while there is none.
     pub assignor: String,
-    /// Epoch of the group (KIP-848).
+    /// Epoch of the group (KIP-848, KIP-932, KIP-1071).
     pub epoch: Option<i32>,
     /// The members.
     pub members: Vec<MemberDescription>,
@@ -181,11 +181,39 @@ impl Admin {
     ///
     /// If not even the brokers are known. See [`Admin`].
     pub async fn list_groups(&self) -> Result<GroupListings> {
+        self.list_groups_of([], []).await
+    }
+
+    /// [`list_groups`](Self::list_groups) of those in one of these states and of one of these kinds; none for any.
+    ///
+    /// # Errors
+    ///
+    /// As [`list_groups`](Self::list_groups). Brokers that are too old to tell states (before 2.6) or kinds (before 3.8), where
+    /// they are asked for, are among the failures.
+    pub async fn list_groups_of(
+        &self,
+        states: impl IntoIterator<Item = GroupState>,
+        kinds: impl IntoIterator<Item = GroupKind>,
+    ) -> Result<GroupListings> {
+        let states: BTreeSet<GroupState> = states.into_iter().collect();
+        let kinds: BTreeSet<GroupKind> = kinds.into_iter().collect();
+        let (states, kinds) = (&states, &kinds);
         let call = self.call();
         let metadata = self.cluster.ready(call.deadline).await?;
         let ask = |node: NodeId| -> BoxFuture<'_, (NodeId, Result<ListGroupsResponse>)> {
             Box::pin(async move {
-                let build = |_| Ok(ListGroupsRequest::default());
+                let build = |version| {
+                    if version < if kinds.is_empty() { 4 } else { 5 }
+                        && !(states.is_empty() && kinds.is_empty())
+                    {
+                        let message = "the broker is too old to tell the groups' states or kinds";
+                        return Err(Error::new(ErrorKind::UnsupportedVersion, message));
+                    }
+                    Ok(ListGroupsRequest {
+                        states_filter: states.iter().map(|state| state.to_string().into()).collect(),
+                        types_filter: kinds.iter().map(|kind| kind.to_string().into()).collect(),
+                    })
+                };
                 let code = |response: &ListGroupsResponse| ErrorCode(response.error_code);
                 (node, self.cluster.request(Target::Node(node), call, build, code).await)
             })
@@ -233,20 +261,23 @@ impl Admin {
                 (group, described)
             })
         };
-        let unique: std::collections::BTreeSet<GroupId> = groups.into_iter().map(Into::into).collect();
+        let unique: BTreeSet<GroupId> = groups.into_iter().map(Into::into).collect();
         join_all(unique.into_iter().map(ask).collect()).await.into_iter().collect()
     }
 
     /// One group; see [`describe_groups`](Self::describe_groups).
     pub(super) async fn describe_group(&self, group: &GroupId) -> Result<GroupDescription> {
-        match self.describe_consumer_group(group).await {
-            Ok(Some(described)) => return Ok(described),
-            Ok(None) => {}
-            // Brokers before 3.7 know classic groups alone.
-            Err(error) if error.kind() == ErrorKind::UnsupportedVersion => {}
-            Err(error) => return Err(error),
+        if let Some(described) = where_known(self.describe_consumer_group(group).await)? {
+            return Ok(described);
         }
-        self.describe_classic_group(group).await
+        let unknown = match self.describe_classic_group(group).await {
+            Err(error) if error.code() == Some(ErrorCode::GROUP_ID_NOT_FOUND) => error,
+            described => return described,
+        };
+        if let Some(described) = where_known(self.describe_share_group(group).await)? {
+            return Ok(described);
+        }
+        where_known(self.describe_streams_group(group).await)?.ok_or(unknown)
     }
 
     /// `None` if it is no group of the KIP-848 protocol.
@@ -290,12 +321,20 @@ impl Admin {
     }
 }
 
-/// Answers of ConsumerGroupDescribe that mean "not a group of this protocol".
-fn is_other_kind(code: ErrorCode) -> bool {
+/// `None` also from brokers that do not know such groups.
+fn where_known(described: Result<Option<GroupDescription>>) -> Result<Option<GroupDescription>> {
+    match described {
+        Err(error) if error.kind() == ErrorKind::UnsupportedVersion => Ok(None),
+        described => described,
+    }
+}
+
+/// Answers of ConsumerGroupDescribe and its like that mean "not a group of this protocol".
+pub(super) fn is_other_kind(code: ErrorCode) -> bool {
     matches!(code, ErrorCode::GROUP_ID_NOT_FOUND | ErrorCode::UNSUPPORTED_VERSION)
 }
 
-fn text(text: Str) -> String {
+pub(super) fn text(text: Str) -> String {
     text.to_string()
 }
 
@@ -329,7 +368,7 @@ fn assigned(assignment: &Assignment) -> Vec<TopicPartition> {
     assignment.topic_partitions.iter().flat_map(|topic| each(&topic.topic_name, &topic.partitions)).collect()
 }
 
-fn expand(topic: &Str, partitions: &Array<i32>) -> Vec<TopicPartition> {
+pub(super) fn expand(topic: &Str, partitions: &Array<i32>) -> Vec<TopicPartition> {
     partitions.iter().map(|partition| TopicPartition::new(topic.clone(), partition)).collect()
 }
 

@@ -1,11 +1,13 @@
 //! Operations on a cluster: topics, groups, offsets. Results come per item: one that fails hides no other.
 //!
-//! * `topics`: create, delete, describe, list, add partitions.
-//! * `groups`: list and describe groups of the classic and the KIP-848 protocol.
-//! * `offsets`: log ends, committed offsets, lag.
+//! * `topics`: create, delete, list, add partitions; `descriptions`: topics in detail; `records`: delete records.
+//! * `configs`: settings of topics, brokers, groups, loggers, client metrics; `alterations`: changing them.
+//! * `groups`: list and describe groups of every kind (`group_kinds`); `members`: remove members, delete groups.
+//! * `offsets`: log ends, committed offsets; `commits`: committed offsets changed and deleted; `lag`; `moves`: offsets moved
+//!   by a plan that is shown first.
 //! * `nodes`: brokers and controller.
 //! * `listing`: metadata as one broker tells it.
-//! * `items`: what they have in common.
+//! * `items`, `leaders`: what they have in common.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,21 +18,37 @@ use tokio::time::Instant;
 use crate::cluster::{Call, Cluster, SlowLane};
 use crate::{Result, deadline};
 
+mod alterations;
+mod commits;
+mod configs;
+mod descriptions;
+mod group_kinds;
 mod groups;
 mod items;
+mod lag;
+mod leaders;
 mod listing;
+mod members;
+mod moves;
 mod nodes;
 mod offsets;
+mod records;
 mod topics;
 
 #[cfg(all(test, feature = "broker"))]
 mod tests;
 
+pub use configs::{ConfigChange, ConfigEntry, ConfigResource, ConfigSource, ConfigSynonym};
+pub use descriptions::{PartitionDescription, TopicDescription};
 pub use groups::{GroupDescription, GroupKind, GroupListing, GroupListings, GroupState, MemberDescription};
+pub use lag::{GroupLag, PartitionLag};
 pub use listing::{ListedPartition, ListedTopic, MetadataListing};
+pub use members::Leaving;
+pub use moves::{MoveTo, MovedOffsets, OffsetMove, OffsetPlan};
 pub use nodes::{ClusterDescription, NodeDescription};
-pub use offsets::{CommittedOffset, GroupLag, ListedOffset, OffsetSpec, PartitionLag};
-pub use topics::{CreatedTopic, NewTopic, PartitionDescription, TopicDescription, TopicListing};
+pub use offsets::{CommittedOffset, ListedOffset, OffsetSpec};
+pub use records::DeleteRecords;
+pub use topics::{CreatedTopic, NewPartitions, NewTopic, TopicListing};
 
 /// A result for each item of an operation.
 pub type Results<K, T> = BTreeMap<K, Result<T>>;

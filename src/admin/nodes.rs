@@ -37,7 +37,7 @@ impl Admin {
     ///
     /// See [`Admin`].
     pub async fn describe_cluster(&self) -> Result<ClusterDescription> {
-        let response = self.metadata(Some(&[])).await?;
+        let response = self.metadata(Some(&[]), self.call()).await?;
         let mut nodes: Vec<_> = (response.brokers.into_iter())
             .map(|broker| NodeDescription {
                 id: NodeId(broker.node_id),

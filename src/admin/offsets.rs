@@ -1,16 +1,13 @@
-//! Offsets: log ends, committed offsets, lag.
+//! Offsets: log ends, committed offsets.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
-use std::time::Duration;
+use std::collections::BTreeMap;
 
-use tokio::time::{Instant, sleep_until, timeout_at};
-
-use super::items::{check, join_all, name_error};
+use super::items::check;
+use super::leaders::{Asked, AtLeader};
 use super::{Admin, Results};
-use crate::cluster::{Call, CoordinatorKind, Metadata, Target};
+use crate::cluster::{Call, CoordinatorKind, Target};
 use crate::runtime::BoxFuture;
-use crate::types::{GroupId, LeaderEpoch, MemberId, NodeId, Offset, Timestamp, TopicPartition};
+use crate::types::{GroupId, LeaderEpoch, Offset, Timestamp, TopicPartition};
 use crate::wire::Str;
 use crate::wire::messages::list_offsets::{ListOffsetsPartition, ListOffsetsTopic};
 use crate::wire::messages::offset_fetch::OffsetFetchRequestGroup;
@@ -19,8 +16,6 @@ use crate::wire::messages::{
 };
 use crate::{Error, ErrorCode, ErrorKind, Result};
 
-/// How long a topic may be unknown before it counts as missing.
-const TOPIC_GRACE: Duration = Duration::from_secs(5);
 /// From this version on OffsetFetch names topics by id alone.
 const OFFSET_FETCH_TOPIC_IDS: i16 = 10;
 
@@ -78,59 +73,37 @@ pub struct CommittedOffset {
     pub metadata: String,
 }
 
-/// How far a group is behind.
-#[derive(Debug)]
-#[non_exhaustive]
-pub struct GroupLag {
-    /// The group.
-    pub group: GroupId,
-    /// Every partition with a committed offset or a member.
-    pub partitions: Results<TopicPartition, PartitionLag>,
-}
+impl CommittedOffset {
+    /// An offset to commit, without epoch and metadata.
+    pub fn new(offset: impl Into<Offset>) -> Self {
+        Self { offset: offset.into(), leader_epoch: LeaderEpoch(-1), metadata: String::new() }
+    }
 
-impl GroupLag {
-    /// Sum over the partitions whose lag is known.
-    pub fn total(&self) -> u64 {
-        self.partitions.values().flatten().filter_map(|partition| partition.lag).sum()
+    /// Text to store beside it; brokers take 4,096 bytes by default.
+    #[must_use]
+    pub fn metadata(mut self, metadata: impl Into<String>) -> Self {
+        self.metadata = metadata.into();
+        self
     }
 }
-
-/// How far a group is behind in one partition.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct PartitionLag {
-    /// The committed offset; `None` if nothing is committed.
-    pub committed: Option<Offset>,
-    /// End of the log.
-    pub end: Offset,
-    /// Records between the two; `None` if nothing is committed.
-    pub lag: Option<u64>,
-    /// The member that has the partition, if one has.
-    pub member: Option<MemberId>,
-}
-
-/// What is looked up.
-type Wanted = BTreeMap<TopicPartition, OffsetSpec>;
 
 /// What was found.
 type Offsets = Results<TopicPartition, ListedOffset>;
 
-/// Why a partition that nobody leads cannot be asked for.
-fn unled(metadata: &Metadata, partition: &TopicPartition) -> Error {
-    let attempted = "cannot be used";
-    match metadata.topic(&partition.topic) {
-        _ if partition.topic.fault().is_some() => name_error(&partition.topic, attempted),
-        Some(topic) if topic.partition(partition.partition).is_none() => {
-            let count = topic.partition_count();
-            let message = format!("partition {partition} does not exist: the topic has {count} partitions");
-            Error::new(ErrorKind::Config, message)
-        }
-        Some(_) => Error::from_code(ErrorCode::LEADER_NOT_AVAILABLE, format!("{partition} has no leader")),
-        None => {
-            let code = metadata.errors.get(&partition.topic).copied();
-            let code = code.unwrap_or(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION);
-            Error::from_code(code, format!("topic {} {attempted}", partition.topic))
-        }
+/// Looks up offsets at leaders.
+struct Lookup;
+
+impl AtLeader for Lookup {
+    type Spec = OffsetSpec;
+    type Found = ListedOffset;
+
+    /// Those that need a newer broker are asked for apart, so that they cost the others nothing.
+    fn version_min(spec: &OffsetSpec) -> i16 {
+        spec.version_min()
+    }
+
+    fn ask<'a>(&'a self, admin: &'a Admin, asked: Asked<'a, OffsetSpec>) -> BoxFuture<'a, Offsets> {
+        Box::pin(admin.list_offsets_at(asked))
     }
 }
 
@@ -145,81 +118,12 @@ impl Admin {
         &self,
         wanted: impl IntoIterator<Item = (TopicPartition, OffsetSpec)>,
     ) -> Results<TopicPartition, ListedOffset> {
-        let deadline = self.deadline();
-        let wanted: Wanted = wanted.into_iter().collect();
-        let grace = deadline.min(Instant::now() + TOPIC_GRACE);
-        if let Err(error) = self.cluster.ready(deadline).await {
-            return wanted.into_keys().map(|partition| (partition, Err(error.clone()))).collect();
-        }
-        self.offsets_of(wanted, grace, deadline).await
-    }
-
-    /// Asks and asks again until everything has its result. What different nodes are asked goes its own way: none waits for
-    /// another's answer, nor for partitions that nobody leads.
-    fn offsets_of(&self, wanted: Wanted, grace: Instant, deadline: Instant) -> BoxFuture<'_, Offsets> {
-        Box::pin(async move {
-            let mut wanted = wanted;
-            let mut results = Offsets::new();
-            let mut failures = 0;
-            let mut snapshots = self.cluster.subscribe();
-            loop {
-                let metadata = Arc::clone(&snapshots.borrow_and_update());
-                let mut parts: BTreeMap<Option<(NodeId, i16)>, Wanted> = BTreeMap::new();
-                for (partition, spec) in wanted {
-                    let topic = metadata.topic(&partition.topic);
-                    let leader = topic.and_then(|topic| topic.partition(partition.partition)?.leader);
-                    let part = leader.map(|leader| (leader, spec.version_min()));
-                    parts.entry(part).or_default().insert(partition, spec);
-                }
-                if parts.len() > 1 {
-                    let parts = parts.into_values().map(|part| self.offsets_of(part, grace, deadline));
-                    results.extend(join_all(parts.collect()).await.into_iter().flatten());
-                    return results;
-                }
-                let Some((place, part)) = parts.pop_first() else { return results };
-                let answers = match place {
-                    Some((leader, version_min)) => {
-                        self.list_offsets_at(leader, version_min, &part, deadline).await
-                    }
-                    None => part.keys().map(|at| (at.clone(), Err(unled(&metadata, at)))).collect(),
-                };
-                let now = Instant::now();
-                failures += 1;
-                let dice = self.cluster.runtime().random();
-                let next = now + self.cluster.config().retry_backoff.delay(failures, dice);
-                wanted = Wanted::new();
-                for (partition, result) in answers {
-                    let Some(&spec) = part.get(&partition) else { continue };
-                    let missing = place.is_none() && metadata.topic(&partition.topic).is_none();
-                    let late = next >= if missing { grace } else { deadline };
-                    match result {
-                        Err(error) if error.is_retriable() && !late => {
-                            self.cluster.leader_failed(&partition.topic);
-                            wanted.insert(partition, spec);
-                        }
-                        result => drop(results.insert(partition, result)),
-                    }
-                }
-                if wanted.is_empty() {
-                    return results;
-                }
-                match place {
-                    Some(_) => sleep_until(next).await,
-                    // News may come earlier; without any it is looked again.
-                    None => drop(timeout_at(next, snapshots.changed()).await),
-                }
-            }
-        })
+        self.at_leaders(&Lookup, wanted.into_iter().collect(), self.deadline()).await
     }
 
     /// Asks `leader` once.
-    async fn list_offsets_at(
-        &self,
-        leader: NodeId,
-        version_min: i16,
-        wanted: &Wanted,
-        deadline: Instant,
-    ) -> Offsets {
+    async fn list_offsets_at(&self, asked: Asked<'_, OffsetSpec>) -> Offsets {
+        let Asked { leader, version_min, wanted, deadline } = asked;
         let build = |version| {
             if version < version_min {
                 let message = "the broker cannot look for the highest timestamp";
@@ -324,39 +228,5 @@ impl Admin {
             }
         }
         Ok(results)
-    }
-
-    /// How far a group is behind: committed offsets against the ends of the logs, for every partition that has a
-    /// committed offset or a member.
-    ///
-    /// # Errors
-    ///
-    /// As [`group_offsets`](Self::group_offsets). That the members are not known (no such group any more) is none.
-    pub async fn group_lag(&self, group: impl Into<GroupId>) -> Result<GroupLag> {
-        let group = group.into();
-        let (committed, described) =
-            tokio::join!(self.group_offsets(group.clone()), self.describe_group(&group));
-        let mut committed = committed?;
-        let mut owners = BTreeMap::new();
-        for member in described.map(|group| group.members).unwrap_or_default() {
-            for partition in member.assignment {
-                owners.insert(partition, member.id.clone());
-            }
-        }
-        let partitions: BTreeSet<_> = committed.keys().chain(owners.keys()).cloned().collect();
-        let ends =
-            self.list_offsets(partitions.into_iter().map(|partition| (partition, OffsetSpec::Latest))).await;
-        let partitions = ends.into_iter().map(|(partition, end)| {
-            let committed = committed.remove(&partition).transpose();
-            let member = owners.remove(&partition);
-            let lag = end.and_then(|end| {
-                let end = end.offset.unwrap_or(Offset(0));
-                let committed = committed?.map(|committed| committed.offset);
-                let lag = committed.map(|committed| u64::try_from(end.0 - committed.0).unwrap_or(0));
-                Ok(PartitionLag { committed, end, lag, member })
-            });
-            (partition, lag)
-        });
-        Ok(GroupLag { group, partitions: partitions.collect() })
     }
 }

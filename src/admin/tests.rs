@@ -22,6 +22,9 @@ use crate::wire::messages::{
 use crate::wire::{Array, Encode};
 use crate::{Error, ErrorCode, ErrorKind};
 
+mod groups;
+mod topics;
+
 struct Bench {
     broker: broker::Cluster,
     admin: Admin,

@@ -1,22 +1,22 @@
-//! Topics: create, delete, describe, list, add partitions.
+//! Topics: create, delete, list, add partitions.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use super::items::{Said, check, legal_topics};
+use super::items::Said;
 use super::{Admin, Results};
 use crate::cluster::{Call, Target};
-use crate::types::{LeaderEpoch, NodeId, Partition, TopicName};
-use crate::wire::messages::create_partitions::CreatePartitionsTopic;
+use crate::types::{NodeId, TopicName};
+use crate::wire::messages::create_partitions::{CreatePartitionsAssignment, CreatePartitionsTopic};
 use crate::wire::messages::create_topics::{
     CreatableReplicaAssignment, CreatableTopic, CreatableTopicConfig,
 };
 use crate::wire::messages::delete_topics::DeleteTopicState;
-use crate::wire::messages::metadata::{MetadataRequestTopic, MetadataResponseTopic};
+use crate::wire::messages::metadata::MetadataRequestTopic;
 use crate::wire::messages::{
     CreatePartitionsRequest, CreatePartitionsResponse, CreateTopicsRequest, CreateTopicsResponse,
     DeleteTopicsRequest, DeleteTopicsResponse, MetadataRequest, MetadataResponse,
 };
-use crate::wire::{Array, Str, Uuid};
+use crate::wire::{Str, Uuid};
 use crate::{Error, ErrorCode, ErrorKind, Result};
 
 /// A topic to be created.
@@ -127,36 +127,31 @@ pub struct TopicListing {
     pub internal: bool,
 }
 
-/// A topic in detail.
+/// More partitions for a topic: how many it is to have, and where the new ones go. A number alone leaves that to the brokers.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct TopicDescription {
-    /// The name.
-    pub name: TopicName,
-    /// Id of the topic; `None` before Kafka 2.8.
-    pub id: Option<Uuid>,
-    /// True for Kafka's own topics, such as `__consumer_offsets`.
-    pub internal: bool,
-    /// The partitions, by number.
-    pub partitions: Vec<PartitionDescription>,
+pub struct NewPartitions {
+    count: i32,
+    replicas: Vec<Vec<NodeId>>,
 }
 
-/// A partition in detail.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct PartitionDescription {
-    /// The number.
-    pub partition: Partition,
-    /// The leader; `None` while there is none.
-    pub leader: Option<NodeId>,
-    /// Epoch of the leader, where the broker tells.
-    pub leader_epoch: LeaderEpoch,
-    /// All replicas, the preferred leader first.
-    pub replicas: Vec<NodeId>,
-    /// Replicas that are in sync.
-    pub in_sync: Vec<NodeId>,
-    /// Replicas that are offline.
-    pub offline: Vec<NodeId>,
+impl NewPartitions {
+    /// `count` partitions in all, old ones included.
+    pub fn to(count: i32) -> Self {
+        Self { count, replicas: Vec::new() }
+    }
+
+    /// The nodes of each new partition, the preferred leader first.
+    #[must_use]
+    pub fn replicas(mut self, replicas: impl IntoIterator<Item = Vec<NodeId>>) -> Self {
+        self.replicas = replicas.into_iter().collect();
+        self
+    }
+}
+
+impl From<i32> for NewPartitions {
+    fn from(count: i32) -> Self {
+        Self::to(count)
+    }
 }
 
 impl Admin {
@@ -170,6 +165,27 @@ impl Admin {
         &self,
         topics: impl IntoIterator<Item = NewTopic>,
     ) -> Result<Results<TopicName, CreatedTopic>> {
+        self.create_or_validate(topics, false).await
+    }
+
+    /// What [`create_topics`](Self::create_topics) would say, without creating anything. Brokers give topics that are not
+    /// made no id.
+    ///
+    /// # Errors
+    ///
+    /// As [`create_topics`](Self::create_topics).
+    pub async fn validate_topics(
+        &self,
+        topics: impl IntoIterator<Item = NewTopic>,
+    ) -> Result<Results<TopicName, CreatedTopic>> {
+        self.create_or_validate(topics, true).await
+    }
+
+    async fn create_or_validate(
+        &self,
+        topics: impl IntoIterator<Item = NewTopic>,
+        validate_only: bool,
+    ) -> Result<Results<TopicName, CreatedTopic>> {
         let mut wanted = BTreeMap::new();
         for topic in topics {
             let name = topic.name.clone();
@@ -181,10 +197,10 @@ impl Admin {
             Some(topic) => topic.to_message(version),
             None => Err(Error::new(ErrorKind::State, format!("topic {name} was not asked for"))),
         };
-        let build = |topics, _, timeout_ms| CreateTopicsRequest { topics, timeout_ms, validate_only: false };
+        let build = |topics, _, timeout_ms| CreateTopicsRequest { topics, timeout_ms, validate_only };
         let read = |response: &CreateTopicsResponse| {
             let said = response.topics.iter().map(|topic| Said {
-                topic: topic.name.clone().into(),
+                item: topic.name.clone().into(),
                 code: ErrorCode(topic.error_code),
                 message: topic.error_message.clone(),
                 value: CreatedTopic {
@@ -222,7 +238,7 @@ impl Admin {
         let read = |response: &DeleteTopicsResponse| {
             let said = response.responses.iter().filter_map(|topic| {
                 Some(Said {
-                    topic: topic.name.clone()?.into(),
+                    item: topic.name.clone()?.into(),
                     code: ErrorCode(topic.error_code),
                     message: topic.error_message.clone(),
                     value: (),
@@ -233,33 +249,91 @@ impl Admin {
         self.topic_items(unique(topics), "was not deleted", item, build, read).await
     }
 
-    /// Raises the number of partitions of topics to `count` each. Keys go to other partitions from then on.
+    /// Deletes topics that have these ids, whatever their names are by now: one that was made anew under an old name is safe
+    /// (Kafka 2.8).
     ///
     /// # Errors
     ///
-    /// Per topic `INVALID_PARTITIONS` if it has as many or more already; otherwise see [`Admin`].
-    pub async fn create_partitions<T: Into<TopicName>>(
+    /// Per id `UNKNOWN_TOPIC_ID`; `UnsupportedVersion` from older brokers; otherwise see [`Admin`].
+    pub async fn delete_topics_by_id(
         &self,
-        topics: impl IntoIterator<Item = (T, i32)>,
-    ) -> Result<Results<TopicName, ()>> {
-        let counts: BTreeMap<TopicName, i32> =
-            topics.into_iter().map(|(topic, count)| (topic.into(), count)).collect();
-        let item = |name: &TopicName, _| {
-            let count = counts.get(name).copied().unwrap_or_default();
-            Ok(CreatePartitionsTopic { name: name.to_byte_string(), count, assignments: None })
+        ids: impl IntoIterator<Item = Uuid>,
+    ) -> Result<Results<Uuid, ()>> {
+        let ids: BTreeSet<Uuid> = ids.into_iter().collect();
+        let item = |id: &Uuid, version| {
+            if version < 6 {
+                let message = "brokers before 2.8 do not delete topics by id";
+                return Err(Error::new(ErrorKind::UnsupportedVersion, message));
+            }
+            Ok(DeleteTopicState { name: None, topic_id: *id })
         };
-        let build =
-            |topics, _, timeout_ms| CreatePartitionsRequest { topics, timeout_ms, validate_only: false };
-        let read = |response: &CreatePartitionsResponse| {
-            let said = response.results.iter().map(|topic| Said {
-                topic: topic.name.clone().into(),
+        let build = |topics, _, timeout_ms| DeleteTopicsRequest { topics, timeout_ms, ..Default::default() };
+        let read = |response: &DeleteTopicsResponse| {
+            let said = response.responses.iter().map(|topic| Said {
+                item: topic.topic_id,
                 code: ErrorCode(topic.error_code),
                 message: topic.error_message.clone(),
                 value: (),
             });
             said.collect()
         };
-        self.topic_items(counts.keys().cloned().collect(), "got no more partitions", item, build, read).await
+        let what = |id: &Uuid| format!("topic with id {id} was not deleted");
+        self.controller_items(ids.into_iter().collect(), what, item, build, read).await
+    }
+
+    /// Raises the number of partitions of topics, given as number or as [`NewPartitions`]. Keys go to other partitions from
+    /// then on.
+    ///
+    /// # Errors
+    ///
+    /// Per topic `INVALID_PARTITIONS` if it has as many or more already; otherwise see [`Admin`].
+    pub async fn create_partitions<T: Into<TopicName>, P: Into<NewPartitions>>(
+        &self,
+        topics: impl IntoIterator<Item = (T, P)>,
+    ) -> Result<Results<TopicName, ()>> {
+        let topics = topics.into_iter().map(|(topic, more)| (topic.into(), more.into()));
+        self.add_partitions(topics.collect(), false).await
+    }
+
+    /// What [`create_partitions`](Self::create_partitions) would say, without doing anything.
+    ///
+    /// # Errors
+    ///
+    /// As [`create_partitions`](Self::create_partitions).
+    pub async fn validate_partitions<T: Into<TopicName>, P: Into<NewPartitions>>(
+        &self,
+        topics: impl IntoIterator<Item = (T, P)>,
+    ) -> Result<Results<TopicName, ()>> {
+        let topics = topics.into_iter().map(|(topic, more)| (topic.into(), more.into()));
+        self.add_partitions(topics.collect(), true).await
+    }
+
+    async fn add_partitions(
+        &self,
+        wanted: BTreeMap<TopicName, NewPartitions>,
+        validate_only: bool,
+    ) -> Result<Results<TopicName, ()>> {
+        let item = |name: &TopicName, _| {
+            let Some(more) = wanted.get(name) else {
+                return Err(Error::new(ErrorKind::State, format!("topic {name} was not asked for")));
+            };
+            let places = more.replicas.iter().map(|nodes| CreatePartitionsAssignment {
+                broker_ids: nodes.iter().map(|node| node.0).collect(),
+            });
+            let assignments = (!more.replicas.is_empty()).then(|| places.collect());
+            Ok(CreatePartitionsTopic { name: name.to_byte_string(), count: more.count, assignments })
+        };
+        let build = |topics, _, timeout_ms| CreatePartitionsRequest { topics, timeout_ms, validate_only };
+        let read = |response: &CreatePartitionsResponse| {
+            let said = response.results.iter().map(|topic| Said {
+                item: topic.name.clone().into(),
+                code: ErrorCode(topic.error_code),
+                message: topic.error_message.clone(),
+                value: (),
+            });
+            said.collect()
+        };
+        self.topic_items(wanted.keys().cloned().collect(), "got no more partitions", item, build, read).await
     }
 
     /// All topics that the principal may describe, Kafka's own included.
@@ -268,7 +342,7 @@ impl Admin {
     ///
     /// See [`Admin`].
     pub async fn list_topics(&self) -> Result<Vec<TopicListing>> {
-        let response = self.metadata(None).await?;
+        let response = self.metadata(None, self.call()).await?;
         let mut topics: Vec<_> = (response.topics.into_iter())
             .filter(|topic| ErrorCode(topic.error_code).is_ok())
             .filter_map(|topic| {
@@ -284,41 +358,12 @@ impl Admin {
         Ok(topics)
     }
 
-    /// Partitions, leaders and replicas of topics, as one broker sees them now.
-    ///
-    /// # Errors
-    ///
-    /// Per topic `UNKNOWN_TOPIC_OR_PARTITION`, also just after its creation; otherwise see [`Admin`].
-    pub async fn describe_topics<T: Into<TopicName>>(
-        &self,
-        topics: impl IntoIterator<Item = T>,
-    ) -> Result<Results<TopicName, TopicDescription>> {
-        let mut results = Results::new();
-        let names = legal_topics(unique(topics), "cannot be described", &mut results);
-        if names.is_empty() {
-            return Ok(results);
-        }
-        let response = self.metadata(Some(&names)).await?;
-        let mut answers: BTreeMap<TopicName, MetadataResponseTopic> = (response.topics.into_iter())
-            .filter_map(|topic| Some((topic.name.clone()?.into(), topic)))
-            .collect();
-        let mut describe = |name: &TopicName| {
-            let Some(topic) = answers.remove(name) else {
-                let message = format!("topic {name}: the broker said nothing about it");
-                return Err(Error::new(ErrorKind::Protocol, message));
-            };
-            check(ErrorCode(topic.error_code), None, format!("topic {name} cannot be described"))?;
-            Ok(TopicDescription::new(name, topic))
-        };
-        for name in names {
-            let described = describe(&name);
-            results.insert(name, described);
-        }
-        Ok(results)
-    }
-
     /// Asks any node about `topics`, or all.
-    pub(super) async fn metadata(&self, topics: Option<&[TopicName]>) -> Result<MetadataResponse> {
+    pub(super) async fn metadata(
+        &self,
+        topics: Option<&[TopicName]>,
+        call: Call,
+    ) -> Result<MetadataResponse> {
         let build = |version| {
             let ask = |name: &TopicName| MetadataRequestTopic {
                 name: Some(name.to_byte_string()),
@@ -331,33 +376,15 @@ impl Admin {
             Ok(MetadataRequest { topics, allow_auto_topic_creation: version < 4, ..Default::default() })
         };
         let check = |response: &MetadataResponse| ErrorCode(response.error_code);
-        self.cluster.request(Target::Any, Call::until(self.deadline()), build, check).await
+        self.cluster.request(Target::Any, call, build, check).await
     }
 }
 
-impl TopicDescription {
-    fn new(name: &TopicName, topic: MetadataResponseTopic) -> Self {
-        let nodes = |ids: &Array<i32>| ids.iter().map(NodeId).collect();
-        let mut partitions: Vec<_> = (topic.partitions.iter())
-            .map(|partition| PartitionDescription {
-                partition: Partition(partition.partition_index),
-                leader: (partition.leader_id >= 0).then_some(NodeId(partition.leader_id)),
-                leader_epoch: LeaderEpoch(partition.leader_epoch),
-                replicas: nodes(&partition.replica_nodes),
-                in_sync: nodes(&partition.isr_nodes),
-                offline: nodes(&partition.offline_replicas),
-            })
-            .collect();
-        partitions.sort_by_key(|partition| partition.partition);
-        Self { name: name.clone(), id: known(topic.topic_id), internal: topic.is_internal, partitions }
-    }
-}
-
-fn known(id: Uuid) -> Option<Uuid> {
+pub(super) fn known(id: Uuid) -> Option<Uuid> {
     (id != Uuid::default()).then_some(id)
 }
 
-fn unique<T: Into<TopicName>>(topics: impl IntoIterator<Item = T>) -> Vec<TopicName> {
+pub(super) fn unique<T: Into<TopicName>>(topics: impl IntoIterator<Item = T>) -> Vec<TopicName> {
     let mut names: Vec<_> = topics.into_iter().map(Into::into).collect();
     names.sort();
     names.dedup();

@@ -25,6 +25,7 @@ mod cluster;
 mod control;
 mod coordinators;
 mod driver;
+mod dynamic_configs;
 mod groups;
 mod handlers;
 mod listener;

@@ -35,6 +35,8 @@ pub enum Operation {
     Delete,
     /// To add partitions; see [`Resource::Cluster`].
     Alter,
+    /// To change settings.
+    AlterConfigs,
 }
 
 type Denied = BTreeSet<Operation>;

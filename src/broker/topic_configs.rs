@@ -32,8 +32,11 @@ pub(crate) enum Range {
     Replicas,
 }
 
-/// Name, type, Kafka's default and range, as Kafka 4.3 defines them.
-pub(crate) const KNOWN: &[(&str, Kind, &str, Range)] = &[
+/// Name, type, Kafka's default and range of a setting.
+pub(crate) type Known = (&'static str, Kind, &'static str, Range);
+
+/// As Kafka 4.3 defines them.
+pub(crate) const KNOWN: &[Known] = &[
     ("cleanup.policy", Kind::List, "delete", Range::ListOf(&["compact", "delete"])),
     ("compression.gzip.level", Kind::Int, "-1", Range::GzipLevel),
     ("compression.lz4.level", Kind::Int, "9", Range::Within(1, 17)),
@@ -103,7 +106,7 @@ pub(crate) fn check(configs: &BTreeMap<String, String>) -> Result<(), String> {
 }
 
 impl Kind {
-    fn check(self, value: &str) -> Result<(), String> {
+    pub(crate) fn check(self, value: &str) -> Result<(), String> {
         let number = |fits: bool, name: &str| {
             if fits { Ok(()) } else { Err(format!("Not a number of type {name}")) }
         };
@@ -122,7 +125,7 @@ impl Kind {
 
 impl Range {
     /// `value` is of the setting's type.
-    fn check(self, value: &str) -> Result<(), String> {
+    pub(crate) fn check(self, value: &str) -> Result<(), String> {
         let number = || value.parse::<i64>().unwrap_or(0);
         let within = |from: i64, to: i64| match number() {
             number if number < from => Err(format!("Value must be at least {from}")),

@@ -28,6 +28,7 @@ mod commands;
 mod conditions;
 mod consume;
 mod endings;
+mod groups;
 mod handlers;
 mod letters;
 mod play;

@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::dynamic_configs::{Owner, TOPIC};
 use super::groups::{self, Groups};
 use super::replay::Replay;
 use super::rights::Rights;
@@ -153,6 +154,8 @@ pub(crate) struct State {
     pub(crate) rules: Rules,
     pub(crate) rights: Rights,
     pub(crate) sasl: Sasl,
+    /// Settings that were changed while the cluster runs, but those of topics.
+    dynamic: BTreeMap<Owner, BTreeMap<String, String>>,
     pub(crate) rng: fastrand::Rng,
     totals: Totals,
     pub(crate) replay: Option<Replay>,
@@ -192,6 +195,7 @@ impl State {
             rules: Rules::default(),
             rights: Rights::default(),
             sasl,
+            dynamic: BTreeMap::new(),
             rng,
             totals: Totals::default(),
             replay,

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 
 use tokio::time::Instant;
 
-use super::{State, Step};
+use super::super::partition::{NO_LEADER, Partition};
+use super::super::topic_configs;
+use super::{State, Step, TOPIC};
 use crate::ErrorCode;
-use crate::broker::partition::{NO_LEADER, Partition};
-use crate::broker::topic_configs;
 use crate::wire::{Str, Uuid};
 
 /// A topic.
@@ -245,6 +245,29 @@ impl State {
             .collect())
     }
 
+    /// Gives a resource these settings and no others.
+    pub(crate) fn set_configs(&mut self, kind: i8, name: &str, values: BTreeMap<String, String>) {
+        if kind == TOPIC {
+            if let Some(topic) = self.topics.get_mut(name) {
+                topic.configs = values;
+            }
+        } else if values.is_empty() {
+            self.dynamic.remove(&(kind, name.to_owned()));
+        } else {
+            self.dynamic.insert((kind, name.to_owned()), values);
+        }
+    }
+
+    /// The settings that a resource other than a topic was given.
+    pub(crate) fn dynamic_configs(&self, kind: i8, name: &str) -> Option<&BTreeMap<String, String>> {
+        self.dynamic.get(&(kind, name.to_owned()))
+    }
+
+    /// The resources of this type that have settings.
+    pub(crate) fn dynamic_names(&self, kind: i8) -> impl Iterator<Item = &str> {
+        self.dynamic.keys().filter(move |owner| owner.0 == kind).map(|owner| owner.1.as_str())
+    }
+
     /// Grows a topic to `count` partitions.
     pub(crate) fn create_partitions(
         &mut self,
@@ -275,6 +298,18 @@ impl State {
         let placement = match assignments {
             Some(assignments) => {
                 let assignments = self.check_assignments(&assignments)?;
+                let (width, before) = (
+                    assignments.first().map_or(0, Vec::len),
+                    topic.partitions.first().map_or(0, |first| first.replicas.len()),
+                );
+                if width != before {
+                    return Err((
+                        ErrorCode::INVALID_REPLICA_ASSIGNMENT,
+                        format!(
+                            "The manual partition assignment includes a partition with {width} replica(s), but this is not consistent with previous partitions, which have {before} replica(s)."
+                        ),
+                    ));
+                }
                 if assignments.len() as i32 != count - current {
                     return Err((
                         ErrorCode::INVALID_REPLICA_ASSIGNMENT,

@@ -30,6 +30,7 @@ mod p32_describe_configs;
 mod p36_sasl_authenticate;
 mod p37_create_partitions;
 mod p42_delete_groups;
+mod p44_incremental_alter_configs;
 mod p47_offset_delete;
 mod p50_describe_user_scram_credentials;
 mod p51_alter_user_scram_credentials;
@@ -38,6 +39,7 @@ mod p60_describe_cluster;
 mod p61_describe_producers;
 mod p65_describe_transactions;
 mod p66_list_transactions;
+mod p74_list_config_resources;
 mod p75_describe_topic_partitions;
 
 use std::fmt;
@@ -87,8 +89,10 @@ pub(crate) const SERVED: &[(ApiKey, VersionRange)] = &[
     (ApiKey::TXN_OFFSET_COMMIT, VersionRange::new(0, 5)),
     (ApiKey::DESCRIBE_CONFIGS, VersionRange::new(1, 4)),
     (ApiKey::SASL_AUTHENTICATE, VersionRange::new(0, 2)),
+    (ApiKey::ALTER_CONFIGS, VersionRange::new(0, 2)),
     (ApiKey::CREATE_PARTITIONS, VersionRange::new(0, 3)),
     (ApiKey::DELETE_GROUPS, VersionRange::new(0, 2)),
+    (ApiKey::INCREMENTAL_ALTER_CONFIGS, VersionRange::new(0, 1)),
     (ApiKey::OFFSET_DELETE, VersionRange::new(0, 0)),
     (ApiKey::DESCRIBE_USER_SCRAM_CREDENTIALS, VersionRange::new(0, 0)),
     (ApiKey::ALTER_USER_SCRAM_CREDENTIALS, VersionRange::new(0, 0)),
@@ -97,6 +101,7 @@ pub(crate) const SERVED: &[(ApiKey, VersionRange)] = &[
     (ApiKey::DESCRIBE_PRODUCERS, VersionRange::new(0, 0)),
     (ApiKey::DESCRIBE_TRANSACTIONS, VersionRange::new(0, 0)),
     (ApiKey::LIST_TRANSACTIONS, VersionRange::new(0, 1)),
+    (ApiKey::LIST_CONFIG_RESOURCES, VersionRange::new(0, 1)),
     (ApiKey::DESCRIBE_TOPIC_PARTITIONS, VersionRange::new(0, 0)),
 ];
 
@@ -138,6 +143,11 @@ macro_rules! dispatch {
             ApiKey::TXN_OFFSET_COMMIT => $run::<m::TxnOffsetCommitRequest>($($argument),*).await,
             ApiKey::DESCRIBE_CONFIGS => $run::<m::DescribeConfigsRequest>($($argument),*).await,
             ApiKey::SASL_AUTHENTICATE => $run::<m::SaslAuthenticateRequest>($($argument),*).await,
+            ApiKey::ALTER_CONFIGS => $run::<m::AlterConfigsRequest>($($argument),*).await,
+            ApiKey::INCREMENTAL_ALTER_CONFIGS => {
+                $run::<m::IncrementalAlterConfigsRequest>($($argument),*).await
+            }
+            ApiKey::LIST_CONFIG_RESOURCES => $run::<m::ListConfigResourcesRequest>($($argument),*).await,
             ApiKey::CREATE_PARTITIONS => $run::<m::CreatePartitionsRequest>($($argument),*).await,
             ApiKey::DELETE_GROUPS => $run::<m::DeleteGroupsRequest>($($argument),*).await,
             ApiKey::OFFSET_DELETE => $run::<m::OffsetDeleteRequest>($($argument),*).await,
@@ -293,6 +303,9 @@ answers!(
     DescribeTransactionsResponse,
     ListTransactionsResponse,
     DescribeConfigsResponse,
+    AlterConfigsResponse,
+    IncrementalAlterConfigsResponse,
+    ListConfigResourcesResponse,
     CreatePartitionsResponse,
     DeleteGroupsResponse,
     OffsetDeleteResponse,
