@@ -15,9 +15,7 @@ use crate::{Error, ErrorKind, Result};
 
 /// A transaction of a [`Producer`], while its scope runs: what is enqueued with it, and the offsets sent with it, become
 /// visible together when the scope succeeds, or not at all. From [`Producer::transaction`]. Cheap to clone; once the scope has
-/// ended, all clones refuse what they are asked for ([`Misuse`](TransactionErrorKind::Misuse)).
-///
-/// [`TransactionErrorKind::Misuse`]: super::TransactionErrorKind::Misuse
+/// ended, all clones refuse what they are asked for ([`Misuse`](super::TransactionErrorKind::Misuse)).
 #[derive(Clone)]
 pub struct Transaction {
     producer: Producer,
@@ -68,11 +66,9 @@ impl Transaction {
     ///
     /// # Errors
     ///
-    /// [`Abort`](TransactionErrorKind::Abort) if the member that the offsets come from has lost its place in the group, or
-    /// lacks the right; [`Dead`](TransactionErrorKind::Dead) and [`Misuse`](TransactionErrorKind::Misuse). Cancel-safe
+    /// [`Abort`](super::TransactionErrorKind::Abort) if the member that the offsets come from has lost its place in the group, or
+    /// lacks the right; [`Dead`](super::TransactionErrorKind::Dead) and [`Misuse`](super::TransactionErrorKind::Misuse). Cancel-safe
     /// in that the transaction stays usable; whether the offsets are part of it is not known then.
-    ///
-    /// [`TransactionErrorKind::Abort`]: super::TransactionErrorKind::Abort
     pub async fn send_offsets(&self, offsets: GroupOffsets) -> Result<(), TransactionError> {
         self.producer.order_offsets(Some(self.number), offsets).await
     }
@@ -149,12 +145,10 @@ impl Producer {
     /// # Errors
     ///
     /// What `work` returned, once the transaction is aborted. Otherwise a [`TransactionError`], whose
-    /// [kind](TransactionErrorKind) says what to do: `NotBegun` (`work` did not run), `Abort`, `Unknown`, `Dead`; `Misuse`
+    /// [kind](super::TransactionErrorKind) says what to do: `NotBegun` (`work` did not run), `Abort`, `Unknown`, `Dead`; `Misuse`
     /// where the producer has no transactional id, or a transaction that was begun by hand is open.
     ///
     /// Not cancel-safe beyond that: a commit that has begun goes on when the future is dropped.
-    ///
-    /// [`TransactionErrorKind`]: super::TransactionErrorKind
     pub async fn transaction<T, E>(&self, work: impl AsyncFnOnce(Transaction) -> Result<T, E>) -> Result<T, E>
     where
         E: From<TransactionError>,
