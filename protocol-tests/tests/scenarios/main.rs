@@ -39,4 +39,5 @@ mod simulation;
 mod stage;
 mod supervision;
 mod told;
+mod transaction_codes;
 mod transactions;

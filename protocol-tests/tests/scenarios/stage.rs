@@ -38,6 +38,11 @@ impl Stage {
         builder.build().await.expect("right settings")
     }
 
+    /// `host:port` of the nodes, separated by commas.
+    pub(crate) fn servers(&self) -> &str {
+        &self.servers
+    }
+
     /// A name that no other run uses, for a topic or a group.
     pub(crate) fn name(&self, name: &str) -> String {
         format!("carafe-test-{name}-{}", self.suffix)
