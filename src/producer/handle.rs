@@ -163,7 +163,7 @@ impl Producer {
     /// (the look-up is started), and if it can never be sent.
     #[expect(clippy::result_large_err, reason = "the record comes back as it was, without an allocation")]
     pub fn try_enqueue<'a>(&self, record: Record<'a>) -> Result<Receipt, TryEnqueueError<'a>> {
-        match self.attempt(std::slice::from_ref(&record), &mut None) {
+        match self.attempt_again(std::slice::from_ref(&record), &mut None) {
             Ok((run, _)) => Ok(Receipt::new(run.cell, run.index, run.timestamp)),
             Err(Obstacle::Credit(_)) => {
                 self.press();
@@ -331,7 +331,7 @@ impl Producer {
 
     /// Appends the first of `records`, and those behind it that go the same way, if nothing stands in the way. The flag
     /// tells that others should run.
-    #[inline]
+    #[inline(always)]
     fn attempt(&self, records: &[Record<'_>], reserve: &mut Option<Credit>) -> Result<(Run, bool), Obstacle> {
         let shared = &*self.shared;
         let _open = match &shared.desk {
@@ -354,6 +354,16 @@ impl Producer {
                 }
             }
         }
+    }
+
+    /// As [`attempt`](Self::attempt), where one call more does not count. `enqueue` alone gets it inlined.
+    #[inline(never)]
+    fn attempt_again(
+        &self,
+        records: &[Record<'_>],
+        reserve: &mut Option<Credit>,
+    ) -> Result<(Run, bool), Obstacle> {
+        self.attempt(records, reserve)
     }
 
     #[inline]
@@ -459,7 +469,7 @@ impl Producer {
                     reserve = Some(self.wait_for_credit(bytes, deadline).await?);
                 }
             }
-            match self.attempt(records, &mut reserve) {
+            match self.attempt_again(records, &mut reserve) {
                 Ok(appended) => return Ok(appended),
                 Err(next) => obstacle = next,
             }

@@ -28,7 +28,6 @@ mod transactional;
 mod verdict;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -214,8 +213,9 @@ pub(super) struct Sender {
     ended: Option<Error>,
     /// What is to be done beside sending.
     effects: VecDeque<Output>,
-    /// Whose turn to send it is.
-    turn: Bound<NodeId>,
+    /// Brokers that have their turn to send yet, the next one last, while there is something to do.
+    turns: Vec<NodeId>,
+    in_round: bool,
     counts: Counts,
     scratch: Vec<Batch>,
 }
@@ -245,7 +245,8 @@ impl Sender {
             flush_to: 0,
             ended: None,
             effects: VecDeque::new(),
-            turn: Bound::Unbounded,
+            turns: Vec::new(),
+            in_round: false,
             counts: Counts::default(),
             scratch: Vec::new(),
         }
@@ -446,33 +447,33 @@ impl Sender {
         if self.wants_producer_id(now) {
             return Some(Output::AskProducerId);
         }
-        while let Some((node, state)) = self.nodes.range_mut((self.turn, Bound::Unbounded)).next() {
-            let node = *node;
-            self.turn = Bound::Excluded(node);
-            if !state.is_busy() {
-                continue;
-            }
+        if !std::mem::replace(&mut self.in_round, true) {
+            let busy = self.nodes.iter().rev().filter(|(_, state)| state.is_busy());
+            self.turns.extend(busy.map(|(node, _)| *node));
+        }
+        while let Some(node) = self.turns.last().copied() {
+            let Some(state) = self.nodes.get_mut(&node) else { break };
             match state.way {
                 Way::None => {
                     state.way = Way::Asked;
+                    self.turns.pop();
                     return Some(Output::Connect(node));
                 }
-                Way::Asked => continue,
-                Way::Open => {}
+                Way::Asked => {}
+                Way::Open => {
+                    if let Some(outgoing) = self.next_request(now, node, lanes) {
+                        return Some(Output::Send(outgoing));
+                    }
+                    if let Some(state) = self.nodes.get(&node) {
+                        let SenderConfig { in_flight_max, linger, .. } = self.config;
+                        lanes.set_pace(node, state.resting_pace(look, in_flight_max, linger));
+                    }
+                }
             }
-            if let Some(outgoing) = self.next_request(now, node, lanes) {
-                self.turn = Bound::Included(node);
-                return Some(Output::Send(outgoing));
-            }
-            if let Some(state) = self.nodes.get(&node) {
-                lanes.set_pace(node, state.resting_pace(look, self.config.in_flight_max, self.config.linger));
-            }
+            self.turns.pop();
         }
-        let effect = self.effects.pop_front();
-        if effect.is_none() {
-            self.turn = Bound::Unbounded;
-        }
-        effect
+        self.in_round = !self.effects.is_empty();
+        self.effects.pop_front()
     }
 
     /// Puts `partition` on the list that it belongs to.

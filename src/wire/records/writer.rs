@@ -195,7 +195,7 @@ impl BatchWriter {
     /// Appends the record that `size` was measured for, and returns its index (its offset less that of the batch).
     ///
     /// Other arguments than the measured ones, or a record appended in between, make an invalid batch.
-    #[inline]
+    #[inline(always)]
     pub fn append<'a>(
         &mut self,
         size: RecordSize,
