@@ -59,8 +59,8 @@
 //!
 //! Everything runs on the tokio runtime that it is built in; there are no threads of our own. Delivery is at least once:
 //! handlers may see a record again after a crash. What is promised, what is logged, and how to embed and test it has
-//! [pages of its own](https://github.com/carafe-rs/carafe/tree/main/docs). Not there yet: TLS, transactions, KIP-848
-//! and share groups.
+//! [pages of its own](https://github.com/carafe-rs/carafe/tree/main/docs). Not there yet: KIP-848 and share
+//! groups.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![forbid(unsafe_code)]
