@@ -94,7 +94,6 @@ impl Script {
             transaction_timeout_ms: timeout_ms,
             producer_id: known.0,
             producer_epoch: known.1,
-            ..Default::default()
         };
         let answer = self.coordinator.ask(&request, version).await;
         (answer.error_code, (answer.producer_id, answer.producer_epoch))

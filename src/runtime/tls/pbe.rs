@@ -353,7 +353,6 @@ mod tests {
             hex(&pkcs12_key(Hash::Sha1, FOR_CIPHER, "smeg", &salt, 1, 24)),
             "8aaae6297b6cb04642ab5b077851284eb7128f1a2a7fbca3"
         );
-        let salt = [0x79, 0x99, 0x3d, 0xfe, 0x04, 0x8d, 0x3b, 0x76];
         assert_eq!(hex(&pkcs12_key(Hash::Sha1, FOR_IV, "smeg", &salt, 1, 8)), "79993dfe048d3b76");
     }
 }

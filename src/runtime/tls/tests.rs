@@ -230,7 +230,8 @@ async fn a_handshake_that_is_cut_at_any_byte_fails_and_the_next_one_does_not() {
         for bytes in (0..550).step_by(29) {
             assert_eq!(bench.shake("localhost", bytes, ALL).await, Err(TlsFailure::HungUp), "{bytes}");
         }
-        for bytes in (0..180).step_by(17) {
+        // Once a client of TLS 1.3 has said hello it needs nothing more to arrive there.
+        for bytes in (0..130).step_by(13) {
             assert_eq!(bench.shake("localhost", ALL, bytes).await, Err(TlsFailure::HungUp), "{bytes}");
         }
         assert_eq!(bench.shake("localhost", ALL, ALL).await, Ok(()));
