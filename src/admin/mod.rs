@@ -48,7 +48,7 @@ pub use moves::{MoveTo, MovedOffsets, OffsetMove, OffsetPlan};
 pub use nodes::{ClusterDescription, NodeDescription};
 pub use offsets::{CommittedOffset, ListedOffset, OffsetSpec};
 pub use records::DeleteRecords;
-pub use topics::{CreatedTopic, NewPartitions, NewTopic, TopicListing};
+pub use topics::{CreatedTopic, NewTopic, PartitionIncrease, TopicListing};
 
 /// A result for each item of an operation.
 pub type Results<K, T> = BTreeMap<K, Result<T>>;

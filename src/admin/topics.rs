@@ -129,12 +129,12 @@ pub struct TopicListing {
 
 /// More partitions for a topic: how many it is to have, and where the new ones go. A number alone leaves that to the brokers.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NewPartitions {
+pub struct PartitionIncrease {
     count: i32,
     replicas: Vec<Vec<NodeId>>,
 }
 
-impl NewPartitions {
+impl PartitionIncrease {
     /// `count` partitions in all, old ones included.
     pub fn to(count: i32) -> Self {
         Self { count, replicas: Vec::new() }
@@ -148,7 +148,7 @@ impl NewPartitions {
     }
 }
 
-impl From<i32> for NewPartitions {
+impl From<i32> for PartitionIncrease {
     fn from(count: i32) -> Self {
         Self::to(count)
     }
@@ -281,13 +281,13 @@ impl Admin {
         self.controller_items(ids.into_iter().collect(), what, item, build, read).await
     }
 
-    /// Raises the number of partitions of topics, given as number or as [`NewPartitions`]. Keys go to other partitions from
+    /// Raises the number of partitions of topics, given as number or as [`PartitionIncrease`]. Keys go to other partitions from
     /// then on.
     ///
     /// # Errors
     ///
     /// Per topic `INVALID_PARTITIONS` if it has as many or more already; otherwise see [`Admin`].
-    pub async fn create_partitions<T: Into<TopicName>, P: Into<NewPartitions>>(
+    pub async fn create_partitions<T: Into<TopicName>, P: Into<PartitionIncrease>>(
         &self,
         topics: impl IntoIterator<Item = (T, P)>,
     ) -> Result<Results<TopicName, ()>> {
@@ -300,7 +300,7 @@ impl Admin {
     /// # Errors
     ///
     /// As [`create_partitions`](Self::create_partitions).
-    pub async fn validate_partitions<T: Into<TopicName>, P: Into<NewPartitions>>(
+    pub async fn validate_partitions<T: Into<TopicName>, P: Into<PartitionIncrease>>(
         &self,
         topics: impl IntoIterator<Item = (T, P)>,
     ) -> Result<Results<TopicName, ()>> {
@@ -310,7 +310,7 @@ impl Admin {
 
     async fn add_partitions(
         &self,
-        wanted: BTreeMap<TopicName, NewPartitions>,
+        wanted: BTreeMap<TopicName, PartitionIncrease>,
         validate_only: bool,
     ) -> Result<Results<TopicName, ()>> {
         let item = |name: &TopicName, _| {

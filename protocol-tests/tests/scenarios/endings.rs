@@ -666,7 +666,8 @@ fn a_dead_letter_of_a_dead_letter_says_once_where_it_comes_from() {
         let mut names: Vec<_> =
             letter.headers.iter().map(|header| String::from_utf8_lossy(header.key).into_owned()).collect();
         names.sort();
-        let source = ["attempts", "consumer_group", "offset", "partition", "topic"];
+        let source =
+            ["attempts", "consumer_group", "error", "error_kind", "offset", "partition", "topic", "trace_id"];
         assert_eq!(names, source.map(|name| format!("source_{name}")));
         let from = letter.headers.iter().find(|header| header.key == b"source_topic");
         assert_eq!(from.and_then(|header| header.value), Some(&b"dead"[..]));

@@ -18,9 +18,9 @@ async fn what_is_only_validated_is_not_done() {
     assert!(admin.validate_partitions([("a", 2)]).await.unwrap()[&topic("a")].is_err());
     assert!(broker.control().partition("a", 2).is_none());
     // Where the new ones go.
-    let more = NewPartitions::to(4).replicas([vec![NodeId(1)], vec![NodeId(0)]]);
+    let more = PartitionIncrease::to(4).replicas([vec![NodeId(1)], vec![NodeId(0)]]);
     admin.create_partitions([("a", more)]).await.unwrap().into_values().next().unwrap().unwrap_err();
-    let more = NewPartitions::to(4).replicas([vec![NodeId(1), NodeId(0)], vec![NodeId(0), NodeId(1)]]);
+    let more = PartitionIncrease::to(4).replicas([vec![NodeId(1), NodeId(0)], vec![NodeId(0), NodeId(1)]]);
     admin.create_partitions([("a", more)]).await.unwrap().into_values().next().unwrap().unwrap();
     let described = admin.describe_topics(["a"]).await.unwrap();
     let a = described[&topic("a")].as_ref().unwrap();

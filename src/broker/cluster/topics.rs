@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 
 use tokio::time::Instant;
 
-use super::super::partition::{NO_LEADER, Partition};
-use super::super::topic_configs;
 use super::{State, Step, TOPIC};
 use crate::ErrorCode;
+use crate::broker::partition::{NO_LEADER, Partition};
+use crate::broker::topic_configs;
 use crate::wire::{Str, Uuid};
 
 /// A topic.
