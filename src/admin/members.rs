@@ -53,27 +53,15 @@ impl Admin {
         let group = group.into();
         let members: BTreeSet<Leaving> = members.into_iter().collect();
         let what = |member: &Leaving| format!("{member} was not removed from group {group}");
-        let mut results = Results::new();
-        let mut remaining: Vec<Leaving> = members.into_iter().collect();
-        // Brokers before 2.4 take one at a time.
-        loop {
-            let many = self.leave(&group, &remaining, reason, &what).await;
-            match many {
-                Err(error) if error.kind() == ErrorKind::UnsupportedVersion && !remaining.is_empty() => {
-                    let rest = remaining.split_off(1);
-                    let one = self.leave_old(&group, &remaining[0], &what).await;
-                    results.insert(remaining.remove(0), one);
-                    remaining = rest;
-                    if remaining.is_empty() {
-                        return Ok(results);
-                    }
-                }
-                many => {
-                    results.extend(many?);
-                    return Ok(results);
-                }
+        let members: Vec<Leaving> = members.into_iter().collect();
+        let mut results = self.leave(&group, &members, reason, &what).await?;
+        for (member, result) in &mut results {
+            // Brokers before 2.4 take one at a time.
+            if result.as_ref().is_err_and(|error| error.kind() == ErrorKind::UnsupportedVersion) {
+                *result = self.leave_old(&group, member, &what).await;
             }
         }
+        Ok(results)
     }
 
     /// Takes all members out of a classic group that are there now.

@@ -77,6 +77,7 @@ impl Script {
                 code,
                 ErrorCode::CONCURRENT_TRANSACTIONS
                     | ErrorCode::COORDINATOR_LOAD_IN_PROGRESS
+                    | ErrorCode::NOT_COORDINATOR
                     | ErrorCode::NOT_ENOUGH_REPLICAS
             );
             if code == expected || !unsettled {

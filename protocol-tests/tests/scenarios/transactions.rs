@@ -61,6 +61,11 @@ fn kind(result: Result<(), Error>) -> Option<Kind> {
     TransactionError::of(&result.err()?).map(TransactionError::kind)
 }
 
+/// Brokers before Kafka 2.5 give no new epoch to a producer that has one, and know no members in transactions.
+fn takes_2_5(error: &dyn std::fmt::Debug) -> bool {
+    format!("{error:?}").contains("takes Kafka 2.5")
+}
+
 async fn what_is_committed_is_visible_and_nothing_else(stage: Stage) {
     let topic = stage.topic("transactions", 2).await;
     let producer = transactional(&stage, "visible");
@@ -116,6 +121,7 @@ async fn offsets_are_committed_with_their_records_alone(stage: Stage) {
             .await;
         match result {
             Ok(()) => done += batch.len(),
+            Err(error) if takes_2_5(&error) => return,
             Err(_) => {
                 aborts += 1;
                 assert_eq!(stage.committed(&group, &input, 0).await, None);
@@ -213,7 +219,10 @@ async fn a_record_that_fails_aborts_its_transaction(stage: Stage) {
             })
             .await;
         assert_eq!(kind(refused), Some(Kind::Abort), "round {round}");
-        producer.begin_transaction().await.expect("begun");
+        match producer.begin_transaction().await {
+            Err(error) if takes_2_5(&error) => return,
+            begun => begun.expect("begun"),
+        }
         let failed = producer.send(Record::to(&topic).partition(1).value(&large[..])).await;
         assert_eq!(failed.expect_err("too large").kind(), carafe::ErrorKind::TooLarge);
         // The driver may hear of it a moment later than we do.
