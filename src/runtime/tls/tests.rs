@@ -227,10 +227,10 @@ async fn a_handshake_that_is_cut_at_any_byte_fails_and_the_next_one_does_not() {
         assert_eq!(bench.shake("localhost.", ALL, ALL).await, Ok(()), "a host may end with a dot");
         assert_eq!(bench.shake("127.0.0.1", ALL, ALL).await, Ok(()));
         assert_eq!(bench.shake("localhost:", ALL, ALL).await, Err(TlsFailure::WrongHost));
-        for bytes in (0..550).step_by(29) {
+        // A session that is resumed needs fewer bytes than a new one: some 140 of the server in TLS 1.2.
+        for bytes in (0..130).step_by(13) {
             assert_eq!(bench.shake("localhost", bytes, ALL).await, Err(TlsFailure::HungUp), "{bytes}");
         }
-        // Once a client of TLS 1.3 has said hello it needs nothing more to arrive there.
         for bytes in (0..130).step_by(13) {
             assert_eq!(bench.shake("localhost", ALL, bytes).await, Err(TlsFailure::HungUp), "{bytes}");
         }
