@@ -84,12 +84,9 @@ impl Admin {
         };
         let build = |resources, _, _| IncrementalAlterConfigsRequest { resources, validate_only };
         let read = |response: &IncrementalAlterConfigsResponse| {
-            let said = response.responses.iter().filter_map(|said| {
-                let item = ConfigResource::from_wire(said.resource_type, &said.resource_name)?;
-                let (code, message) = (ErrorCode(said.error_code), said.error_message.clone());
-                Some(Said { item, code, message, value: () })
-            });
-            said.collect()
+            let each = response.responses.iter();
+            let each = each.map(|r| (r.resource_type, &r.resource_name, r.error_code, &r.error_message));
+            each.filter_map(said).collect()
         };
         match Box::pin(self.items_at(target, resources.clone(), not_changed, item, build, read)).await {
             Err(error) if error.kind() == ErrorKind::UnsupportedVersion => {
@@ -127,17 +124,20 @@ impl Admin {
         };
         let build = |resources, _, _| AlterConfigsRequest { resources, validate_only };
         let read = |response: &AlterConfigsResponse| {
-            let said = response.responses.iter().filter_map(|said| {
-                let item = ConfigResource::from_wire(said.resource_type, &said.resource_name)?;
-                let (code, message) = (ErrorCode(said.error_code), said.error_message.clone());
-                Some(Said { item, code, message, value: () })
-            });
-            said.collect()
+            let each = response.responses.iter();
+            let each = each.map(|r| (r.resource_type, &r.resource_name, r.error_code, &r.error_message));
+            each.filter_map(said).collect()
         };
         let items = whole.keys().cloned().collect();
         results.extend(Box::pin(self.items_at(target, items, not_changed, item, build, read)).await?);
         Ok(results)
     }
+}
+
+/// What was said of one resource, in the answer to either request.
+fn said((kind, name, code, message): (i8, &Str, i16, &Option<Str>)) -> Option<Said<ConfigResource, ()>> {
+    let item = ConfigResource::from_wire(kind, name)?;
+    Some(Said { item, code: ErrorCode(code), message: message.clone(), value: () })
 }
 
 fn not_changed(resource: &ConfigResource) -> String {

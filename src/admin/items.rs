@@ -22,7 +22,7 @@ pub(super) struct Said<K, T> {
 }
 
 impl Admin {
-    /// Asks the controller to do something with topics; see [`controller_items`](Self::controller_items). `attempted`
+    /// Asks the controller to do something with topics; see [`items_at`](Self::items_at). `attempted`
     /// completes "topic t …".
     pub(super) async fn topic_items<R: Request, I, T>(
         &self,
@@ -35,27 +35,15 @@ impl Admin {
         let mut results = Results::new();
         let topics = legal_topics(topics, attempted, &mut results);
         let what = |topic: &TopicName| format!("topic {topic} {attempted}");
-        results.extend(self.controller_items(topics, what, item, build, read).await?);
+        results.extend(self.items_at(Target::Controller, topics, what, item, build, read).await?);
         Ok(results)
     }
 
-    /// Asks the controller to do something with items, and again for those over a quota (KIP-599), or that met a controller
-    /// on its way out, until the deadline.
+    /// Asks a node, such as the controller, to do something with items, and again for those over a quota (KIP-599), or that
+    /// met a node on its way out, until the deadline.
     ///
     /// `item` says how one is asked for in a version of the request, or why it cannot be; `what` names one and what did not
     /// come about.
-    pub(super) async fn controller_items<K: Ord + Clone, R: Request, I, T>(
-        &self,
-        items: Vec<K>,
-        what: impl Fn(&K) -> String,
-        item: impl Fn(&K, i16) -> Result<I>,
-        build: impl Fn(Vec<I>, i16, i32) -> R,
-        read: impl Fn(&R::Response) -> Vec<Said<K, T>>,
-    ) -> Result<Results<K, T>> {
-        self.items_at(Target::Controller, items, what, item, build, read).await
-    }
-
-    /// [`controller_items`](Self::controller_items) of another node.
     pub(super) async fn items_at<K: Ord + Clone, R: Request, I, T>(
         &self,
         target: Target<'_>,

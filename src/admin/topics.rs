@@ -278,7 +278,7 @@ impl Admin {
             said.collect()
         };
         let what = |id: &Uuid| format!("topic with id {id} was not deleted");
-        self.controller_items(ids.into_iter().collect(), what, item, build, read).await
+        self.items_at(Target::Controller, ids.into_iter().collect(), what, item, build, read).await
     }
 
     /// Raises the number of partitions of topics, given as number or as [`PartitionIncrease`]. Keys go to other partitions from

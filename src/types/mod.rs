@@ -9,6 +9,8 @@ mod security;
 mod uuid;
 
 pub use secret::Secret;
+#[cfg(feature = "sasl")]
+pub(crate) use secret::is_same;
 pub use security::SecurityProtocol;
 pub use uuid::Uuid;
 

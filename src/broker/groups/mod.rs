@@ -256,6 +256,17 @@ impl Groups {
         if group.is_empty() {
             return ErrorCode::INVALID_GROUP_ID;
         }
+        self.admit(now, group, caller, |group| group.admit_commit(now, caller))
+    }
+
+    /// Asks a group that may have to be created for the commit.
+    fn admit(
+        &mut self,
+        now: Instant,
+        group: &Str,
+        caller: &Caller<'_>,
+        ask: impl FnOnce(&mut Group) -> ErrorCode,
+    ) -> ErrorCode {
         if group.len() > ID_MAX {
             return ErrorCode::UNKNOWN_SERVER_ERROR;
         }
@@ -266,7 +277,7 @@ impl Groups {
             self.entries.insert(group.clone(), Entry::default());
         }
         let Some(entry) = self.entries.get_mut(group) else { return ErrorCode::UNKNOWN_MEMBER_ID };
-        let code = entry.group.admit_commit(now, caller);
+        let code = ask(&mut entry.group);
         entry.idle_since = None;
         self.file(now, group);
         code
@@ -291,20 +302,7 @@ impl Groups {
 
     /// Checks that `caller` may commit in a transaction (KIP-447): members by their generation, others by none.
     pub(crate) fn admit_pending(&mut self, now: Instant, group: &Str, caller: &Caller<'_>) -> ErrorCode {
-        if group.len() > ID_MAX {
-            return ErrorCode::UNKNOWN_SERVER_ERROR;
-        }
-        if !self.entries.contains_key(group) {
-            if caller.generation >= 0 {
-                return ErrorCode::ILLEGAL_GENERATION;
-            }
-            self.entries.insert(group.clone(), Entry::default());
-        }
-        let Some(entry) = self.entries.get_mut(group) else { return ErrorCode::UNKNOWN_MEMBER_ID };
-        let code = entry.group.admit_pending(caller);
-        entry.idle_since = None;
-        self.file(now, group);
-        code
+        self.admit(now, group, caller, |group| group.admit_pending(caller))
     }
 
     /// Stores offsets of an open transaction, of a commit that was admitted. They count from its marker on.

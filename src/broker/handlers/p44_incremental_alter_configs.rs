@@ -30,18 +30,13 @@ impl Handler for IncrementalAlterConfigsRequest {
                 })
                 .collect();
             let (kind, name) = (resource.resource_type, resource.resource_name);
-            let answer = AlterConfigsResourceResponse {
+            let (error_code, error_message) =
+                alter(state, ctx, (kind, &name), &changes, false, validate_only);
+            AlterConfigsResourceResponse {
+                error_code,
+                error_message,
                 resource_type: kind,
-                resource_name: name.clone(),
-                ..Default::default()
-            };
-            match alter(state, ctx, kind, &name, &changes, false, validate_only) {
-                Ok(()) => answer,
-                Err((code, why)) => AlterConfigsResourceResponse {
-                    error_code: code.0,
-                    error_message: Some(why.into()),
-                    ..answer
-                },
+                resource_name: name,
             }
         });
         let responses = each.collect();
@@ -77,14 +72,8 @@ impl Handler for AlterConfigsRequest {
                 })
                 .collect();
             let (kind, name) = (resource.resource_type, resource.resource_name);
-            let answer =
-                WholeAnswer { resource_type: kind, resource_name: name.clone(), ..Default::default() };
-            match alter(state, ctx, kind, &name, &changes, true, validate_only) {
-                Ok(()) => answer,
-                Err((code, why)) => {
-                    WholeAnswer { error_code: code.0, error_message: Some(why.into()), ..answer }
-                }
-            }
+            let (error_code, error_message) = alter(state, ctx, (kind, &name), &changes, true, validate_only);
+            WholeAnswer { error_code, error_message, resource_type: kind, resource_name: name }
         });
         let responses = each.collect();
         Handled::Now(AlterConfigsResponse { responses, ..Default::default() })
@@ -105,12 +94,26 @@ impl Handler for AlterConfigsRequest {
     });
 }
 
-/// With `whole`, what `changes` do not name goes.
+/// [`change`], and what an answer says of it.
 fn alter(
     state: &mut State,
     ctx: &Context,
-    kind: i8,
-    name: &Str,
+    resource: (i8, &Str),
+    changes: &[Change],
+    whole: bool,
+    validate_only: bool,
+) -> (i16, Option<Str>) {
+    match change(state, ctx, resource, changes, whole, validate_only) {
+        Ok(()) => (ErrorCode::NONE.0, None),
+        Err((code, why)) => (code.0, Some(why.into())),
+    }
+}
+
+/// With `whole`, what `changes` do not name goes.
+fn change(
+    state: &mut State,
+    ctx: &Context,
+    (kind, name): (i8, &Str),
     changes: &[Change],
     whole: bool,
     validate_only: bool,

@@ -3,6 +3,7 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use hmac::{Hmac, KeyInit, Mac};
+use pbkdf2::pbkdf2_hmac_array;
 use sha2::{Digest, Sha256, Sha512};
 
 use super::SaslMechanism;
@@ -110,13 +111,10 @@ fn digest(mechanism: SaslMechanism, bytes: &[u8]) -> Vec<u8> {
     }
 }
 
-/// PBKDF2 with one block.
+/// `Hi` of the RFC: PBKDF2 with one block.
 pub(super) fn salted(mechanism: SaslMechanism, password: &[u8], salt: &[u8], iterations: u32) -> Vec<u8> {
-    let mut block = mac(mechanism, password, &[salt, &[0, 0, 0, 1]]);
-    let mut sum = block.clone();
-    for _ in 1..iterations {
-        block = mac(mechanism, password, &[&block]);
-        sum.iter_mut().zip(&block).for_each(|(byte, other)| *byte ^= other);
+    match mechanism {
+        SaslMechanism::ScramSha512 => pbkdf2_hmac_array::<Sha512, 64>(password, salt, iterations).to_vec(),
+        _ => pbkdf2_hmac_array::<Sha256, 32>(password, salt, iterations).to_vec(),
     }
-    sum
 }

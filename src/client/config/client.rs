@@ -115,7 +115,7 @@ settings! {
     /// How the client proves who it is where `security.protocol` begins with `SASL_`: `PLAIN`, `SCRAM-SHA-256`,
     /// `SCRAM-SHA-512`, `OAUTHBEARER` or `AWS_MSK_IAM`; as a setter also a [mechanism](crate::client::sasl::Mechanism). There is no default, and no other one is
     /// ever used.
-    sasl_mechanism: Choice = Nothing => "sasl.mechanism" | "sasl.mechanisms";
+    sasl_mechanism: Choice = NONE => "sasl.mechanism" | "sasl.mechanisms";
 
     /// User of PLAIN and SCRAM.
     sasl_username: text = "" => "sasl.username";
@@ -348,7 +348,7 @@ impl ClientConfig {
         cluster.connection.idle_timeout = self.connections_max_idle;
         cluster.connection.frame_bytes_max = self.receive_message_max_bytes;
         if security::protocol(self).uses_sasl() {
-            let named = self.sasl_mechanism != Choice::Nothing;
+            let named = self.sasl_mechanism != Choice::NONE;
             let text = format!("{} needs sasl.mechanism, such as SCRAM-SHA-512", self.security_protocol);
             problems.check(named, "security.protocol", text);
             cluster.connection.mechanism = security::mechanism(self, problems);

@@ -27,8 +27,7 @@ pub(crate) enum Chosen {
 
 impl Choice {
     /// No mechanism is named.
-    #[allow(non_upper_case_globals, reason = "written as a default in the table of settings")]
-    pub(crate) const Nothing: Self = Self(Chosen::Nothing);
+    pub(crate) const NONE: Self = Self(Chosen::Nothing);
 
     /// True if a mechanism was handed over.
     pub(crate) fn is_given(&self) -> bool {

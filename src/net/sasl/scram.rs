@@ -10,6 +10,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
 use hmac::{Hmac, KeyInit, Mac};
+use pbkdf2::pbkdf2_hmac_array;
 use sha2::{Digest, Sha256, Sha512};
 
 use super::exchange::{Exchange, Mechanism};
@@ -17,7 +18,7 @@ use super::login::said;
 use crate::error::Phase;
 use crate::runtime::BoxFuture;
 use crate::sync::{Mutex, lock};
-use crate::types::Secret;
+use crate::types::{Secret, is_same};
 use crate::{Error, ErrorKind, Result};
 
 /// Fewer make a stolen verifier cheap to guess (RFC 7677).
@@ -202,14 +203,14 @@ impl Challenge {
 }
 
 /// The broker's last message must show that it knows the password, too.
-fn check_signature(bytes: &Bytes, expected: &Secretive) -> Result<()> {
+fn check_signature(bytes: &Bytes, expected: &[u8]) -> Result<()> {
     let text = text(bytes)?;
     let first = text.split(',').next().unwrap_or_default();
     match first.split_once('=') {
         Some(("v", signature)) => {
             let signature =
                 BASE64.decode(signature).map_err(|_| wrong("the broker's signature is no base64"))?;
-            if expected.matches(&signature) {
+            if is_same(expected, &signature) {
                 return Ok(());
             }
             let advice =
@@ -235,17 +236,6 @@ fn wrong(message: impl Into<String>) -> Error {
     Error::new(ErrorKind::Authentication, message).with_phase(Phase::Sasl)
 }
 
-/// What the broker's signature has to be.
-struct Secretive(Vec<u8>);
-
-impl Secretive {
-    /// In a time that tells nothing of where they differ.
-    fn matches(&self, other: &[u8]) -> bool {
-        let differ = self.0.iter().zip(other).fold(0, |differ, (a, b)| differ | (a ^ b));
-        self.0.len() == other.len() && std::hint::black_box(differ) == 0
-    }
-}
-
 impl Hash {
     fn name(self) -> &'static str {
         match self {
@@ -257,8 +247,8 @@ impl Hash {
     /// `Hi` of the RFC: PBKDF2 with one block.
     fn stretch(self, password: &[u8], salt: &[u8], iterations: u32) -> Vec<u8> {
         match self {
-            Self::Sha256 => stretch::<Hmac<Sha256>>(password, salt, iterations),
-            Self::Sha512 => stretch::<Hmac<Sha512>>(password, salt, iterations),
+            Self::Sha256 => pbkdf2_hmac_array::<Sha256, 32>(password, salt, iterations).to_vec(),
+            Self::Sha512 => pbkdf2_hmac_array::<Sha512, 64>(password, salt, iterations).to_vec(),
         }
     }
 
@@ -277,44 +267,21 @@ impl Hash {
     }
 
     /// Our proof, and the signature that the broker must answer it with.
-    fn prove(self, salted: &[u8], spoken: &[u8]) -> (Vec<u8>, Secretive) {
+    fn prove(self, salted: &[u8], spoken: &[u8]) -> (Vec<u8>, Vec<u8>) {
         let mut proof = self.mac(salted, b"Client Key");
         let stored = self.digest(&proof);
         for (byte, mask) in proof.iter_mut().zip(self.mac(&stored, spoken)) {
             *byte ^= mask;
         }
         let server = self.mac(salted, b"Server Key");
-        (proof, Secretive(self.mac(&server, spoken)))
+        (proof, self.mac(&server, spoken))
     }
 }
 
-/// A key of any length is a key of HMAC.
-fn keyed<M: Mac + KeyInit>(key: &[u8]) -> M {
-    <M as KeyInit>::new_from_slice(key).unwrap_or_else(|_| M::new(&Default::default()))
-}
-
-fn mac<M: Mac + KeyInit>(key: &[u8], message: &[u8]) -> Vec<u8> {
-    let mut mac = keyed::<M>(key);
-    mac.update(message);
-    mac.finalize().into_bytes().to_vec()
-}
-
-fn stretch<M: Mac + KeyInit + Clone>(password: &[u8], salt: &[u8], iterations: u32) -> Vec<u8> {
-    let keyed = keyed::<M>(password);
-    let round = |message: &[&[u8]]| {
-        let mut mac = keyed.clone();
-        message.iter().for_each(|part| mac.update(part));
-        mac.finalize().into_bytes()
-    };
-    let mut block = round(&[salt, &1u32.to_be_bytes()]);
-    let mut result = block.to_vec();
-    for _ in 1..iterations {
-        block = round(&[&block]);
-        for (byte, other) in result.iter_mut().zip(&block) {
-            *byte ^= other;
-        }
-    }
-    result
+/// The HMAC of a message.
+pub(super) fn mac<M: Mac + KeyInit>(key: &[u8], message: &[u8]) -> Vec<u8> {
+    let keyed = <M as KeyInit>::new_from_slice(key).expect("HMAC takes keys of any length");
+    keyed.chain_update(message).finalize().into_bytes().to_vec()
 }
 
 #[cfg(test)]

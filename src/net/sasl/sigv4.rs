@@ -2,7 +2,7 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use hmac::{Hmac, KeyInit, Mac};
+use hmac::Hmac;
 use sha2::{Digest, Sha256};
 
 use super::http::encoded;
@@ -65,9 +65,7 @@ fn key(scope: &Scope<'_>, day: &str) -> Vec<u8> {
 }
 
 fn mac(key: &[u8], message: &[u8]) -> Vec<u8> {
-    // A key of any length is a key of HMAC.
-    let keyed = <Hmac<Sha256> as KeyInit>::new_from_slice(key);
-    keyed.map(|mac| mac.chain_update(message).finalize().into_bytes().to_vec()).unwrap_or_default()
+    super::scram::mac::<Hmac<Sha256>>(key, message)
 }
 
 fn hex(bytes: &[u8]) -> String {

@@ -160,7 +160,7 @@ impl Driver {
     /// Records of the open transaction that are not on their way fail, and none is taken any more.
     fn drop_records(&mut self, now: Instant, error: &Error) {
         if let Some(desk) = &self.shared.desk {
-            desk.doom(error);
+            desk.doom(None, error);
         }
         for lane in 0..self.lanes.lanes.len() {
             self.sender.handle_lane(now, lane, &mut self.lanes);

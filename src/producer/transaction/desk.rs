@@ -63,21 +63,13 @@ impl Desk {
         *self.write() = Gate::Open { number, scope };
     }
 
-    /// The open transaction can only be aborted.
-    pub(in crate::producer) fn doom(&self, error: &Error) {
+    /// The transaction with `number`, or whichever is open, can only be aborted.
+    pub(in crate::producer) fn doom(&self, number: Option<u64>, error: &Error) {
         let mut gate = self.write();
-        if let Gate::Open { number, scope } = *gate {
-            *gate = Gate::Doomed { number, scope, error: error.clone() };
-        }
-    }
-
-    /// The transaction with `number` can only be aborted.
-    pub(in crate::producer) fn doom_one(&self, doomed: u64, error: &Error) {
-        let mut gate = self.write();
-        if let Gate::Open { number, scope } = *gate
-            && number == doomed
+        if let Gate::Open { number: open, scope } = *gate
+            && number.is_none_or(|number| number == open)
         {
-            *gate = Gate::Doomed { number, scope, error: error.clone() };
+            *gate = Gate::Doomed { number: open, scope, error: error.clone() };
         }
     }
 
@@ -150,14 +142,14 @@ mod tests {
         assert_eq!(kind(desk.enter(Some(2)).map(drop)), Some(Kind::Misuse), "another one is open");
         assert!(desk.end(None).is_none(), "it was not begun by hand");
         assert_eq!(kind(desk.enter(Some(1)).map(drop)), None, "so it is still open");
-        desk.doom(&Error::new(ErrorKind::TooLarge, "a record"));
+        desk.doom(None, &Error::new(ErrorKind::TooLarge, "a record"));
         assert_eq!(kind(desk.enter(Some(1)).map(drop)), Some(Kind::Abort));
         assert!(desk.end(Some(1)).is_some());
         assert_eq!(kind(desk.enter(Some(1)).map(drop)), Some(Kind::Misuse), "its end has begun");
         desk.close();
         assert_eq!(kind(desk.enter(Some(1)).map(drop)), Some(Kind::Misuse));
         desk.open(2, false);
-        desk.doom_one(1, &Error::new(ErrorKind::State, "late"));
+        desk.doom(Some(1), &Error::new(ErrorKind::State, "late"));
         assert_eq!(kind(desk.enter(Some(2)).map(drop)), None, "another one was meant");
         desk.die(TransactionError::new(Kind::Dead, Error::new(ErrorKind::Fenced, "newer")));
         desk.close();

@@ -107,7 +107,7 @@ impl Drop for DoomOnDrop<'_> {
             && let Some(desk) = &transaction.producer.shared.desk
         {
             let error = Error::new(ErrorKind::Handler, "a scope inside of the transaction failed");
-            desk.doom_one(transaction.number, &error);
+            desk.doom(Some(transaction.number), &error);
         }
     }
 }

@@ -5,6 +5,7 @@ use cbc::cipher::block_padding::Pkcs7;
 use cbc::cipher::{BlockCipherDecrypt, BlockModeDecrypt, InnerIvInit, KeyInit};
 use des::{TdesEde2, TdesEde3};
 use hmac::{Hmac, Mac};
+use pbkdf2::pbkdf2_hmac;
 use rc2::Rc2;
 use sha1::Sha1;
 use sha2::{Digest, Sha224, Sha256, Sha384, Sha512};
@@ -115,14 +116,16 @@ impl Hash {
         }
     }
 
-    fn pbkdf2(self, password: &[u8], salt: &[u8], iterations: u32, length: usize) -> Option<Vec<u8>> {
+    fn pbkdf2(self, password: &[u8], salt: &[u8], iterations: u32, length: usize) -> Vec<u8> {
+        let mut key = vec![0; length];
         match self {
-            Self::Sha1 => pbkdf2::<Hmac<Sha1>>(password, salt, iterations, length),
-            Self::Sha224 => pbkdf2::<Hmac<Sha224>>(password, salt, iterations, length),
-            Self::Sha256 => pbkdf2::<Hmac<Sha256>>(password, salt, iterations, length),
-            Self::Sha384 => pbkdf2::<Hmac<Sha384>>(password, salt, iterations, length),
-            Self::Sha512 => pbkdf2::<Hmac<Sha512>>(password, salt, iterations, length),
+            Self::Sha1 => pbkdf2_hmac::<Sha1>(password, salt, iterations, &mut key),
+            Self::Sha224 => pbkdf2_hmac::<Sha224>(password, salt, iterations, &mut key),
+            Self::Sha256 => pbkdf2_hmac::<Sha256>(password, salt, iterations, &mut key),
+            Self::Sha384 => pbkdf2_hmac::<Sha384>(password, salt, iterations, &mut key),
+            Self::Sha512 => pbkdf2_hmac::<Sha512>(password, salt, iterations, &mut key),
         }
+        key
     }
 
     /// Whether `expected` is the HMAC of `data` with `key`.
@@ -138,31 +141,6 @@ impl Hash {
             Self::Sha512 => by::<Hmac<Sha512>>(key, data, expected),
         }
     }
-}
-
-fn pbkdf2<M: Mac + KeyInit + Clone>(
-    password: &[u8],
-    salt: &[u8],
-    iterations: u32,
-    length: usize,
-) -> Option<Vec<u8>> {
-    let keyed = <M as KeyInit>::new_from_slice(password).ok()?;
-    let mut key = Vec::new();
-    for number in 1u32.. {
-        if key.len() >= length {
-            break;
-        }
-        let mut last =
-            keyed.clone().chain_update(salt).chain_update(number.to_be_bytes()).finalize().into_bytes();
-        let mut block = last.clone();
-        for _ in 1..iterations {
-            last = keyed.clone().chain_update(&last).finalize().into_bytes();
-            block.iter_mut().zip(&last).for_each(|(sum, byte)| *sum ^= byte);
-        }
-        key.extend_from_slice(&block);
-    }
-    key.truncate(length);
-    Some(key)
 }
 
 /// What a key of PKCS #12 is for.
@@ -314,7 +292,7 @@ fn pbes2(mut parameters: Der<'_>, password: &str, data: &[u8]) -> Result<Vec<u8>
     };
     let iv = scheme.take(OCTET_STRING).ok_or(Closed::Damaged)?;
     let key = hash.pbkdf2(password.as_bytes(), salt, iterations, cipher.key_length());
-    cipher.open(&key.ok_or(Closed::Damaged)?, iv, data)
+    cipher.open(&key, iv, data)
 }
 
 /// The key in an EncryptedPrivateKeyInfo: a PrivateKeyInfo.
@@ -339,9 +317,9 @@ mod tests {
     #[test]
     fn keys_are_those_of_the_standards() {
         // RFC 6070, and RFC 7914 section 11.
-        let key = Hash::Sha1.pbkdf2(b"password", b"salt", 4096, 20).unwrap();
+        let key = Hash::Sha1.pbkdf2(b"password", b"salt", 4096, 20);
         assert_eq!(hex(&key), "4b007901b765489abead49d926f721d065a429c1");
-        let key = Hash::Sha256.pbkdf2(b"passwd", b"salt", 1, 64).unwrap();
+        let key = Hash::Sha256.pbkdf2(b"passwd", b"salt", 1, 64);
         assert_eq!(
             hex(&key),
             "55ac046e56e3089fec1691c22544b605f94185216dde0465e68b9d57c20dacbc\

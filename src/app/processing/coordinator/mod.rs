@@ -190,13 +190,12 @@ impl<P: Progress> Coordinator<P> {
 
     /// The dispatch asked for by [`Output::Dispatch`] ended.
     pub(crate) fn handle_dispatched(&mut self, now: Instant, written: bool, dice: u64) {
-        let State::Dispatching(letter) = &self.state else { return };
-        let letter = letter.clone();
+        let State::Dispatching(Letter { record, mark, atomic, .. }) = self.state else { return };
         self.state = State::Ready;
         self.calls.rest(now);
         if written {
-            self.give_up(letter.record, letter.mark);
-            if letter.atomic {
+            self.give_up(record, mark);
+            if atomic {
                 // The transaction carried the offset.
                 self.progress.take_done();
             }
