@@ -148,6 +148,7 @@ async fn sleep_until_some(at: Option<Instant>) {
 struct SessionTask {
     fetching: Fetching,
     node: NodeId,
+    dice: fastrand::Rng,
     machine: Fetcher,
     connection: Option<Connection>,
     /// For the answer that is awaited or being read.
@@ -166,6 +167,7 @@ impl SessionTask {
             request_timeout: cluster.connection.request_timeout,
         };
         Self {
+            dice: fetching.cluster.runtime().dice(),
             fetching,
             node,
             machine: Fetcher::new(config),
@@ -230,7 +232,7 @@ impl SessionTask {
             Output::Connect(deadline) => {
                 match cluster.connection(self.node, Duty::Fetch(self.fetching.id), deadline).await {
                     Ok(connection) => self.speak(connection),
-                    Err(error) => self.machine.handle_unreachable(Instant::now(), self.dice(), error),
+                    Err(error) => self.machine.handle_unreachable(Instant::now(), self.dice.u64(..), error),
                 }
             }
             Output::Check(planned) => {
@@ -271,12 +273,8 @@ impl SessionTask {
         }
     }
 
-    fn dice(&self) -> u64 {
-        self.fetching.cluster.runtime().random()
-    }
-
     fn fail(&mut self, error: Error) {
-        self.machine.handle_failed(Instant::now(), self.dice(), error);
+        self.machine.handle_failed(Instant::now(), self.dice.u64(..), error);
     }
 
     fn speak(&mut self, connection: Connection) {
@@ -301,7 +299,7 @@ impl SessionTask {
         let answer = match answer {
             Ok(answer) => answer,
             Err(error) => {
-                return self.machine.handle_unreachable(Instant::now(), self.dice(), error.error);
+                return self.machine.handle_unreachable(Instant::now(), self.dice.u64(..), error.error);
             }
         };
         let response = answer.reader().and_then(|mut reader| Ok(Response::decode(&mut reader, version)?));
@@ -359,7 +357,7 @@ impl SessionTask {
 
     /// Tells the positions what was fetched for one of them.
     fn tell(&mut self, planned: &Planned, fetched: Fetched) {
-        let dice = self.dice();
+        let dice = self.dice.u64(..);
         let wanted = self
             .fetching
             .core

@@ -57,6 +57,7 @@ pub(crate) struct GroupDriver {
     caller: Caller,
     core: Arc<Core>,
     config: Arc<ConsumerConfig>,
+    dice: fastrand::Rng,
     machine: Membership,
     commands: mpsc::UnboundedReceiver<Command>,
     inputs: mpsc::UnboundedReceiver<Input>,
@@ -85,6 +86,7 @@ impl GroupDriver {
     ) -> Self {
         let (sender, inputs) = mpsc::unbounded_channel();
         Self {
+            dice: caller.cluster.runtime().dice(),
             caller,
             core,
             config,
@@ -152,7 +154,7 @@ impl GroupDriver {
         let cluster = &self.caller.cluster;
         let late = self.machine.is_late(now);
         let reason = late.then(|| cluster.latest_failure(&self.caller.subject())).flatten();
-        let (dice, metadata) = (cluster.runtime().random(), cluster.metadata());
+        let (dice, metadata) = (self.dice.u64(..), cluster.metadata());
         let machine = &mut self.machine;
         self.core.with(|positions| {
             tell(machine, &mut Seen { now, dice, positions, metadata: &metadata, reason });
